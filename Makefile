@@ -1,0 +1,37 @@
+# The same commands on every machine. PYTHON chooses the interpreter: PYTHON=python3.12 make venv
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= runs/demo
+
+.PHONY: venv demo test check test-slow test-browser format clean
+
+venv: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "wootz needs Python 3.11 or newer; choose one: PYTHON=python3.12 make venv"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: venv                      # protect, evade, steal, remove, verify, report
+	rm -rf $(DEMO)
+	$(BIN)/wootz demo --out $(DEMO)
+
+test: check                     # every check and every default test
+
+check: venv                     # format, lint, types, import contracts, tests
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+test-slow: venv                 # quality targets on full data sets, many draws; an hour or so
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m slow --timeout 3600
+
+test-browser: venv              # a real browser looks at the report (needs chromium)
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m browser
+
+format: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
