@@ -1,0 +1,116 @@
+"""Frozen dataclasses from TOML and `key=value`, strictly, and their digests."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin
+
+from wootz.errors import ConfigError
+from wootz.registry import nearest
+
+
+class Dataclass(Protocol):
+    """Any dataclass instance."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+C = TypeVar("C", bound=Dataclass)
+
+
+def from_mapping(kind: type[C], values: Mapping[str, Any], where: str = "config") -> C:
+    """Build a `kind` from plain values. An unknown key or a value of the wrong type is a ConfigError."""
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"{where}.{key}: no such setting of {kind.__name__}; {nearest(key, names)}")
+    return kind(**{key: _coerce(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def with_settings(config: C, settings: Sequence[str]) -> C:
+    """Return `config` with `key=value` settings applied; `a.b=value` reaches a nested config."""
+    values = to_mapping(config)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: must be key=value, for example steps=40")
+        place, path = values, key.strip().split(".")
+        for step in path[:-1]:
+            inner = place.get(step)
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {key}: {step!r} holds no settings of its own")
+            place = inner
+        if path[-1] not in place:
+            raise ConfigError(f"--set {key}: no such setting; {nearest(path[-1], place)}")
+        place[path[-1]] = text.strip()
+    return from_mapping(type(config), values, "--set")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; a broken one is a ConfigError that names file and place."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def to_mapping(config: Dataclass) -> dict[str, Any]:
+    """Return the plain values of `config`, nested configs as nested mappings."""
+    return dataclasses.asdict(config)
+
+
+def digest(*configs: Dataclass | Mapping[str, Any]) -> str:
+    """Return the SHA-256 (hex) of the configs' canonical JSON: equal configs, equal digests."""
+    plain = [dict(c) if isinstance(c, Mapping) else to_mapping(c) for c in configs]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    """Turn `value` (typed, or the text of a setting) into what `hint` asks for."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if value is None or (value == "none" and type(None) in get_args(hint)):
+            return None
+        return _coerce(next(a for a in get_args(hint) if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"{where} = {value!r}: {nearest(str(value), get_args(hint))}")
+        return value
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(_coerce(get_args(hint)[0], item, where) for item in items if item != "")
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else from_mapping(hint, value, where)
+    if hint is bool:
+        known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+        if value not in known:
+            raise ConfigError(f"{where} = {value!r}: must be true or false")
+        return known[value]
+    if hint in (int, float):
+        return _number(hint, value, where)
+    if hint is str and isinstance(value, str):
+        return value
+    raise ConfigError(f"{where} = {value!r}: must be of type {getattr(hint, '__name__', hint)}")
+
+
+def _number(kind: type[int] | type[float], value: Any, where: str) -> float:
+    """Read an int or a float; a float may be a fraction such as 8/255."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ConfigError(f"{where} = {value!r}: must be a number")
+    try:
+        if kind is float and isinstance(value, str) and "/" in value:
+            above, below = value.split("/", 1)
+            return float(above) / float(below)
+        if kind is int and isinstance(value, float) and value != int(value):
+            raise ValueError
+        return kind(value)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"{where} = {value!r}: must be {'a whole number' if kind is int else 'a number'}") from None

@@ -1,0 +1,43 @@
+"""Borrow a model for a while and hand it back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Every submodule in eval mode and every parameter without gradient; both are given back after.
+
+    Attacks run inside: dropout is off, batch statistics stand still, and a backward pass reaches the
+    input without leaving anything in `.grad`.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval()
+    for parameter, _ in gradients:
+        parameter.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, required in gradients:
+            parameter.requires_grad_(required)
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[nn.Module]:
+    """Batch-norm layers use their running statistics and do not update them; all else trains on."""
+    norms = [(module, module.training) for module in model.modules() if isinstance(module, _BatchNorm)]
+    for module, _ in norms:
+        module.eval()
+    try:
+        yield model
+    finally:
+        for module, training in norms:
+            module.training = training

@@ -1,0 +1,111 @@
+"""One finished cell of the evidence matrix, as JSON of schema 1."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wootz.errors import StoreError
+from wootz.store import append_line, read_bytes
+from wootz.types import Access, Kind
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobustRecord:
+    """Robust accuracy (fraction of `n` images) under one named attack at one budget."""
+
+    eps: float
+    attack: str
+    n: int
+    accuracy: float
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceRecord:
+    """What one mark says of one suspect. `p` is a decimal string: it may be far below the smallest float."""
+
+    mark: str
+    p: str
+    bits: float
+    queries: int
+    statistic: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One suspect, as far as it is known. Accuracies are fractions, `seconds` wall time."""
+
+    data: str
+    suspect: str
+    kind: Kind
+    theft: str | None = None
+    access: Access | None = None
+    clean: float | None = None
+    robust: RobustRecord | None = None
+    evidence: tuple[EvidenceRecord, ...] = ()
+    bits: float | None = None
+    verdict: str | None = None
+    seconds: float = 0.0
+    seed: int = 0
+    queries: int | None = None
+    agreement: float | None = None
+    notes: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+
+def to_json(cell: Cell) -> dict[str, Any]:
+    """Return the cell as plain JSON; what is not known is left out."""
+    plain = dataclasses.asdict(cell)
+    return {"schema": plain.pop("schema")} | {k: v for k, v in plain.items() if v is not None and v != ()}
+
+
+def from_json(plain: dict[str, Any]) -> Cell:
+    """Read a cell back; `from_json(to_json(cell)) == cell`. Another schema is a StoreError."""
+    if plain.get("schema") != SCHEMA:
+        raise StoreError(f"record of schema {plain.get('schema')!r}: this version reads schema {SCHEMA}")
+    values = dict(plain)
+    if values.get("robust"):
+        values["robust"] = RobustRecord(**values["robust"] | {"flags": tuple(values["robust"].get("flags", ()))})
+    values["evidence"] = tuple(EvidenceRecord(**item) for item in values.get("evidence", ()))
+    values["notes"] = tuple(values.get("notes", ()))
+    return Cell(**values)
+
+
+def append(path: Path, cell: Cell) -> None:
+    """Append the cell to a file of JSON lines."""
+    append_line(path, json.dumps(to_json(cell)))
+
+
+def read_lines(path: Path) -> list[Cell]:
+    """Read a file of JSON lines; a broken line is a StoreError that names it."""
+    cells = []
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            cells.append(from_json(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
+    return cells
+
+
+def decimal_p(log_p: float) -> str:
+    """Return exp(log_p) as a decimal string such as '2.5e-126', also far below the smallest float."""
+    if log_p > math.log(1e-4):
+        return f"{math.exp(log_p):.4g}"
+    exponent = math.floor(log_p / math.log(10))
+    mantissa = math.exp(log_p - exponent * math.log(10))
+    if f"{mantissa:.1f}" == "10.0":
+        mantissa, exponent = 1.0, exponent + 1
+    return f"{mantissa:.1f}e{exponent}"
+
+
+def _lines(path: Path) -> Iterable[str]:
+    return [line for line in read_bytes(path).decode().splitlines() if line.strip()]

@@ -1,0 +1,125 @@
+"""Files that are either whole or not there: atomic writes, digests, safetensors and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wootz.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write `data` to `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        StoreError: the disk is full, or the folder can not be written; whatever stood at `path` still does.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path}: can not be written ({error.strerror}); what stood there still does") from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line and fsync it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(f"{path}: can not be written ({error.strerror})") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file; a missing or unreadable one is a StoreError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: can not be read ({error.strerror})") from error
+
+
+def canonical(value: Any) -> bytes:
+    """Return `value` as canonical JSON: sorted keys, no spaces, UTF-8.
+
+    Equal to RFC 8785 for what we store: objects with ASCII keys, strings, booleans and integers
+    (numbers that matter are written as decimal strings, never as floats).
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
+    """Write `value` as readable JSON, atomically."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), mode=mode)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a broken one is a StoreError that names file and place."""
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise StoreError(f"{path}: is not JSON ({error})") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, mode: int = 0o644) -> None:
+    """Write tensors as safetensors, atomically; equal tensors give equal bytes."""
+    from safetensors.torch import save
+
+    write_bytes(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}), mode=mode)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; a broken one is a StoreError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(read_bytes(path))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise StoreError(f"{path}: is not a whole safetensors file ({error})") from error
+
+
+def sha256(data: bytes) -> str:
+    """Return the digest with its algorithm's name, as in `sha256:ab12...`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of a file's bytes."""
+    return sha256(read_bytes(path))
+
+
+def tensor_digest(*tensors: Tensor) -> str:
+    """Return one digest over the shapes, dtypes and bytes of tensors, in order."""
+    hasher = hashlib.sha256()
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous()
+        hasher.update(f"{list(flat.shape)} {flat.dtype};".encode())
+        hasher.update(flat.numpy().tobytes())
+    return "sha256:" + hasher.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,20 @@
+"""Names for what passes between the rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Norm: TypeAlias = Literal["Linf", "L2"]
+Access: TypeAlias = Literal["label", "scores"]
+Kind: TypeAlias = Literal["protected", "stolen", "removed", "independent", "unknown"]
+
+Predict: TypeAlias = "Callable[[Tensor], Tensor]"
+"""Whatever answers: images float32 [N, C, H, W] in [0, 1] -> scores [N, K] (logits or log-probabilities),
+or top-1 labels int64 [N]. A model, a file, an endpoint, a lambda in a test."""
+
+Tell: TypeAlias = "Callable[[str, float], None]"
+"""Told what is being done, and which share of it is done (0 to 1)."""

@@ -1,0 +1,73 @@
+"""Small real things that many tests share: real digits, a briefly trained net, an owner of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from wootz.data import Dataset, load
+from wootz.models import ModelSpec, build
+from wootz.training import Execution, Recipe, train
+
+torch.set_num_threads(1)  # small nets gain nothing from more, and runs side by side disturb each other
+
+CPU = Execution(device="cpu", precision="32")
+
+
+@pytest.fixture(autouse=True)
+def owner(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test an owner's secret of its own, far from the user's."""
+    path = tmp_path_factory.mktemp("owner") / "owner.key"
+    monkeypatch.setenv("WOOTZ_OWNER_KEY", str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """Return 5,000 real digits, divided."""
+    return load("mnist-5k")
+
+
+@pytest.fixture(scope="session")
+def small_spec(digits: Dataset) -> ModelSpec:
+    settings = {"width": 8, "hidden": 32}
+    return ModelSpec(architecture="small-cnn", settings=settings, shape=digits.shape, classes=digits.classes)
+
+
+@pytest.fixture(scope="session")
+def _plain(digits: Dataset, small_spec: ModelSpec) -> nn.Module:
+    recipe = Recipe(loss="natural", epochs=12, lr=5e-3)
+    return train(recipe, build(small_spec, 1), digits.train, digits.validation, seed=1, execution=CPU).model
+
+
+@pytest.fixture
+def plain(_plain: nn.Module) -> nn.Module:
+    """Return an undefended classifier of digits, the same for all tests, which must leave it as it is."""
+    return _plain
+
+
+@pytest.fixture(scope="session")
+def _robust(digits: Dataset, small_spec: ModelSpec) -> nn.Module:
+    recipe = Recipe(eps=0.1, steps=2, epochs=12, lr=5e-3)
+    return train(recipe, build(small_spec, 2), digits.train, digits.validation, seed=2, execution=CPU).model
+
+
+@pytest.fixture
+def robust(_robust: nn.Module) -> nn.Module:
+    """Return a classifier adversarially trained at eps 0.1."""
+    return _robust
+
+
+class Linear(nn.Module):
+    """Two classes, one hyperplane: the worst case is known in closed form."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        score = (x * self.weight).flatten(1).sum(1)
+        return torch.stack([-score, score], 1)
