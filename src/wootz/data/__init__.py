@@ -1,0 +1,61 @@
+"""Data sets as resident tensors, divided once into train, validation, probes, the thief's share, and test.
+
+`load` takes a name of `DATASETS`, an `.npz` file, or a folder of class folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+
+from wootz.data import sources
+from wootz.data.batches import epoch_batches
+from wootz.data.dataset import Dataset, Share, divide
+from wootz.data.embedded import load_mnist_5k
+from wootz.data.idx import parse_idx
+from wootz.data.own import load_folder, load_npz
+from wootz.registry import lookup
+
+__all__ = ["DATASETS", "Dataset", "Share", "divide", "epoch_batches", "load"]
+
+
+def load(name: str, data_dir: Path | None = None) -> Dataset:
+    """Return the data set called `name`, or the user's own at the path `name`.
+
+    Raises:
+        ConfigError: no such name or path.
+        DataError: missing, truncated, mis-sized or foreign files, named with the reason.
+    """
+    path = Path(name)
+    if path.suffix == ".npz":
+        return load_npz(path)
+    if path.is_dir():
+        return load_folder(path)
+    return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
+
+
+def _load_idx(name: str, classes: tuple[str, ...], data_dir: Path | None) -> Dataset:
+    folder = sources.find(name, data_dir)
+    files = zip(sources.SOURCES[name].files, sources.read(name, folder), strict=True)
+    arrays = [torch.from_numpy(parse_idx(data, folder / file.name)) for file, data in files]
+    train_x, train_y, test_x, test_y = arrays
+    training, test = Share(train_x[:, None], train_y.long()), Share(test_x[:, None], test_y.long())
+    return divide(name, classes, training, test)
+
+
+_DIGITS = tuple(str(digit) for digit in range(10))
+_CLOTHES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+
+DATASETS: Mapping[str, Callable[[Path | None], Dataset]] = MappingProxyType(
+    {
+        "mnist-5k": lambda _: load_mnist_5k(),
+        "mnist": partial(_load_idx, "mnist", _DIGITS),
+        "fashion-mnist": partial(_load_idx, "fashion-mnist", _CLOTHES),
+    }
+)

@@ -1,0 +1,105 @@
+"""A data set as resident tensors, and its fixed division into disjoint shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wootz.errors import DataError
+from wootz.rng import generator
+
+SPLIT_SEED = 0
+"""One division for everybody: a thief and an independent model must not train on the owner's probes."""
+
+
+class Share(NamedTuple):
+    """Images uint8 [N, C, H, W] and labels int64 [N]. `images()` gives float32 in [0, 1]."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def images(self) -> Tensor:
+        """Return the images as float32 in [0, 1]."""
+        return self.pixels.float().div_(255)
+
+    def take(self, index: Tensor | slice) -> Share:
+        """Return the share's rows at `index`."""
+        return Share(self.pixels[index], self.labels[index])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A data set, divided once. `test` is for reporting only: nothing is chosen on it.
+
+    Attributes:
+        train: what the owner trains on.
+        validation: what the best epoch is chosen on.
+        probes: images for the marks' tests; nobody trains on them.
+        thief: what a thief has of the same kind of data.
+        test: the data set's own test images.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Share
+    validation: Share
+    probes: Share
+    thief: Share
+    test: Share
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.train.pixels.shape[1:]
+        return channels, height, width
+
+
+class Counts(NamedTuple):
+    """How many training images go where; the rest trains."""
+
+    validation: int
+    probes: int
+    thief: int
+
+
+def divide(name: str, classes: tuple[str, ...], training: Share, test: Share, counts: Counts | None = None) -> Dataset:
+    """Shuffle the training images by a fixed seed and divide them into disjoint shares.
+
+    By default 1/60 go to validation, 1/3 to the probes, 1/6 to the thief, half of all stays for training.
+    """
+    total = len(training)
+    counts = counts or Counts(total // 60, total // 3, total // 6)
+    if total <= sum(counts) or len(test) == 0 or min(counts) < 1:
+        raise DataError(f"{name}: {total} training and {len(test)} test images are too few to divide")
+    check_share(name, training, len(classes))
+    check_share(name, test, len(classes))
+    order = torch.randperm(total, generator=generator(SPLIT_SEED, "split", total))
+    validation, probes, thief, train = order.split([*counts, total - sum(counts)])
+    return Dataset(
+        name=name,
+        classes=classes,
+        train=training.take(train),
+        validation=training.take(validation),
+        probes=training.take(probes),
+        thief=training.take(thief),
+        test=test,
+    )
+
+
+def check_share(name: str, share: Share, num_classes: int) -> None:
+    """Raise DataError where images and labels do not fit each other or the classes."""
+    pixels, labels = share
+    if pixels.dim() != 4 or pixels.dtype != torch.uint8:
+        raise DataError(f"{name}: images must be uint8 [N, C, H, W], these are {pixels.dtype} {list(pixels.shape)}")
+    if len(pixels) != len(labels):
+        raise DataError(f"{name}: {len(pixels)} images but {len(labels)} labels")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise DataError(
+            f"{name}: labels from {int(labels.min())} to {int(labels.max())}; must be from 0 to {num_classes - 1}"
+        )

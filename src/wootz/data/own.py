@@ -1,0 +1,85 @@
+"""A user's own images: an `.npz` file, or a folder of class folders."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wootz.data.dataset import Dataset, Share, divide
+from wootz.errors import DataError
+from wootz.rng import generator
+
+_TEST_SHARE = 6  # where a source brings no test images of its own, every sixth image is set aside
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp"})
+
+
+def load_npz(path: Path) -> Dataset:
+    """Read `x_train`, `y_train` and, where there, `x_test`, `y_test`, `classes` from an `.npz` file.
+
+    Images are uint8, [N, H, W] or [N, H, W, C] or [N, C, H, W] with 1 or 3 channels; labels are integers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: is not an .npz file of plain arrays ({error})") from error
+    for name in ("x_train", "y_train"):
+        if name not in arrays:
+            raise DataError(f"{path}: has no array {name!r}; it holds {', '.join(arrays) or 'nothing'}")
+    training = _share(path, arrays["x_train"], arrays["y_train"])
+    if "x_test" in arrays and "y_test" in arrays:
+        test = _share(path, arrays["x_test"], arrays["y_test"])
+    else:
+        training, test = _set_aside(training)
+    count = 1 + int(training.labels.max()) if len(training) else 0
+    names = arrays.get("classes", np.arange(count))
+    return divide(str(path), tuple(str(name) for name in names), training, test)
+
+
+def load_folder(path: Path) -> Dataset:
+    """Read a folder with one folder of images a class (all of one size; gray or RGB as the first one is)."""
+    from PIL import Image, UnidentifiedImageError
+
+    classes = tuple(sorted(child.name for child in path.iterdir() if child.is_dir()))
+    if len(classes) < 2:
+        raise DataError(f"{path}: must hold a folder of images a class, two classes at least")
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    mode = ""
+    for label, name in enumerate(classes):
+        for file in sorted(f for f in (path / name).iterdir() if f.suffix.lower() in _SUFFIXES):
+            try:
+                with Image.open(file) as image:
+                    mode = mode or ("L" if image.mode in ("1", "L", "I;16") else "RGB")
+                    array = np.asarray(image.convert(mode))
+            except (OSError, UnidentifiedImageError) as error:
+                raise DataError(f"{file}: is not a whole image ({error})") from error
+            if images and array.shape != images[0].shape:
+                raise DataError(f"{file}: is {array.shape[1]}x{array.shape[0]}, the first image was another size")
+            images.append(array)
+            labels.append(label)
+    if not images:
+        raise DataError(f"{path}: its class folders hold no images ({', '.join(sorted(_SUFFIXES))})")
+    training, test = _set_aside(_share(path, np.stack(images), np.asarray(labels)))
+    return divide(str(path), classes, training, test)
+
+
+def _share(path: Path, images: np.ndarray, labels: np.ndarray) -> Share:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise DataError(f"{path}: images must be uint8 [N, H, W(, C)], these are {images.dtype} {list(images.shape)}")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        raise DataError(f"{path}: labels must be integers [N], these are {labels.dtype} {list(labels.shape)}")
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[-1] in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    return Share(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _set_aside(training: Share) -> tuple[Share, Share]:
+    order = torch.randperm(len(training), generator=generator(0, "test", len(training)))
+    cut = len(training) // _TEST_SHARE
+    return training.take(order[cut:]), training.take(order[:cut])

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from wootz.data import Dataset, Share, divide, epoch_batches, load, sources
+from wootz.data.idx import parse_idx, read_raw
+from wootz.errors import ConfigError, DataError
+
+WHOLE = struct.pack(">HBB3I", 0, 8, 3, 2, 3, 4) + bytes(range(24))
+
+
+class TestIdx:
+    def test_a_whole_file(self, tmp_path: Path) -> None:
+        (tmp_path / "x").write_bytes(gzip.compress(WHOLE))
+        array = parse_idx(read_raw(tmp_path / "x"), tmp_path / "x")
+        assert array.shape == (2, 3, 4)
+        assert array.ravel().tolist() == list(range(24))
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (WHOLE[:-1], "truncated: its header announces 24 bytes"),
+            (WHOLE + b"\0", "too long"),
+            (WHOLE[:10], "header of rank 3 does not fit"),
+            (b"\x89PNG\r\n", "is not an IDX file"),
+            (b"", "is not an IDX file"),
+            (WHOLE[:2] + b"\x0d" + WHOLE[3:], "type 0x0d"),
+        ],
+    )
+    def test_a_broken_file_names_itself_and_the_reason(self, data: bytes, reason: str) -> None:
+        with pytest.raises(DataError, match=f"some/file: .*{reason}"):
+            parse_idx(data, Path("some/file"))
+
+    @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
+    @settings(max_examples=300)
+    def test_a_mutated_file_is_read_or_refused_by_name(self, place: int, value: int) -> None:
+        data = bytearray(WHOLE)
+        data[place] = value
+        try:
+            assert parse_idx(bytes(data), Path("f")).size == 24
+        except DataError as error:
+            assert str(error).startswith("f: ")
+
+    def test_a_cut_gzip_file(self, tmp_path: Path) -> None:
+        (tmp_path / "x.gz").write_bytes(gzip.compress(WHOLE)[:-9])
+        with pytest.raises(DataError, match=r"x\.gz: can not be read whole"):
+            read_raw(tmp_path / "x.gz")
+
+
+class TestSources:
+    def test_missing_data_name_every_place_and_the_command(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WOOTZ_DATA", str(tmp_path / "env"))
+        monkeypatch.setattr(sources, "cache_folder", lambda name: tmp_path / "cache" / name)
+        monkeypatch.setattr(sources, "SYSTEM", tmp_path / "system")
+        with pytest.raises(DataError) as error:
+            load("mnist", tmp_path / "given")
+        text = str(error.value)
+        order = [text.index(str(tmp_path / place / "mnist")) for place in ("given", "env", "cache", "system")]
+        assert order == sorted(order)
+        assert text.endswith("wootz data fetch mnist")
+
+    def test_a_foreign_file_is_refused_by_its_digest(self, tmp_path: Path) -> None:
+        (tmp_path / "mnist").mkdir()
+        for file in sources.SOURCES["mnist"].files:
+            (tmp_path / "mnist" / file.name).write_bytes(WHOLE)
+        with pytest.raises(DataError, match=r"train-images-idx3-ubyte: is an IDX file, but not mnist's"):
+            load("mnist", tmp_path)
+
+    def test_unknown_name(self) -> None:
+        with pytest.raises(ConfigError, match=r"did you mean 'mnist'"):
+            load("mnits")
+
+
+@pytest.mark.skipif("not __import__('os').environ.get('WOOTZ_DATA')", reason="WOOTZ_DATA names no folder of data sets")
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_all_seventy_thousand(name: str) -> None:
+    data = load(name)
+    shares = (data.train, data.validation, data.probes, data.thief)
+    assert [len(share) for share in shares] == [29_000, 1000, 20_000, 10_000]
+    assert len(data.test) == 10_000
+    assert data.shape == (1, 28, 28)
+    assert sum(int(share.pixels.sum()) for share in shares) > 0
+
+
+class TestDivision:
+    def test_shares_are_disjoint_and_whole(self) -> None:
+        marked = Share(torch.arange(600).view(-1, 1, 1, 1).remainder(256).to(torch.uint8), torch.arange(600) % 7)
+        everything = Share(marked.pixels, torch.arange(600))
+        data = divide("d", tuple(str(k) for k in range(600)), everything, everything.take(slice(9)))
+        seen = torch.cat([share.labels for share in (data.train, data.validation, data.probes, data.thief)])
+        assert seen.sort().values.tolist() == list(range(600))
+
+    def test_the_division_does_not_depend_on_anybodys_seed(self) -> None:
+        one, two = load("mnist-5k"), load("mnist-5k")
+        assert torch.equal(one.probes.pixels, two.probes.pixels)
+
+    def test_embedded_digits(self, digits: Dataset) -> None:
+        total = sum(len(s) for s in (digits.train, digits.validation, digits.probes, digits.thief, digits.test))
+        assert total == 5000
+        assert digits.test.images().max() == 1
+        assert 0.05 < digits.test.images().mean() < 0.3
+
+    def test_misfits(self) -> None:
+        share = Share(torch.zeros(100, 1, 4, 4, dtype=torch.uint8), torch.full((100,), 3))
+        with pytest.raises(DataError, match="labels from 3 to 3; must be from 0 to 1"):
+            divide("d", ("a", "b"), share, share)
+        with pytest.raises(DataError, match="too few to divide"):
+            divide("d", ("a", "b"), share.take(slice(2)), share)
+
+
+class TestOwnData:
+    def test_npz(self, tmp_path: Path) -> None:
+        x = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
+        np.savez(tmp_path / "own.npz", x_train=x, y_train=np.arange(300) % 5)
+        data = load(str(tmp_path / "own.npz"))
+        assert data.shape == (3, 8, 8)
+        assert len(data.classes) == 5
+        assert len(data.test) == 50
+
+    @pytest.mark.parametrize(
+        ("arrays", "reason"),
+        [
+            ({"x": np.zeros(3)}, "has no array 'x_train'; it holds x"),
+            ({"x_train": np.zeros((9, 4, 4)), "y_train": np.zeros(9, int)}, "images must be uint8"),
+            ({"x_train": np.zeros((9, 4, 4), np.uint8), "y_train": np.zeros(9)}, "labels must be integers"),
+            ({"x_train": np.zeros((9, 4, 4), object), "y_train": np.zeros(9)}, "is not an .npz file of plain arrays"),
+        ],
+    )
+    def test_bad_npz(self, tmp_path: Path, arrays: dict[str, np.ndarray], reason: str) -> None:
+        np.savez(tmp_path / "own.npz", **arrays)
+        with pytest.raises(DataError, match=f"own.npz.*{reason}"):
+            load(str(tmp_path / "own.npz"))
+
+    def test_class_folders(self, tmp_path: Path) -> None:
+        for name, level in (("cat", 10), ("dog", 200)):
+            (tmp_path / name).mkdir()
+            for k in range(60):
+                Image.new("L", (6, 5), level + k % 3).save(tmp_path / name / f"{k}.png")
+        data = load(str(tmp_path))
+        assert data.classes == ("cat", "dog")
+        assert data.shape == (1, 5, 6)
+        assert (data.train.pixels.flatten(1).float().mean(1) > 100).long().equal(data.train.labels)
+        (tmp_path / "cat" / "0.png").write_bytes(b"nothing")
+        with pytest.raises(DataError, match=r"0\.png: is not a whole image"):
+            load(str(tmp_path))
+
+    def test_a_folder_without_classes(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="a folder of images a class"):
+            load(str(tmp_path))
+
+
+class TestBatches:
+    @given(st.integers(1, 500), st.integers(2, 64), st.integers(0, 5), st.integers(1, 3))
+    def test_processes_share_an_epoch(self, count: int, size: int, epoch: int, world: int) -> None:
+        world = min(world, size, count)
+        parts = [epoch_batches(count, size, seed=1, epoch=epoch, rank=r, world=world) for r in range(world)]
+        assert len({len(part) for part in parts}) == 1
+        seen = torch.cat([batch for part in parts for batch in part]).tolist()
+        assert len(seen) == len(set(seen))
+        assert len({len(batch) for part in parts for batch in part}) == 1
+
+    def test_the_order_is_a_function_of_seed_and_epoch(self) -> None:
+        one, two, other = (epoch_batches(100, 10, seed=1, epoch=epoch) for epoch in (3, 3, 4))
+        assert torch.equal(torch.cat(one), torch.cat(two))
+        assert not torch.equal(torch.cat(one), torch.cat(other))
