@@ -1,0 +1,73 @@
+"""A model on disk: `model.safetensors` beside `model.json`, which says how to build it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wootz.errors import ModelError, StoreError
+from wootz.store import read_json, read_tensors, write_json, write_tensors
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """How to build a model: a name of `MODELS`, its settings, the images it takes and its classes."""
+
+    architecture: str
+    settings: dict[str, Any]
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+def write_model(folder: Path, model: nn.Module, spec: ModelSpec, about: dict[str, Any]) -> None:
+    """Write weights, then the description; `about` (how it was made) is kept with it."""
+    write_tensors(folder / "model.safetensors", model.state_dict())
+    described = {
+        "schema": SCHEMA,
+        "architecture": spec.architecture,
+        "settings": spec.settings,
+        "input": {"shape": list(spec.shape), "range": [0.0, 1.0], "layout": "NCHW"},
+        "classes": list(spec.classes),
+    }
+    write_json(folder / "model.json", described | about)
+
+
+def read_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
+    """Read `model.json`; returns the spec and everything else it says."""
+    plain = read_json(path)
+    try:
+        if plain["schema"] != SCHEMA:
+            raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
+        channels, height, width = (int(size) for size in plain["input"]["shape"])
+        spec = ModelSpec(
+            architecture=plain["architecture"],
+            settings=plain["settings"],
+            shape=(channels, height, width),
+            classes=tuple(plain["classes"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path}: is not the description of a model (what is wrong: {error!r})") from error
+    return spec, plain
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a safetensors file into `model`; names, shapes and finiteness must fit.
+
+    Raises:
+        ModelError: the weights are another architecture's, or hold NaN or infinity.
+    """
+    weights = read_tensors(path)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path}: does not hold the weights of the architecture in model.json: {reason}") from error
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelError(f"{path}: {name} holds NaN or infinity")
