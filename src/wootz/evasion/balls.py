@@ -1,0 +1,75 @@
+"""What a norm means to an attack: a random start, a step uphill, a way back into the ball, a length.
+
+All tensors are images [N, C, H, W]; every point handed out lies in the ball around `x` and in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wootz.types import Norm
+
+
+class Ball(NamedTuple):
+    """The four functions of one norm."""
+
+    start: Callable[[Tensor, float, torch.Generator], Tensor]
+    step: Callable[[Tensor, Tensor, float], Tensor]
+    project: Callable[[Tensor, Tensor, float], Tensor]
+    length: Callable[[Tensor], Tensor]
+
+
+def _linf_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return (x + noise.mul_(2 * eps).sub_(eps)).clamp_(0, 1)
+
+
+def _linf_step(point: Tensor, gradient: Tensor, size: float) -> Tensor:
+    return torch.add(point, gradient.sign(), alpha=size)
+
+
+def _linf_project(point: Tensor, x: Tensor, eps: float) -> Tensor:
+    return torch.minimum(torch.maximum(point, x - eps), x + eps).clamp_(0, 1)
+
+
+def _linf_length(delta: Tensor) -> Tensor:
+    return delta.flatten(1).abs().amax(1)
+
+
+def _l2_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    radius = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
+    radius = eps * radius ** (1 / direction[0].numel())  # uniform in the ball, not in its radius
+    return (x + _unit(direction) * radius.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def _l2_step(point: Tensor, gradient: Tensor, size: float) -> Tensor:
+    return torch.add(point, _unit(gradient), alpha=size)
+
+
+def _l2_project(point: Tensor, x: Tensor, eps: float) -> Tensor:
+    delta = point - x
+    shrink = (eps / _l2_length(delta).clamp_min(1e-12)).clamp_max(1)
+    return (x + delta * shrink.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def _l2_length(delta: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+    return length
+
+
+def _unit(tensor: Tensor) -> Tensor:
+    return tensor / _l2_length(tensor).clamp_min(1e-12).view(-1, 1, 1, 1)
+
+
+BALLS: Mapping[Norm, Ball] = MappingProxyType(
+    {
+        "Linf": Ball(_linf_start, _linf_step, _linf_project, _linf_length),
+        "L2": Ball(_l2_start, _l2_step, _l2_project, _l2_length),
+    }
+)
