@@ -1,0 +1,21 @@
+"""Training that resists evasion: losses, schedules, the one loop, and what marks may add to it."""
+
+from wootz.training.execution import Execution
+from wootz.training.hooks import ExtraLoss, Hook, Pass, join
+from wootz.training.loop import Trained, train
+from wootz.training.losses import LOSSES, Batch, Forward
+from wootz.training.recipe import Recipe
+
+__all__ = [
+    "LOSSES",
+    "Batch",
+    "Execution",
+    "ExtraLoss",
+    "Forward",
+    "Hook",
+    "Pass",
+    "Recipe",
+    "Trained",
+    "join",
+    "train",
+]

@@ -1,0 +1,111 @@
+"""The state after an epoch, on disk: whole or not there, checked by digest, free of pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wootz.errors import StoreError
+from wootz.store import file_digest, read_json, read_tensors, write_json, write_tensors
+
+_MARKER = "checkpoint.json"
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a run has come. `history` holds one mapping an epoch; `best` the weights of the best epoch."""
+
+    epoch: int
+    history: list[dict[str, float]]
+    best: dict[str, Tensor]
+    best_epoch: int
+
+
+def save(
+    folder: Path,
+    run: str,
+    progress: Progress,
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write tensors first, then the marker that names them with their digest; older states go last.
+
+    Args:
+        folder: of the checkpoint.
+        run: digest of what makes the run; a checkpoint of another run is not resumed.
+        progress: how far it has come.
+        model: the weights in training.
+        average: the averaged weights (may be `model` itself).
+        optimizer: its state is kept whole.
+    """
+    state = optimizer.state_dict()
+    tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
+    tensors |= {f"best/{name}": t for name, t in progress.best.items()}
+    if average is not model:
+        tensors |= {f"average/{name}": t for name, t in average.state_dict().items()}
+    for index, slots in state["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": t for name, t in slots.items() if isinstance(t, Tensor)}
+    name = f"epoch-{progress.epoch:04d}.safetensors"
+    write_tensors(folder / name, tensors)
+    marker = {
+        "run": run,
+        "file": name,
+        "digest": file_digest(folder / name),
+        "epoch": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "history": progress.history,
+        "groups": state["param_groups"],
+    }
+    write_json(folder / _MARKER, marker)
+    for old in folder.glob("epoch-*.safetensors"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
+
+
+def load(
+    folder: Path, run: str, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress | None:
+    """Put the saved state into model, average and optimizer; None where there is none.
+
+    Raises:
+        StoreError: the checkpoint is damaged, or is another run's.
+    """
+    if not (folder / _MARKER).exists():
+        return None
+    marker = read_json(folder / _MARKER)
+    path = folder / marker["file"]
+    if marker["run"] != run:
+        raise StoreError(f"{folder}: is the checkpoint of a run with other settings; resume with the same ones")
+    if file_digest(path) != marker["digest"]:
+        raise StoreError(f"{path}: was changed since it was written; its digest differs")
+    tensors = read_tensors(path)
+    model.load_state_dict(_under(tensors, "model/"))
+    if average is not model:
+        average.load_state_dict(_under(tensors, "average/"))
+    slots: dict[int, dict[str, Any]] = {}
+    for name, tensor in _under(tensors, "optimizer/").items():
+        index, slot = name.split("/", 1)
+        slots.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({"state": slots, "param_groups": marker["groups"]})
+    return Progress(
+        epoch=marker["epoch"],
+        history=marker["history"],
+        best=_under(tensors, "best/"),
+        best_epoch=marker["best_epoch"],
+    )
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def clear(folder: Path) -> None:
+    """Remove a checkpoint: the marker first, so that no half of one is ever taken for a whole."""
+    for pattern in (_MARKER, "epoch-*.safetensors"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)

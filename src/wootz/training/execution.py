@@ -1,0 +1,67 @@
+"""Where and how fast a run goes: device, precision, processes. Nothing here belongs to the result's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from wootz import checks
+from wootz.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """Device and precision of training; evaluation is always float32.
+
+    Attributes:
+        device: `auto` is CUDA where there is one, else the CPU.
+        precision: `bf16` computes training passes in bfloat16; `auto` does so where the hardware multiplies
+            bfloat16 matrices itself.
+        processes: data-parallel processes (gloo on CPU, NCCL on CUDA).
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "bf16", "32"] = "auto"
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, processes=self.processes)
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device = 'cuda': PyTorch sees no CUDA device here; use cpu or auto")
+
+    @property
+    def accelerator(self) -> Literal["cpu", "cuda"]:
+        """The device after `auto` is resolved."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.device
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether training passes run in bfloat16, after `auto` is resolved."""
+        if self.precision != "auto":
+            return self.precision == "bf16"
+        return torch.cuda.is_bf16_supported() if self.accelerator == "cuda" else _matrix_unit()
+
+    def fabric(self) -> Fabric:
+        """Return the Fabric that places, casts and synchronizes a training run."""
+        strategy: str | DDPStrategy = "auto"
+        if self.processes > 1:
+            backend = "gloo" if self.accelerator == "cpu" else "nccl"
+            # Buffers are averaged once an epoch; rebroadcasting them at every forward breaks backward.
+            strategy = DDPStrategy(start_method="spawn", process_group_backend=backend, broadcast_buffers=False)
+        return Fabric(
+            accelerator=self.accelerator,
+            devices=self.processes,
+            precision="bf16-mixed" if self.bfloat16 else "32-true",
+            strategy=strategy,
+        )
+
+
+def _matrix_unit() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX), so that bfloat16 is a gain."""
+    return bool(torch.cpu._is_amx_tile_supported())  # PyTorch offers no public name for it

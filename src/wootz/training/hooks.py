@@ -1,0 +1,56 @@
+"""What a mark adds to training: targets for the training images, an extra loss now and then, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wootz.errors import ConfigError
+from wootz.training.losses import Forward
+
+
+class ExtraLoss(Protocol):
+    """A loss beside the main one. Must be picklable: training may run in several processes."""
+
+    def __call__(self, model: nn.Module, forward: Forward, *, step: int, done: float) -> Tensor | None:
+        """Return a scalar to add at this step, or None. `done` is the share of training done, 0 to 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """Images uint8 with labels, taught by plain cross-entropy steps of their own after every epoch."""
+
+    pixels: Tensor
+    labels: Tensor
+    batch: int
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """Targets: probabilities [N, K] for the training images in order. Extra: losses to add. Passes: after epochs."""
+
+    targets: Tensor | None = None
+    extra: tuple[ExtraLoss, ...] = ()
+    passes: tuple[Pass, ...] = ()
+
+
+def join(*hooks: Hook) -> Hook:
+    """Return one hook that does what all do; at most one may set targets."""
+    targets = [hook.targets for hook in hooks if hook.targets is not None]
+    if len(targets) > 1:
+        raise ConfigError("two marks want to set the training targets; only one can")
+    return Hook(
+        targets=targets[0] if targets else None,
+        extra=tuple(loss for hook in hooks for loss in hook.extra),
+        passes=tuple(taught for hook in hooks for taught in hook.passes),
+    )
+
+
+def plain_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Return one-hot targets [N, K], smoothed."""
+    return torch.nn.functional.one_hot(labels, num_classes).float() * (1 - smoothing) + smoothing / num_classes

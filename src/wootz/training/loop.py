@@ -1,0 +1,262 @@
+"""The one training loop. Every random choice is a function of seed and epoch, so a killed run continues exactly."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wootz import config
+from wootz.data import Share, epoch_batches
+from wootz.errors import TrainingError
+from wootz.evasion import PGD, pgd, predict_logits
+from wootz.modes import frozen_statistics
+from wootz.registry import lookup
+from wootz.rng import generator, global_seed
+from wootz.store import tensor_digest, write_bytes
+from wootz.training import checkpoint
+from wootz.training.execution import Execution
+from wootz.training.hooks import Hook, Pass, plain_targets
+from wootz.training.losses import LOSSES, Batch
+from wootz.training.recipe import Recipe
+from wootz.training.schedules import budget, learning_rate
+
+_EMA_START = 10  # the average follows quickly at first: decay min(ema, step / (step + 10))
+
+
+class Trained(NamedTuple):
+    """The model of the best epoch by validation robust accuracy, that epoch (from 0), and all epochs' figures."""
+
+    model: nn.Module
+    best_epoch: int
+    history: list[dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """All that one process needs to know. Plain data: it may cross to another process."""
+
+    cfg: Recipe
+    model: nn.Module
+    train: Share
+    validation: Share
+    targets: Tensor
+    hook: Hook
+    seed: int
+    folder: Path | None
+    run: str
+    progress: Callable[[float, dict[str, float]], None] | None
+
+
+def train(
+    cfg: Recipe,
+    model: nn.Module,
+    training: Share,
+    validation: Share,
+    *,
+    seed: int,
+    hook: Hook | None = None,
+    execution: Execution | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Callable[[float, dict[str, float]], None] | None = None,
+) -> Trained:
+    """Train a copy of `model` and return the best epoch's.
+
+    Args:
+        cfg: the recipe.
+        model: images in [0, 1] -> logits; left as it is.
+        training: images to train on.
+        validation: images on which the best epoch is chosen, by PGD-10 accuracy at the recipe's eps.
+        seed: of data order, attacks and dropout.
+        hook: what marks add.
+        execution: device, precision, processes.
+        folder: where checkpoints and `metrics.jsonl` go; None keeps none.
+        resume: continue from the folder's checkpoint where there is one.
+        progress: told the share of training done and the newest figures.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite; the last good checkpoint stands.
+    """
+    hook, execution = hook or Hook(), execution or Execution()
+    num_classes = predict_logits(model.cpu(), training.take(slice(1)).images()).shape[1]
+    targets = (
+        hook.targets if hook.targets is not None else plain_targets(training.labels, num_classes, cfg.label_smoothing)
+    )
+    job = _Job(
+        cfg=cfg,
+        model=copy.deepcopy(model),
+        train=training,
+        validation=validation,
+        targets=targets,
+        hook=hook,
+        seed=seed,
+        folder=folder,
+        run=config.digest(cfg, {"seed": seed, "data": tensor_digest(training.labels, targets)}),
+        progress=progress if execution.processes == 1 else None,
+    )
+    if folder is not None and not resume:
+        checkpoint.clear(folder / "checkpoint")
+    fabric = execution.fabric()
+    weights, best_epoch, history = fabric.launch(partial(_run, job=job)) if execution.processes > 1 else _run(fabric, job)
+    trained = copy.deepcopy(model)
+    trained.load_state_dict(weights)
+    return Trained(trained.eval(), best_epoch, history)
+
+
+def _run(fabric: Fabric, job: _Job) -> tuple[dict[str, Tensor], int, list[dict[str, float]]]:
+    """Train in this process; returns plain data, which may cross to another one."""
+    if fabric.world_size > 1 and fabric.device.type == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // fabric.world_size))
+    cfg, folder = job.cfg, job.folder / "checkpoint" if job.folder else None
+    model = job.model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(model) if cfg.ema else model
+    optimizer = _optimizer(cfg, model)
+    state = (checkpoint.load(folder, job.run, model, average, optimizer) if folder else None) or checkpoint.Progress(
+        epoch=-1, history=[], best={}, best_epoch=-1
+    )
+    forward, wrapped = fabric.setup(model, optimizer)
+    for epoch in range(state.epoch + 1, cfg.epochs):
+        with global_seed(job.seed, "epoch", epoch, fabric.global_rank):
+            loss = _epoch(fabric, job, epoch, model, average, forward, wrapped)
+            for number, taught in enumerate(job.hook.passes):
+                _teach(fabric, taught, forward, wrapped, generator(job.seed, "pass", number, epoch))
+        _average_buffers(fabric, average)
+        figures = {"epoch": epoch, "loss": loss} | _validate(job, average, fabric.device)
+        state.history.append(figures)
+        state.epoch = epoch
+        if _better(cfg, state):
+            state.best_epoch = epoch
+            state.best = {name: t.detach().cpu().clone() for name, t in average.state_dict().items()}
+        if folder and job.folder and fabric.is_global_zero:
+            checkpoint.save(folder, job.run, state, model, average, optimizer)
+            write_bytes(job.folder / "metrics.jsonl", "".join(json.dumps(h) + "\n" for h in state.history).encode())
+        if job.progress:
+            job.progress((epoch + 1) / cfg.epochs, figures)
+    return state.best, state.best_epoch, state.history
+
+
+def _epoch(
+    fabric: Fabric,
+    job: _Job,
+    epoch: int,
+    model: nn.Module,
+    average: nn.Module,
+    forward: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> float:
+    """Train one epoch and return its mean loss."""
+    cfg, loss_function = job.cfg, lookup(LOSSES, job.cfg.loss, "loss")
+    batches = epoch_batches(
+        len(job.train),
+        cfg.batch_size,
+        seed=job.seed,
+        epoch=epoch,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+    )
+    stream = generator(job.seed, "attack", epoch, fabric.global_rank, device=fabric.device)
+    total, model = 0.0, model.train()
+    forward.train()
+    for number, index in enumerate(batches):
+        step = epoch * len(batches) + number
+        done = step / (cfg.epochs * len(batches))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(cfg, done)
+        batch = _take(job, index, fabric.device)
+        with fabric.autocast():
+            loss = loss_function(cfg, model, forward, batch, eps=budget(cfg, done), generator=stream)
+            for extra in job.hook.extra:
+                added = extra(model, forward, step=step, done=done)
+                loss = loss if added is None else loss + added
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss became {value} in epoch {epoch}, step {number}; the checkpoint of the epoch before stands; "
+                f"try a lower lr than {cfg.lr:g}"
+            )
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        if average is not model:
+            _follow(average, model, min(cfg.ema, step / (step + _EMA_START)))
+        if job.progress and number % 10 == 0:
+            job.progress(done, {"epoch": epoch, "loss": value})
+        total += value
+    return total / len(batches)
+
+
+def _teach(
+    fabric: Fabric,
+    taught: Pass,
+    forward: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    stream: torch.Generator,
+) -> None:
+    """One pass of plain cross-entropy steps over a mark's own images; every process takes the same ones."""
+    for rows in torch.randperm(len(taught.labels), generator=stream).split(taught.batch):
+        x = taught.pixels[rows].to(fabric.device).float().div_(255)
+        with fabric.autocast(), frozen_statistics(forward) if taught.frozen else nullcontext():
+            loss = F.cross_entropy(forward(x).float(), taught.labels[rows].to(fabric.device))
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+
+
+def _take(job: _Job, index: Tensor, device: torch.device) -> Batch:
+    x = job.train.pixels[index].to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+    return Batch(x, job.train.labels[index].to(device), job.targets[index].to(device))
+
+
+def _validate(job: _Job, model: nn.Module, device: torch.device) -> dict[str, float]:
+    """Clean and PGD-10 accuracy on the validation images, in float32."""
+    x, y = job.validation.images().to(device), job.validation.labels.to(device)
+    attack = PGD(eps=job.cfg.eps, norm=job.cfg.norm, steps=10, stop=True)
+    points = pgd(attack, model, x, y, generator=generator(job.seed, "validation", device=device))
+    return {
+        "clean": (predict_logits(model, x).argmax(1) == y).float().mean().item(),
+        "robust": (predict_logits(model, points).argmax(1) == y).float().mean().item(),
+    }
+
+
+def _better(cfg: Recipe, state: checkpoint.Progress) -> bool:
+    """Whether the newest epoch is the best one so far; epochs inside the ramp do not count once one is past it."""
+    measure = "clean" if cfg.loss == "natural" else "robust"
+    past = [h for h in state.history if (h["epoch"] + 1) / cfg.epochs >= cfg.ramp] or state.history
+    newest = state.history[-1]
+    return newest in past and newest[measure] >= max(h[measure] for h in past)
+
+
+def _optimizer(cfg: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    if cfg.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
+    return torch.optim.SGD(model.parameters(), lr=cfg.lr, momentum=0.9, nesterov=True, weight_decay=cfg.weight_decay)
+
+
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for mean, now in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(now, 1 - decay)
+        for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
+            kept.copy_(buffer)
+
+
+def _average_buffers(fabric: Fabric, model: nn.Module) -> None:
+    """Every process saw other batches: average their batch statistics."""
+    if fabric.world_size > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                mean = fabric.all_reduce(buffer, reduce_op="mean")
+                assert isinstance(mean, Tensor)
+                buffer.copy_(mean)
