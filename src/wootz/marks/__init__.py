@@ -1,0 +1,16 @@
+"""Marks that prove whose a model is: how their material is made, and how training writes them.
+
+A mark is a row of `MARKS`. `prepare` fixes everything public before a key exists; the key is then drawn in
+`wootz.ownership`; `train_hook` says what training adds; the test is in `wootz.verify`, found by the key's kind.
+"""
+
+from wootz.marks.baselines import OutOfDistribution, Paper
+from wootz.marks.protect import Protected, hook_of, prepare_all, protect, weights_digest
+from wootz.marks.runner_up import RunnerUp
+from wootz.marks.table import MARKS, Mark
+from wootz.marks.triggers import Triggers
+
+__all__ = [
+    "MARKS", "Mark", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers", "hook_of", "prepare_all",
+    "protect", "weights_digest",
+]  # fmt: skip

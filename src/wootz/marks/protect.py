@@ -1,0 +1,102 @@
+"""The library's face for training: a model and data in, a robust marked model and its keys out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from wootz.data import Dataset
+from wootz.marks.table import MARKS
+from wootz.models import check_model
+from wootz.ownership import Key, KeyRing, Material, draw_keys, fresh_secret
+from wootz.ownership.prf import subkey
+from wootz.registry import lookup
+from wootz.rng import generator
+from wootz.store import tensor_digest
+from wootz.training import Execution, Hook, Recipe, join, train
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protected:
+    """The trained model, its keys (secret), the independent panel that its tests use, and training figures."""
+
+    model: nn.Module
+    ring: KeyRing = field(repr=False)
+    panel: tuple[nn.Module, ...] = field(repr=False)
+    history: list[dict[str, float]] = field(repr=False)
+
+
+def protect(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    eps: float,
+    wm_eps: float,
+    panel: Sequence[nn.Module],
+    marks: Sequence[str] = ("triggers", "runner-up"),
+    settings: Mapping[str, Any] | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    execution: Execution | None = None,
+) -> Protected:
+    """Train a copy of `model` so that it resists evasion within `eps` and carries the marks.
+
+    Args:
+        model: images float32 [N, C, H, W] in [0, 1] -> logits [N, K]; any `nn.Module`.
+        data: what to train on, from `wootz.data.load` or `divide`.
+        eps: training budget, in pixels of [0, 1].
+        wm_eps: budget of the triggers, larger than `eps`.
+        panel: models trained without any key; the first is the reference that triggers are made on.
+        marks: names of `MARKS`.
+        settings: a mark's config by name, where the default is not wanted.
+        recipe: training recipe; its eps is replaced by `eps`.
+        seed: of training; keys come from the operating system's randomness.
+        execution: device, precision, processes.
+
+    Raises:
+        ModelError: the model does not fit the data or the contract.
+        ConfigError: an unknown mark, or a `wm_eps` too small to hold.
+    """
+    for member in (model, *panel):
+        check_model(member, data.shape, len(data.classes))
+    chosen = {name: (settings or {}).get(name) or lookup(MARKS, name, "mark").config() for name in marks}
+    secret = fresh_secret()
+    materials = prepare_all(chosen, data, list(panel), eps=eps, wm_eps=wm_eps, secret=secret)
+    ring = draw_keys(
+        secret, materials, classes=data.classes, shape=data.shape, panel=[weights_digest(m) for m in panel]
+    )
+    recipe = replace(recipe or Recipe(), eps=eps)
+    hook = hook_of(chosen, ring.keys, data, seed=seed)
+    trained = train(recipe, model, data.train, data.validation, seed=seed, hook=hook, execution=execution)
+    return Protected(model=trained.model, ring=ring, panel=tuple(panel), history=trained.history)
+
+
+def prepare_all(
+    configs: Mapping[str, Any],
+    data: Dataset,
+    panel: list[nn.Module],
+    *,
+    eps: float,
+    wm_eps: float,
+    secret: bytes,
+) -> dict[str, Material]:
+    """Fix everything public about each mark; which images become triggers follows from the secret."""
+    materials = {}
+    for name, cfg in configs.items():
+        seed = int.from_bytes(subkey(secret, "pick", name)[:8], "big")
+        pick = generator(seed, "pick")
+        materials[name] = MARKS[name].prepare(cfg, data, panel, eps=eps, wm_eps=wm_eps, generator=pick)
+    return materials
+
+
+def hook_of(configs: Mapping[str, Any], keys: Mapping[str, Key], data: Dataset, *, seed: int) -> Hook:
+    """Return one hook that writes every mark."""
+    return join(*(MARKS[name].train_hook(cfg, keys[name], data, seed=seed) for name, cfg in configs.items()))
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the digest of a model's weights, as registrations hold it."""
+    return tensor_digest(*(tensor for _, tensor in sorted(model.state_dict().items())))
