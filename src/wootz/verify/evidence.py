@@ -1,0 +1,134 @@
+"""What a suspect's answers say about a key. One exact test for each kind of key, listed in `EVIDENCE`.
+
+`evidence (key, predict, panel, *, access, budget) -> Evidence | None`; None where the access does not suffice.
+The null is always the key's own randomness: "the suspect was made without this key".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey
+from wootz.types import Access, Predict
+from wootz.verify.answers import labels_of, log_scores
+from wootz.verify.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One mark's evidence: ln p under the null, queries spent, the statistic, and what went into it."""
+
+    mark: str
+    log_p: float
+    queries: int
+    statistic: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bits(self) -> float:
+        """-log2 p, at least 0."""
+        return bits(self.log_p)
+
+
+def label_evidence(
+    key: LabelKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None
+) -> Evidence:
+    """Count triggers answered with their keyed label.
+
+    Labels drawn from all K classes: hits ~ Bin(n, 1/K). Labels that exclude the base class: given the m
+    answers that differ from it, hits ~ Bin(m, 1/(K - 1)); an answer equal to the base class can not hit.
+    """
+    count = min(len(key.labels), budget or len(key.labels))
+    answers = labels_of(predict, key.pixels[:count])
+    hits = int((answers == key.labels[:count]).sum())
+    if key.rule == "uniform":
+        trials, chance = count, 1 / key.num_classes
+    else:
+        trials, chance = int((answers != key.base[:count]).sum()), 1 / (key.num_classes - 1)
+    details = {"hits": hits, "triggers": count, "trials": trials, "chance": chance, "rule": key.rule}
+    log_p = binomial_tail(hits, trials, chance)
+    return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=hits / count, details=details)
+
+
+def half_evidence(
+    key: HalfKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None
+) -> Evidence:
+    """Compare the embedded half of the candidates with the other half, by Fisher's exact test.
+
+    `accuracy` is the "watermark accuracy" that peers print; `control` is the same on candidates that were
+    never taught, and `panel` the same of independent models.
+    """
+    count = min(len(key.labels), budget or len(key.labels))
+    right = labels_of(predict, key.pixels[:count]) == key.labels[:count]
+    taught = key.embedded[:count]
+    hits, marked = int((right & taught).sum()), int(taught.sum())
+    others = [labels_of(member, key.pixels[:count]) == key.labels[:count] for member in panel]
+    accuracy = hits / max(1, marked)
+    details = {
+        "accuracy": accuracy,
+        "control": int((right & ~taught).sum()) / max(1, count - marked),
+        "panel": [int((other & taught).sum()) / max(1, marked) for other in others],
+    }
+    log_p = hypergeometric_tail(hits, int(right.sum()), marked, count)
+    return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=accuracy, details=details)
+
+
+def direction_evidence(
+    key: DirectionKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None
+) -> Evidence | None:
+    """Measure how far the suspect's wrong-class scores lean along the keyed direction.
+
+    The statistic is the cosine between W and v[y] = cov(residual, features) over probes of class y; the
+    residual is the suspect's centered wrong-class log-scores less their regression on the panel's. Nothing
+    in v depends on W unless the suspect does, so the cosine is that of an isotropic direction.
+    """
+    if access != "scores":
+        return None
+    count = min(len(key.probe_labels), budget or len(key.probe_labels))
+    pixels, y = key.probes[:count], key.probe_labels[:count]
+    scores = log_scores(predict, pixels)
+    residual = wrong_class_scores(scores, y)
+    others = [wrong_class_scores(log_scores(member, pixels), y) for member in panel]
+    z = key.features(pixels.float().div_(255), y).double()
+    v = torch.zeros(key.direction.shape, dtype=torch.float64)
+    for k in range(key.num_classes):
+        rows = y == k
+        if int(rows.sum()) > 1:
+            v[k] = _leaning(residual[rows], [other[rows] for other in others], z[rows])
+    length = float(v.norm() * key.direction.double().norm())
+    cosine = float((v * key.direction.double()).sum()) / length if length > 0 else 0.0
+    details = {
+        "dimensions": key.dimensions,
+        "probes": count,
+        "accuracy": float((scores.argmax(1) == y).float().mean()),
+    }
+    log_p = cosine_tail(cosine, key.dimensions)
+    return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=cosine, details=details)
+
+
+def wrong_class_scores(scores: Tensor, y: Tensor) -> Tensor:
+    """Log-scores [N, K] -> the same, centered over the wrong classes of each row and zero at the true one."""
+    own = torch.zeros_like(scores).scatter_(1, y[:, None], 1.0)
+    wrong = scores * (1 - own)
+    return (wrong - wrong.sum(1, keepdim=True) / (scores.shape[1] - 1)) * (1 - own)
+
+
+def _leaning(residual: Tensor, others: list[Tensor], z: Tensor) -> Tensor:
+    """Covariance [K, d] of one class's wrong-class scores [n, K], less the panel's share of them, with features."""
+    if others:
+        known = torch.stack([other.flatten() for other in others], 1)
+        gram = known.T @ known + 1e-9 * torch.eye(len(others), dtype=known.dtype)
+        weights = torch.linalg.solve(gram, known.T @ residual.flatten())
+        residual = residual - (known @ weights).view_as(residual)
+    return (residual - residual.mean(0)).T @ (z - z.mean(0))
+
+
+EVIDENCE: Mapping[type[Key], Callable[..., Evidence | None]] = MappingProxyType(
+    {LabelKey: label_evidence, DirectionKey: direction_evidence, HalfKey: half_evidence}
+)

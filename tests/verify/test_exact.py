@@ -1,0 +1,110 @@
+"""Exact tails against naive re-derivations: rational sums, numerical integration, simulation."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from wootz.verify.exact import (
+    binomial_tail,
+    bits,
+    cosine_tail,
+    fisher,
+    hypergeometric_tail,
+    log_beta_cdf,
+)
+
+
+def log_fraction(value: Fraction) -> float:
+    return math.log(value.numerator) - math.log(value.denominator)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7, 20, 64])
+@pytest.mark.parametrize("chance", [Fraction(1, 2), Fraction(1, 9), Fraction(1, 10)])
+def test_binomial_tail_equals_the_sum_of_its_terms(trials: int, chance: Fraction) -> None:
+    for hits in range(trials + 1):
+        naive = sum(
+            (math.comb(trials, k) * chance**k * (1 - chance) ** (trials - k) for k in range(hits, trials + 1)),
+            Fraction(0),
+        )
+        assert binomial_tail(hits, trials, float(chance)) == pytest.approx(log_fraction(naive), rel=1e-12, abs=1e-12)
+
+
+def test_binomial_tail_at_ten_thousand_bits() -> None:
+    assert binomial_tail(4000, 4000, 0.1) == pytest.approx(4000 * math.log(0.1), rel=1e-12)
+    assert bits(binomial_tail(4000, 4000, 0.1)) > 13_000
+    naive = sum((math.comb(3500, k) * Fraction(1, 10) ** k * Fraction(9, 10) ** (3500 - k) for k in range(3300, 3501)))
+    assert binomial_tail(3300, 3500, 0.1) == pytest.approx(log_fraction(Fraction(naive)), rel=1e-10)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3, 30, 2400])
+def test_cosine_tail_is_students_t(dimensions: int) -> None:
+    for cosine in (-0.9, -0.1, 0.0, 0.01, 0.1, 0.3, 0.6):
+        t = cosine * math.sqrt((dimensions - 1) / (1 - cosine**2))
+        expected = stats.t.logsf(t, dimensions - 1)
+        if expected > -600:
+            assert cosine_tail(cosine, dimensions) == pytest.approx(expected, rel=1e-8, abs=1e-12)
+
+
+def test_cosine_tail_where_the_library_underflows() -> None:
+    # In odd dimension 3 the cosine is uniform on [-1, 1]: P(cos >= c) = (1 - c) / 2.
+    assert cosine_tail(0.25, 3) == pytest.approx(math.log(0.375), rel=1e-12)
+    # Leading term of the tail for large dimensions: (1 - c^2)^((D - 1) / 2) / (c sqrt(2 pi D)).
+    for cosine, dimensions in ((0.6, 4000), (0.9, 8000)):
+        leading = (dimensions - 1) / 2 * math.log1p(-(cosine**2)) - math.log(cosine * math.sqrt(2 * math.pi * dimensions))
+        assert cosine_tail(cosine, dimensions) == pytest.approx(leading, rel=1e-3)
+    assert bits(cosine_tail(0.9, 12_000)) > 10_000
+    assert cosine_tail(1.0, 2400) == -math.inf
+
+
+def test_cosine_tail_by_simulation() -> None:
+    draws = np.random.default_rng(0).standard_normal((200_000, 5))
+    cosines = draws[:, 0] / np.linalg.norm(draws, axis=1)
+    for cosine in (0.2, 0.6, 0.9):
+        share = (cosines >= cosine).mean()
+        assert math.exp(cosine_tail(cosine, 5)) == pytest.approx(share, abs=4 * math.sqrt(share / 200_000) + 1e-6)
+
+
+@pytest.mark.parametrize(("drawn", "marked", "total"), [(5, 4, 9), (10, 10, 20), (3, 8, 20), (100, 100, 200)])
+def test_hypergeometric_tail_equals_the_sum_of_its_terms(drawn: int, marked: int, total: int) -> None:
+    for hits in range(min(drawn, marked) + 1):
+        naive = sum(
+            (
+                Fraction(math.comb(marked, k) * math.comb(total - marked, drawn - k), math.comb(total, drawn))
+                for k in range(hits, min(drawn, marked) + 1)
+                if drawn - k <= total - marked
+            ),
+            Fraction(0),
+        )
+        assert hypergeometric_tail(hits, drawn, marked, total) == pytest.approx(log_fraction(naive), rel=1e-9, abs=1e-9)
+
+
+def test_fisher_is_fishers() -> None:
+    for ps in ([0.5], [0.03, 0.2], [1e-5, 0.9, 0.4]):
+        expected = stats.combine_pvalues(ps, "fisher").pvalue
+        assert math.exp(fisher([math.log(p) for p in ps])) == pytest.approx(expected, rel=1e-10)
+    assert fisher([]) == 0
+    assert fisher([0.0, 0.0]) == 0
+    assert bits(fisher([-5000.0, -2000.0])) > 10_000
+
+
+def test_log_beta_agrees_on_both_sides_of_the_switch() -> None:
+    for a in (600.0, 640.0, 680.0, 720.0):
+        below = a * math.log(0.5) - 0.5 * math.log(a) + 0.5 * math.log(2 / math.pi)
+        assert log_beta_cdf(0.5, a, 0.5) == pytest.approx(below, rel=1e-3)
+    steps = [log_beta_cdf(0.5, a, 0.5) for a in np.linspace(640, 690, 200)]
+    falls = np.diff(steps)
+    assert (falls < 0).all()
+    assert np.abs(np.diff(falls)).max() < 1e-5  # no jump where the series takes over
+
+
+def test_the_ends() -> None:
+    assert binomial_tail(0, 10, 0.1) == 0
+    assert binomial_tail(0, 0, 0.1) == 0
+    assert hypergeometric_tail(0, 5, 5, 20) == 0
+    assert log_beta_cdf(0.0, 2, 3) == -math.inf
+    assert bits(0.0) == 0
