@@ -1,0 +1,44 @@
+"""`wootz demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wootz.cli.options import DataDir, Device, Json, Seed, console, execution, print_json, progress
+
+
+def command(
+    data: Annotated[str, typer.Option("--data", help="Data set.")] = "mnist-5k",
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the training.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Protect a classifier, evade, steal, remove, verify everything, and write a report."""
+    from wootz.report import write_report
+    from wootz.stages.demo import demo
+
+    with progress() as tell:
+        summary = demo(
+            data,
+            out,
+            seed=seed,
+            settings=settings or (),
+            data_dir=data_dir,
+            execution=execution(device),
+            tell=tell,
+        )
+        page = write_report(out)
+    if as_json:
+        print_json(summary)
+        return
+    from wootz.cli.show import show_matrix
+    from wootz.records import from_json
+
+    show_matrix([from_json(cell) for cell in summary["cells"]])
+    console.print(f"report: {page}   summary: {out / 'summary.json'}   {summary['seconds']:g} s", soft_wrap=True)

@@ -1,0 +1,68 @@
+"""Options that several commands share, and how they speak: progress on a terminal, JSON on request."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from wootz.types import Tell
+
+console = Console(stderr=True)
+"""Everything for people goes here; standard output is for results."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder that data sets are looked for in first.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value. May be repeated.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random but keys.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+@contextmanager
+def progress() -> Iterator[Tell]:
+    """Give a `Tell` that draws one bar a task on a terminal, with time left, and is quiet in a pipe."""
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if not console.is_terminal:
+        yield lambda *_: None
+        return
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, done: float) -> None:
+            name = what.split(" (loss")[0]
+            if name not in tasks:
+                for other in tasks.values():
+                    bars.update(other, visible=False)
+                tasks[name] = bars.add_task(what, total=1.0)
+            bars.update(tasks[name], completed=done, description=what)
+
+        yield tell
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on standard output."""
+    typer.echo(json.dumps(value))
+
+
+def execution(device: str) -> Any:
+    """Return the Execution for a `--device`."""
+    from wootz.config import from_mapping
+    from wootz.training import Execution
+
+    return from_mapping(Execution, {"device": device}, "--device")

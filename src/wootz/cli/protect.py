@@ -1,0 +1,70 @@
+"""`wootz protect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wootz.cli.options import DataDir, Device, Json, Seed, Settings, execution, progress
+from wootz.cli.show import show_cell
+from wootz.errors import ConfigError
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", help="Run folder to make.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Data set: a name, an .npz file, a folder of class folders.")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="fast, paper or strong.")] = "fast",
+    model: Annotated[
+        str | None, typer.Option("--model", help="Architecture: small-cnn, paper-cnn, preact-resnet18.")
+    ] = None,
+    eps: Annotated[
+        str | None, typer.Option("--eps", help="Training budget in pixels of [0, 1], e.g. 0.25 or 8/255.")
+    ] = None,
+    wm_eps: Annotated[str | None, typer.Option("--wm-eps", help="Trigger budget, larger than eps.")] = None,
+    marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks, or none.")] = "triggers,runner-up",
+    seed: Seed = 0,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue what an earlier call left unfinished.")] = False,
+    settings: Settings = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model that resists evasion and carries marks; independent with --marks none."""
+    from wootz import data as datasets
+    from wootz.config import with_settings
+    from wootz.stages.protect import protect, read_config
+    from wootz.stages.protection import preset as make
+
+    if data is None:
+        if not resume:
+            raise ConfigError("--data: missing; name a data set (wootz data list shows them)")
+        cfg = read_config(out)
+    else:
+        count = len(datasets.load(data, data_dir).train)
+        cfg = make(
+            preset,
+            data=data,
+            eps=_budget("eps", eps),
+            wm_eps=_budget("wm-eps", wm_eps),
+            seed=seed,
+            count=count,
+        )
+        chosen = "" if marks == "none" else marks
+        cfg = with_settings(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
+    with progress() as tell:
+        cell = protect(cfg, out, data_dir=data_dir, execution=execution(device), resume=resume, tell=tell)
+    show_cell(cell, as_json=as_json)
+
+
+def _budget(name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    above, _, below = text.partition("/")
+    try:
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"--{name} {text}: must be a number such as 0.25 or 8/255") from None

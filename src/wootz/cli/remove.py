@@ -1,0 +1,39 @@
+"""`wootz remove`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wootz.cli.options import DataDir, Device, Json, Seed, Settings, execution, progress
+from wootz.cli.show import show_attacks, show_cell
+from wootz.errors import ConfigError
+
+
+def command(
+    run: Annotated[Path | None, typer.Argument(help="Run folder whose model the attacker holds.")] = None,
+    attack: Annotated[str, typer.Option("--attack", help="Name of the attack; `list` lists them.")] = "list",
+    out: Annotated[Path | None, typer.Option("--out", help="The attacker's run folder to make.")] = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Try to remove the marks of a model."""
+    from wootz.removal import ATTACKS
+    from wootz.stages.remove import remove
+
+    if attack == "list":
+        show_attacks(ATTACKS, as_json=as_json)
+        return
+    if run is None or out is None:
+        raise ConfigError("remove: needs the run folder of the model and --out for the altered one")
+    with progress() as tell:
+        cell = remove(
+            run, attack, out, settings=settings or (), seed=seed, data_dir=data_dir, execution=execution(device),
+            tell=tell,
+        )  # fmt: skip
+    show_cell(cell, as_json=as_json)

@@ -1,0 +1,84 @@
+"""Cells and tables, printed for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from wootz.cli.options import print_json
+from wootz.records import Cell, to_json
+
+_OUT = Console()
+
+
+def show_cell(cell: Cell, *, as_json: bool) -> None:
+    """Print a cell: as JSON, or in a few plain lines."""
+    if as_json:
+        print_json(to_json(cell))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in _lines(cell):
+        table.add_row(f"[dim]{name}[/dim]", value)
+    _OUT.print(table)
+    for note in cell.notes:
+        _OUT.print(f"note: {note}", markup=False)
+
+
+def show_attacks(attacks: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a table of attacks: name, source, access, cost."""
+    rows = [
+        {"name": name, "source": row.source, "access": row.access, "cost": row.cost} for name, row in attacks.items()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("attack", "source", "access", "cost", box=None)
+    for row in rows:
+        table.add_row(*row.values())
+    _OUT.print(table)
+
+
+def _lines(cell: Cell) -> list[tuple[str, str]]:
+    lines = [("suspect", f"{cell.suspect} ({cell.kind}{', ' + cell.theft if cell.theft else ''}), {cell.data}")]
+    if cell.clean is not None:
+        lines.append(("clean accuracy", f"{cell.clean:.2%}"))
+    if cell.robust is not None:
+        robust = cell.robust
+        flags = f"; flags: {', '.join(robust.flags)}" if robust.flags else ""
+        lines.append(
+            (
+                "robust accuracy",
+                f"{robust.accuracy:.2%} ({robust.attack}, eps {robust.eps:g}, {robust.n} images{flags})",
+            )
+        )
+    if cell.queries is not None:
+        lines.append(("queries", f"{cell.queries:,}"))
+    if cell.agreement is not None:
+        lines.append(("agreement with the victim", f"{cell.agreement:.2%}"))
+    for item in cell.evidence:
+        lines.append((item.mark, f"{item.bits:.1f} bits (p = {item.p}, {item.queries:,} queries)"))
+    if cell.bits is not None:
+        lines.append(("all marks together", f"{cell.bits:.1f} bits"))
+    if cell.verdict is not None:
+        lines.append(("verdict", f"[bold]{cell.verdict}[/bold]"))
+    lines.append(("seconds", f"{cell.seconds:g}"))
+    return lines
+
+
+def show_matrix(cells: list[Cell]) -> None:
+    """Print the evidence matrix: a row a suspect, a column a mark, in bits."""
+    marks = list(dict.fromkeys(item.mark for cell in cells for item in cell.evidence))
+    table = Table(
+        "suspect", "kind", "clean", "robust", *[f"{mark}, bits" for mark in marks], "all", "verdict", box=None
+    )
+    for cell in cells:
+        found = {item.mark: f"{item.bits:.0f}" for item in cell.evidence}
+        table.add_row(
+            cell.suspect, cell.kind, "" if cell.clean is None else f"{cell.clean:.1%}",
+            "" if cell.robust is None else f"{cell.robust.accuracy:.1%}", *[found.get(mark, "") for mark in marks],
+            "" if cell.bits is None else f"{cell.bits:.0f}", cell.verdict or "",
+        )  # fmt: skip
+    _OUT.print(table)

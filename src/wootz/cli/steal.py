@@ -1,0 +1,40 @@
+"""`wootz steal`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wootz.cli.options import DataDir, Device, Json, Seed, Settings, execution, progress
+from wootz.cli.show import show_attacks, show_cell
+from wootz.errors import ConfigError
+
+
+def command(
+    run: Annotated[Path | None, typer.Argument(help="The victim's run folder.")] = None,
+    attack: Annotated[str, typer.Option("--attack", help="Name of the attack; `list` lists them.")] = "list",
+    out: Annotated[Path | None, typer.Option("--out", help="The thief's run folder to make.")] = None,
+    budget: Annotated[int | None, typer.Option("--budget", min=1, help="Queries the thief may spend.")] = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Steal a model through its answers."""
+    from wootz.stealing import ATTACKS
+    from wootz.stages.steal import steal
+
+    if attack == "list":
+        show_attacks(ATTACKS, as_json=as_json)
+        return
+    if run is None or out is None:
+        raise ConfigError("steal: needs the victim's run folder and --out for the thief's")
+    with progress() as tell:
+        cell = steal(
+            run, attack, out, settings=settings or (), budget=budget, seed=seed, data_dir=data_dir,
+            execution=execution(device), tell=tell,
+        )  # fmt: skip
+    show_cell(cell, as_json=as_json)

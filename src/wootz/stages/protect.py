@@ -1,0 +1,155 @@
+"""Train a robust marked model into a run folder; a killed run continues where it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import tomli_w
+from torch import nn
+
+from wootz.config import digest, from_mapping, read_toml, to_mapping
+from wootz.data import Dataset, load
+from wootz.errors import ConfigError
+from wootz.evasion import accuracy_curve
+from wootz.marks import hook_of, prepare_all, weights_digest
+from wootz.models import ModelSpec, build, read_model, write_model
+from wootz.ownership import KeyRing, draw_keys, has_keys, owner_secret, read_keys, run_secret, write_keys
+from wootz.records import Cell, to_json
+from wootz.rng import derive
+from wootz.stages.protection import Protection
+from wootz.stages.run import Clock, claim_folder, measure
+from wootz.store import write_bytes, write_json
+from wootz.training import Execution, Recipe, train
+from wootz.types import Tell
+
+CURVE_IMAGES = 500
+
+
+def protect(
+    cfg: Protection,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    execution: Execution | None = None,
+    resume: bool = False,
+    tell: Tell = lambda *_: None,
+) -> Cell:
+    """Make the panel, the key and the model, in this order, and measure the model.
+
+    Args:
+        cfg: what to make.
+        out: the run folder; must not hold a model yet unless `resume`.
+        data_dir: where data are looked for first.
+        execution: device, precision, processes.
+        resume: take up what an earlier call with the same settings left unfinished.
+        tell: told what is going on.
+    """
+    time = Clock()
+    execution = execution or Execution()
+    data = load(cfg.data, data_dir)
+    spec = cfg.spec(data)
+    model = build(spec, cfg.seed)
+    claim_folder(out, resume=resume)
+    _keep_config(cfg, out, resume=resume)
+    settings, hook, ring = cfg.mark_settings(), None, None
+    if settings:
+        panel = make_panel(cfg, data, out / "panel", execution=execution, tell=tell)
+        tell("making the key", 0.0)
+        ring = _make_keys(cfg, data, panel, out)
+        hook = hook_of(settings, ring.keys, data, seed=cfg.seed)
+    trained = train(
+        cfg.recipe, model, data.train, data.validation, seed=cfg.seed, hook=hook, execution=execution, folder=out,
+        resume=resume, progress=lambda done, figures: tell(f"training (loss {figures['loss']:.3f})", done),
+    )  # fmt: skip
+    about = {
+        "kind": "protected" if settings else "independent",
+        "data": cfg.data,
+        "eps": cfg.recipe.eps,
+        "seed": cfg.seed,
+        "training": to_mapping(cfg),
+        "digest": digest(cfg),
+        "precision": "bf16" if execution.bfloat16 else "32",
+        "best_epoch": trained.best_epoch,
+    }
+    write_model(out, trained.model, spec, about)
+    clean, robust = measure(trained.model, data, eps=cfg.recipe.eps, tell=tell, seed=cfg.seed)
+    cell = Cell(
+        data=cfg.data, suspect=out.name, kind="protected" if settings else "independent", clean=clean, robust=robust,
+        seconds=time.seconds, seed=cfg.seed,
+    )  # fmt: skip
+    write_json(out / "record.json", to_json(cell))
+    write_json(out / "curve.json", curve(trained.model, data, cfg.recipe.eps))
+    return cell
+
+
+def read_config(out: Path) -> Protection:
+    """Return the settings that the run at `out` was begun with."""
+    if not (out / "config.toml").is_file():
+        raise ConfigError(f"{out}: nothing to resume (it holds no config.toml)")
+    return from_mapping(Protection, read_toml(out / "config.toml"), str(out / "config.toml"))
+
+
+def make_panel(cfg: Protection, data: Dataset, place: Path, *, execution: Execution, tell: Tell) -> list[nn.Module]:
+    """Train the independent models, or read those that are already there."""
+    recipes = {
+        "robust": Recipe(
+            eps=cfg.recipe.eps, norm=cfg.recipe.norm, steps=cfg.panel.robust_steps, epochs=cfg.panel.robust_epochs,
+            lr=cfg.panel.lr,
+        ),
+        "plain": Recipe(loss="natural", eps=cfg.recipe.eps, epochs=cfg.panel.plain_epochs, lr=cfg.panel.lr),
+    }  # fmt: skip
+    spec = replace(cfg, model="small-cnn", small_cnn=replace(cfg.small_cnn, width=cfg.panel.width)).spec(data)
+    return [_member(name, recipe, spec, cfg, data, place, execution, tell) for name, recipe in recipes.items()]
+
+
+def _member(
+    name: str, recipe: Recipe, spec: ModelSpec, cfg: Protection, data: Dataset, place: Path, execution: Execution,
+    tell: Tell,
+) -> nn.Module:  # fmt: skip
+    folder = place / name
+    if (folder / "model.json").exists():
+        return read_model(folder)[0]
+    seed = derive(cfg.seed, "panel", name)
+    trained = train(
+        recipe, build(spec, seed), data.train, data.validation, seed=seed, execution=execution,
+        progress=lambda done, _: tell(f"training the panel ({name})", done),
+    )  # fmt: skip
+    about = {
+        "kind": "independent",
+        "data": cfg.data,
+        "eps": recipe.eps,
+        "seed": cfg.seed,
+        "training": to_mapping(recipe),
+    }
+    write_model(folder, trained.model, spec, about)
+    return trained.model
+
+
+def _make_keys(cfg: Protection, data: Dataset, panel: list[nn.Module], out: Path) -> KeyRing:
+    if has_keys(out):
+        return read_keys(out)
+    secret = run_secret(owner_secret(), digest(cfg))
+    materials = prepare_all(cfg.mark_settings(), data, panel, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps, secret=secret)
+    digests = [weights_digest(member) for member in panel]
+    ring = draw_keys(secret, materials, classes=data.classes, shape=data.shape, panel=digests)
+    write_keys(out, secret, materials, ring)
+    return ring
+
+
+def curve(model: nn.Module, data: Dataset, eps: float) -> dict[str, list[float]]:
+    """Return robust accuracy at budgets from 0 to twice `eps`, on the first few hundred test images."""
+    few = data.test.take(slice(CURVE_IMAGES))
+    budgets = [round(eps * step / 4, 6) for step in range(9)]
+    return {"eps": budgets, "accuracy": accuracy_curve(model, few.images(), few.labels, eps=budgets)}
+
+
+def _keep_config(cfg: Protection, out: Path, *, resume: bool) -> None:
+    path = out / "config.toml"
+    if resume and path.exists() and digest(read_config(out)) != digest(cfg):
+        raise ConfigError(f"{path}: this run was begun with other settings; resume it with the same ones")
+    write_bytes(path, tomli_w.dumps(_without_none(to_mapping(cfg))).encode())
+
+
+def _without_none(plain: dict[str, object]) -> dict[str, object]:
+    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in plain.items() if v is not None}

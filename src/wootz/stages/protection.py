@@ -1,0 +1,124 @@
+"""Everything that decides what `protect` makes, in one frozen config, and the presets that fill it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from wootz import checks
+from wootz.data import Dataset
+from wootz.marks import MARKS, OutOfDistribution, Paper, RunnerUp, Triggers
+from wootz.models import MODELS, ModelSpec
+from wootz.models.paper_cnn import PaperCNN
+from wootz.models.preact_resnet import PreActResNet18
+from wootz.models.small_cnn import SmallCNN
+from wootz.registry import lookup
+from wootz.training import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """The independent models that tests lean on: one adversarially trained, one plain, both small and quick."""
+
+    width: int = 16
+    robust_epochs: int = 6
+    robust_steps: int = 2
+    plain_epochs: int = 3
+    lr: float = 3e-3
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, width=self.width, robust_epochs=self.robust_epochs, plain_epochs=self.plain_epochs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protection:
+    """What to train, how, and which marks to write; a setting changed here changes the run's key.
+
+    `wm_eps` is the triggers' budget (the founding paper's beta), larger than `recipe.eps`.
+    """
+
+    data: str = "mnist-5k"
+    model: str = "small-cnn"
+    marks: tuple[str, ...] = ("triggers", "runner-up")
+    wm_eps: float = 0.49
+    seed: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
+    panel: Panel = field(default_factory=Panel)
+    small_cnn: SmallCNN = field(default_factory=SmallCNN)
+    paper_cnn: PaperCNN = field(default_factory=PaperCNN)
+    preact_resnet18: PreActResNet18 = field(default_factory=PreActResNet18)
+    triggers: Triggers = field(default_factory=Triggers)
+    runner_up: RunnerUp = field(default_factory=RunnerUp)
+    paper: Paper = field(default_factory=Paper)
+    ood: OutOfDistribution = field(default_factory=OutOfDistribution)
+
+    def __post_init__(self) -> None:
+        lookup(MODELS, self.model, "model")
+        for mark in self.marks:
+            lookup(MARKS, mark, "mark")
+        checks.inside(0, 1, wm_eps=self.wm_eps)
+
+    def mark_settings(self) -> dict[str, Any]:
+        """Return each chosen mark's config."""
+        return {mark: getattr(self, mark.replace("-", "_")) for mark in self.marks}
+
+    def spec(self, data: Dataset) -> ModelSpec:
+        """Return the spec of the model for these data."""
+        from wootz.config import to_mapping
+
+        settings = to_mapping(getattr(self, self.model.replace("-", "_")))
+        return ModelSpec(architecture=self.model, settings=settings, shape=data.shape, classes=data.classes)
+
+
+def default_eps(data: str) -> float:
+    """Return the customary training budget of a data set."""
+    return {"mnist": 0.25, "mnist-5k": 0.25, "fashion-mnist": 0.1}.get(data, 8 / 255)
+
+
+def default_wm_eps(eps: float) -> float:
+    """Return a trigger budget well clear of the training ball: farther away costs less robustness."""
+    return min(round(eps + 0.24, 6), 0.98)
+
+
+def _fast(base: Protection) -> Protection:
+    """Minutes on two cores."""
+    return base
+
+
+def _paper(base: Protection) -> Protection:
+    """The founding paper's network and training (its triggers are the mark `paper`)."""
+    recipe = Recipe(
+        eps=base.recipe.eps, steps=25, step_size=0.04, epochs=100, optimizer="sgd", lr=5e-3, weight_decay=5e-4,
+        schedule="constant", warmup=0, ramp=0,
+    )  # fmt: skip
+    return replace(base, model="paper-cnn", recipe=recipe)
+
+
+def _strong(base: Protection) -> Protection:
+    """As robust as the small network gets in an hour or so on two cores; a GPU is better."""
+    recipe = Recipe(eps=base.recipe.eps, steps=10, epochs=60, lr=2e-3, ema=0.999)
+    return replace(base, recipe=recipe, small_cnn=SmallCNN(width=64, hidden=256))
+
+
+PRESETS: Mapping[str, Callable[[Protection], Protection]] = MappingProxyType(
+    {"fast": _fast, "paper": _paper, "strong": _strong}
+)
+
+
+def preset(name: str, *, data: str, eps: float | None, wm_eps: float | None, seed: int, count: int) -> Protection:
+    """Return a preset's protection for a data set with `count` training images.
+
+    Small data sets get more epochs, so that every run takes about as many steps.
+    """
+    budget = default_eps(data) if eps is None else eps
+    epochs = min(60, max(10, 290_000 // max(1, count)))
+    base = Protection(
+        data=data,
+        seed=seed,
+        wm_eps=default_wm_eps(budget) if wm_eps is None else wm_eps,
+        recipe=Recipe(eps=budget, epochs=epochs),
+        panel=Panel(robust_epochs=max(6, epochs * 6 // 10), plain_epochs=max(3, epochs * 3 // 10)),
+    )
+    return lookup(PRESETS, name, "preset")(base)

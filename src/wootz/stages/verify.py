@@ -1,0 +1,79 @@
+"""Test a suspect against the key of a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wootz.errors import ModelError
+from wootz.models import ModelSpec, read_model, read_spec
+from wootz.ownership import KeyRing, read_keys
+from wootz.records import Cell, EvidenceRecord, decimal_p
+from wootz.stages.run import Clock
+from wootz.types import Access, Predict, Tell
+from wootz.verify import DEFAULT_BAR, Verdict, open_suspect, predictor, verify
+
+PANEL_MEMBERS = ("robust", "plain")
+
+
+def verify_suspect(
+    owner: Path,
+    suspect: Path,
+    *,
+    access: Access = "scores",
+    bar: float = DEFAULT_BAR,
+    budget: int | None = None,
+    tell: Tell = lambda *_: None,
+) -> Cell:
+    """Open the owner's key and the suspect, and return evidence, bits and verdict.
+
+    Raises:
+        KeyFolderError: `owner` holds no key, or a damaged one.
+        ModelError: the suspect takes other images, or knows other classes, than the key's.
+    """
+    time, ring = Clock(), read_keys(owner)
+    panel = open_panel(owner)
+    with open_suspect(suspect, access) as (predict, spec):
+        check_fit(ring, spec, suspect)
+        tell("asking the suspect", 0.0)
+        verdict = verify(ring.keys, predict, panel=panel, access=access, bar=bar, budget=budget)
+    about = _about(suspect)
+    return Cell(
+        data=about.get("data", "unknown"), suspect=suspect.name, kind=about.get("kind", "unknown"),
+        theft=about.get("theft"), access=access, evidence=records(verdict), bits=round(verdict.bits, 2),
+        verdict=verdict.word, seconds=time.seconds, seed=about.get("seed", 0), notes=verdict.notes,
+    )  # fmt: skip
+
+
+def open_panel(owner: Path) -> list[Predict]:
+    """Return the independent models that came with the key."""
+    return [predictor(read_model(owner / "panel" / name)[0]) for name in PANEL_MEMBERS]
+
+
+def records(verdict: Verdict) -> tuple[EvidenceRecord, ...]:
+    """Return a verdict's evidence as records."""
+    return tuple(
+        EvidenceRecord(
+            mark=item.mark, p=decimal_p(item.log_p), bits=round(item.bits, 2), queries=item.queries,
+            statistic=round(item.statistic, 6), details=item.details,
+        )
+        for item in verdict.evidence
+    )  # fmt: skip
+
+
+def check_fit(ring: KeyRing, spec: ModelSpec, suspect: Path) -> None:
+    """Raise ModelError unless the suspect takes the key's images and knows as many classes."""
+    shape, classes = list(ring.registration["shape"]), ring.registration["classes"]
+    if list(spec.shape) != shape or len(spec.classes) != len(classes):
+        raise ModelError(
+            f"{suspect}: takes images {list(spec.shape)} and knows {len(spec.classes)} classes; "
+            f"the key is for images {shape} and {len(classes)} classes"
+        )
+
+
+def _about(suspect: Path) -> dict[str, Any]:
+    """Return what the suspect's folder says of itself, for the record only: no test depends on it."""
+    description = suspect / "model.json"
+    if not description.is_file():
+        return {}
+    return read_spec(description)[1]
