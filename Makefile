@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= runs/demo
 
-.PHONY: venv demo test check test-slow test-browser format clean
+.PHONY: venv demo test check test-slow test-browser peers format clean
 
 venv: .venv/.ready
 
@@ -28,6 +28,9 @@ test-slow: venv                 # quality targets on full data sets, many draws;
 
 test-browser: venv              # a real browser looks at the report (needs chromium)
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m browser
+
+peers: venv                     # what benchmarks/ compares with
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
 
 format: venv
 	$(BIN)/ruff format .

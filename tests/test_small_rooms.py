@@ -116,10 +116,15 @@ class TestModes:
         model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout())
         model[1].eval()
         model[0].weight.requires_grad_(False)
-        with pytest.raises(RuntimeError, match="inside"), modes.evaluating(model):
-            assert not any(m.training for m in model.modules())
-            assert not any(p.requires_grad for p in model.parameters())
-            raise RuntimeError("inside")
+
+        def borrow() -> None:
+            with modes.evaluating(model):
+                assert not any(m.training for m in model.modules())
+                assert not any(p.requires_grad for p in model.parameters())
+                raise RuntimeError("inside")
+
+        with pytest.raises(RuntimeError, match="inside"):
+            borrow()
         assert [m.training for m in model.modules()] == [True, True, False, True]
         assert [p.requires_grad for p in model.parameters()] == [False, True, True, True]
 

@@ -66,7 +66,13 @@ class TestLabels:
         said[64:] = owned.base[64:]
         said[0] = (owned.labels[0] + 1) % K if (owned.labels[0] + 1) % K != owned.base[0] else (owned.labels[0] + 2) % K
         found = label_evidence(owned, answering(owned.pixels, said), (), access="label", budget=None)
-        assert found.details | {"chance": 0} == {"hits": 63, "triggers": 128, "trials": 64, "chance": 0, "rule": "wrong"}
+        assert found.details | {"chance": 0} == {
+            "hits": 63,
+            "triggers": 128,
+            "trials": 64,
+            "chance": 0,
+            "rule": "wrong",
+        }
         assert found.log_p == binomial_tail(63, 64, 1 / 9)
         assert found.queries == 128
 

@@ -37,7 +37,7 @@ def test_binomial_tail_equals_the_sum_of_its_terms(trials: int, chance: Fraction
 def test_binomial_tail_at_ten_thousand_bits() -> None:
     assert binomial_tail(4000, 4000, 0.1) == pytest.approx(4000 * math.log(0.1), rel=1e-12)
     assert bits(binomial_tail(4000, 4000, 0.1)) > 13_000
-    naive = sum((math.comb(3500, k) * Fraction(1, 10) ** k * Fraction(9, 10) ** (3500 - k) for k in range(3300, 3501)))
+    naive = sum(math.comb(3500, k) * Fraction(1, 10) ** k * Fraction(9, 10) ** (3500 - k) for k in range(3300, 3501))
     assert binomial_tail(3300, 3500, 0.1) == pytest.approx(log_fraction(Fraction(naive)), rel=1e-10)
 
 
@@ -55,7 +55,9 @@ def test_cosine_tail_where_the_library_underflows() -> None:
     assert cosine_tail(0.25, 3) == pytest.approx(math.log(0.375), rel=1e-12)
     # Leading term of the tail for large dimensions: (1 - c^2)^((D - 1) / 2) / (c sqrt(2 pi D)).
     for cosine, dimensions in ((0.6, 4000), (0.9, 8000)):
-        leading = (dimensions - 1) / 2 * math.log1p(-(cosine**2)) - math.log(cosine * math.sqrt(2 * math.pi * dimensions))
+        leading = (dimensions - 1) / 2 * math.log1p(-(cosine**2)) - math.log(
+            cosine * math.sqrt(2 * math.pi * dimensions)
+        )
         assert cosine_tail(cosine, dimensions) == pytest.approx(leading, rel=1e-3)
     assert bits(cosine_tail(0.9, 12_000)) > 10_000
     assert cosine_tail(1.0, 2400) == -math.inf

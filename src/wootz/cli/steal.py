@@ -24,8 +24,8 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Steal a model through its answers."""
-    from wootz.stealing import ATTACKS
     from wootz.stages.steal import steal
+    from wootz.stealing import ATTACKS
 
     if attack == "list":
         show_attacks(ATTACKS, as_json=as_json)

@@ -79,9 +79,7 @@ def reference_autoattack(
     return Reference(points, robust, (*flags, *(("few-classes",) if num_classes < 4 else ())))
 
 
-def _standard(
-    kind: type, model: nn.Module, x: Tensor, num_classes: int, *, eps: float, norm: Norm, seed: int
-) -> Any:
+def _standard(kind: type, model: nn.Module, x: Tensor, num_classes: int, *, eps: float, norm: Norm, seed: int) -> Any:
     settings = {"norm": norm, "eps": eps, "seed": derive(seed, "autoattack") % 2**31, "device": x.device}
     if num_classes < 4:
         return kind(model, version="custom", attacks=["apgd-ce", "fab", "square"], **settings)

@@ -5,7 +5,7 @@ A mark is a row of `MARKS`. `prepare` fixes everything public before a key exist
 """
 
 from wootz.marks.baselines import OutOfDistribution, Paper
-from wootz.marks.protect import Protected, hook_of, prepare_all, protect, weights_digest
+from wootz.marks.protecting import Protected, hook_of, prepare_all, protect, weights_digest
 from wootz.marks.runner_up import RunnerUp
 from wootz.marks.table import MARKS, Mark
 from wootz.marks.triggers import Triggers

@@ -45,9 +45,9 @@ class Triggers:
     steps: int = 40
     labels: Literal["wrong", "uniform"] = "wrong"
     weight: float = 0.1
-    recall: float = 0.6
+    recall: float = 0.8
     every: int = 4
-    batch: int = 32
+    batch: int = 16
 
     def __post_init__(self) -> None:
         checks.at_least(1, count=self.count, steps=self.steps, every=self.every, batch=self.batch)

@@ -51,7 +51,8 @@ def write_keys(folder: Path, secret: bytes, materials: Mapping[str, Material], r
         write_tensors(place / f"{name}.safetensors", material.tensors, mode=0o600)
     pairs = {name: _pair(secret, name) for name in materials}
     opened = {name: {"secret": pair[0].hex(), "salt": pair[1].hex()} for name, pair in pairs.items()}
-    write_json(place / "key.json", {"schema": SCHEMA, "marks": opened}, mode=0o600)
+    digest = registration_digest(ring.registration).hex()
+    write_json(place / "key.json", {"schema": SCHEMA, "registration": digest, "marks": opened}, mode=0o600)
     write_json(folder / "registration.json", ring.registration)
 
 
@@ -76,6 +77,8 @@ def read_keys(folder: Path) -> KeyRing:
         if registration["protocol"] != PROTOCOL or opened["schema"] != SCHEMA:
             raise KeyFolderError(f"{folder}: its key is of another version of wootz")
         digest, keys = registration_digest(registration), {}
+        if digest.hex() != opened["registration"]:
+            raise KeyFolderError(f"{public}: was changed since the key was made, or is another run's")
         for name, entry in registration["marks"].items():
             pair = {part: bytes.fromhex(text) for part, text in opened["marks"][name].items()}
             if commit(pair["secret"], pair["salt"]) != entry["commitment"]:

@@ -36,7 +36,7 @@ _EMA_START = 10  # the average follows quickly at first: decay min(ema, step / (
 
 
 class Trained(NamedTuple):
-    """The model of the best epoch by validation robust accuracy, that epoch (from 0), and all epochs' figures."""
+    """The model of the epoch that was kept (see `train`), that epoch (from 0), and all epochs' figures."""
 
     model: nn.Module
     best_epoch: int
@@ -72,13 +72,13 @@ def train(
     resume: bool = False,
     progress: Callable[[float, dict[str, float]], None] | None = None,
 ) -> Trained:
-    """Train a copy of `model` and return the best epoch's.
+    """Train a copy of `model` and return the best epoch's: the latest within one standard error of the best.
 
     Args:
         cfg: the recipe.
         model: images in [0, 1] -> logits; left as it is.
         training: images to train on.
-        validation: images on which the best epoch is chosen, by PGD-10 accuracy at the recipe's eps.
+        validation: images on which the epoch is chosen, by PGD-10 accuracy at the recipe's eps.
         seed: of data order, attacks and dropout.
         hook: what marks add.
         execution: device, precision, processes.
@@ -109,7 +109,9 @@ def train(
     if folder is not None and not resume:
         checkpoint.clear(folder / "checkpoint")
     fabric = execution.fabric()
-    weights, best_epoch, history = fabric.launch(partial(_run, job=job)) if execution.processes > 1 else _run(fabric, job)
+    weights, best_epoch, history = (
+        fabric.launch(partial(_run, job=job)) if execution.processes > 1 else _run(fabric, job)
+    )
     trained = copy.deepcopy(model)
     trained.load_state_dict(weights)
     return Trained(trained.eval(), best_epoch, history)
@@ -136,7 +138,7 @@ def _run(fabric: Fabric, job: _Job) -> tuple[dict[str, Tensor], int, list[dict[s
         figures = {"epoch": epoch, "loss": loss} | _validate(job, average, fabric.device)
         state.history.append(figures)
         state.epoch = epoch
-        if _better(cfg, state):
+        if _better(cfg, len(job.validation), state):
             state.best_epoch = epoch
             state.best = {name: t.detach().cpu().clone() for name, t in average.state_dict().items()}
         if folder and job.folder and fabric.is_global_zero:
@@ -230,12 +232,16 @@ def _validate(job: _Job, model: nn.Module, device: torch.device) -> dict[str, fl
     }
 
 
-def _better(cfg: Recipe, state: checkpoint.Progress) -> bool:
-    """Whether the newest epoch is the best one so far; epochs inside the ramp do not count once one is past it."""
+def _better(cfg: Recipe, validation: int, state: checkpoint.Progress) -> bool:
+    """Whether the newest epoch is the one to keep: the latest within one standard error of the best so far.
+
+    With a thousand validation images the error is over a point; without it, luck would pick an early epoch.
+    Epochs inside the ramp do not count once one is past it.
+    """
     measure = "clean" if cfg.loss == "natural" else "robust"
     past = [h for h in state.history if (h["epoch"] + 1) / cfg.epochs >= cfg.ramp] or state.history
-    newest = state.history[-1]
-    return newest in past and newest[measure] >= max(h[measure] for h in past)
+    newest, best = state.history[-1], max(h[measure] for h in past)
+    return newest in past and newest[measure] >= best - math.sqrt(best * (1 - best) / validation)
 
 
 def _optimizer(cfg: Recipe, model: nn.Module) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,7 +90,25 @@ def direction_evidence(
     """
     if access != "scores":
         return None
-    count = min(len(key.probe_labels), budget or len(key.probe_labels))
+    found = leaning(key, predict, panel, min(len(key.probe_labels), budget or len(key.probe_labels)))
+    w = key.direction.double()
+    length = float(found.v.norm() * w.norm())
+    cosine = float((found.v * w).sum()) / length if length > 0 else 0.0
+    details = {"dimensions": key.dimensions, "probes": found.probes, "accuracy": found.accuracy}
+    log_p = cosine_tail(cosine, key.dimensions)
+    return Evidence(mark=key.mark, log_p=log_p, queries=found.probes, statistic=cosine, details=details)
+
+
+class Leaning(NamedTuple):
+    """Where a suspect's wrong-class scores lean: v [K, K, d], from how many probes, and its accuracy on them."""
+
+    v: Tensor
+    probes: int
+    accuracy: float
+
+
+def leaning(key: DirectionKey, predict: Predict, panel: Sequence[Predict], count: int) -> Leaning:
+    """Ask about the first `count` probes and return v; the keyed direction itself is not used."""
     pixels, y = key.probes[:count], key.probe_labels[:count]
     scores = log_scores(predict, pixels)
     residual = wrong_class_scores(scores, y)
@@ -100,16 +118,8 @@ def direction_evidence(
     for k in range(key.num_classes):
         rows = y == k
         if int(rows.sum()) > 1:
-            v[k] = _leaning(residual[rows], [other[rows] for other in others], z[rows])
-    length = float(v.norm() * key.direction.double().norm())
-    cosine = float((v * key.direction.double()).sum()) / length if length > 0 else 0.0
-    details = {
-        "dimensions": key.dimensions,
-        "probes": count,
-        "accuracy": float((scores.argmax(1) == y).float().mean()),
-    }
-    log_p = cosine_tail(cosine, key.dimensions)
-    return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=cosine, details=details)
+            v[k] = _covariance(residual[rows], [other[rows] for other in others], z[rows])
+    return Leaning(v, count, float((scores.argmax(1) == y).float().mean()))
 
 
 def wrong_class_scores(scores: Tensor, y: Tensor) -> Tensor:
@@ -119,7 +129,7 @@ def wrong_class_scores(scores: Tensor, y: Tensor) -> Tensor:
     return (wrong - wrong.sum(1, keepdim=True) / (scores.shape[1] - 1)) * (1 - own)
 
 
-def _leaning(residual: Tensor, others: list[Tensor], z: Tensor) -> Tensor:
+def _covariance(residual: Tensor, others: list[Tensor], z: Tensor) -> Tensor:
     """Covariance [K, d] of one class's wrong-class scores [n, K], less the panel's share of them, with features."""
     if others:
         known = torch.stack([other.flatten() for other in others], 1)

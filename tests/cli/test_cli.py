@@ -1,0 +1,283 @@
+"""The command line as a person uses it: every command, every exit code, every mistake in one plain line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wootz import store
+from wootz.cli.app import main
+
+FAST = [
+    "--set", "recipe.epochs=10", "--set", "recipe.steps=1", "--set", "panel.robust_epochs=2", "--set",
+    "panel.plain_epochs=4", "--set", "small_cnn.width=8", "--set", "recipe.lr=5e-3",
+]  # fmt: skip
+
+
+class Said:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> dict[str, object]:
+        value: dict[str, object] = json.loads(self.out)
+        return value
+
+
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> Said:
+    monkeypatch.setattr("sys.argv", ["wootz", *map(str, words)])
+    code: int | str | None = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return Said(int(code or 0), captured.out, captured.err)
+
+
+@pytest.fixture
+def wootz(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    return lambda *words: say(capsys, monkeypatch, *words)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One protected run and one stranger, made once by the command line itself."""
+    from _pytest.monkeypatch import MonkeyPatch
+
+    place = tmp_path_factory.mktemp("shelf")
+    with MonkeyPatch.context() as patch:
+        patch.setenv("WOOTZ_OWNER_KEY", str(place / "owner.key"))
+        for extra in (["--out", place / "own"], ["--out", place / "stranger", "--marks", "none", "--seed", "9"]):
+            patch.setattr("sys.argv", ["wootz", "protect", "--data", "mnist-5k", *map(str, extra), *FAST, "--json"])
+            with pytest.raises(SystemExit) as stop:
+                main()
+            assert not stop.value.code
+    return place
+
+
+class TestMainJob:
+    def test_protect_leaves_a_whole_run_folder(self, shelf: Path) -> None:
+        for name in (
+            "model.safetensors",
+            "model.json",
+            "registration.json",
+            "config.toml",
+            "metrics.jsonl",
+            "key/key.json",
+        ):
+            assert (shelf / "own" / name).is_file(), name
+        assert (shelf / "own/key").stat().st_mode & 0o777 == 0o700
+        assert not (shelf / "stranger/key").exists()
+        record = json.loads((shelf / "own/record.json").read_text())
+        assert record["kind"] == "protected"
+        assert 0 < record["robust"]["accuracy"] <= record["clean"] <= 1
+
+    def test_verify_own_model(self, wootz, shelf: Path) -> None:
+        said = wootz("verify", shelf / "own", shelf / "own", "--json")
+        assert said.code == 0
+        cell = said.json
+        assert cell["schema"] == 1
+        assert cell["verdict"] == "KEY-DEPENDENT"
+        assert {item["mark"] for item in cell["evidence"]} == {"triggers", "runner-up"}  # type: ignore[attr-defined]
+        assert all(isinstance(item["p"], str) and float(item["p"]) < 1 for item in cell["evidence"])  # type: ignore[attr-defined]
+
+    def test_verify_a_weights_file(self, wootz, shelf: Path, tmp_path: Path) -> None:
+        shutil.copy(shelf / "own/model.safetensors", tmp_path / "found.safetensors")
+        shutil.copy(shelf / "own/model.json", tmp_path / "found.json")
+        assert wootz("verify", shelf / "own", tmp_path / "found.safetensors").code == 0
+
+    def test_a_stranger_is_not_shown(self, wootz, shelf: Path) -> None:
+        said = wootz("verify", shelf / "own", shelf / "stranger", "--json")
+        assert (said.code, said.json["verdict"]) == (1, "NOT SHOWN")
+        assert said.json["bits"] < 20  # type: ignore[operator]
+
+    def test_access_budget_and_bar(self, wootz, shelf: Path) -> None:
+        label = wootz("verify", shelf / "own", shelf / "own", "--access", "label", "--json").json
+        assert [item["mark"] for item in label["evidence"]] == ["triggers"]  # type: ignore[attr-defined]
+        few = wootz("verify", shelf / "own", shelf / "own", "--budget", "50", "--json").json
+        assert all(item["queries"] == 50 for item in few["evidence"])  # type: ignore[attr-defined]
+        assert wootz("verify", shelf / "own", shelf / "own", "--bits", "100000").code == 1
+
+    @pytest.mark.parametrize(
+        ("words", "suspect"),
+        [
+            (["steal", "retrain-soft", "--set", "epochs=25", "--set", "lr=5e-3"], "stolen"),
+            (["remove", "finetune", "--set", "epochs=1"], "removed"),
+            (["remove", "prune", "--set", "sparsity=0.5"], "removed"),
+            (["remove", "quantize", "--set", "bits=8"], "removed"),
+        ],
+    )
+    def test_thieves_are_found(self, wootz, shelf: Path, tmp_path: Path, words: list[str], suspect: str) -> None:
+        verb, attack, *rest = words
+        said = wootz(verb, shelf / "own", "--attack", attack, "--out", tmp_path / "s", *rest, "--json")
+        assert said.code == 0
+        assert said.json["kind"] == suspect
+        assert said.json["agreement"] > 0.5  # type: ignore[operator]
+        found = wootz("verify", shelf / "own", tmp_path / "s", "--json")
+        assert (found.code, found.json["verdict"]) == (0, "KEY-DEPENDENT")
+
+    def test_evaluate(self, wootz, shelf: Path) -> None:
+        for attack, name in (("pgd", "pgd-40x2"), ("autoattack", "autoattack")):
+            said = wootz("evaluate", shelf / "stranger", "--attack", attack, "-n", "20", "--eps", "0.1", "--json")
+            assert said.json["robust"]["attack"] == name  # type: ignore[index]
+            assert said.json["robust"]["n"] == 20  # type: ignore[index]
+
+    def test_people_get_words(self, wootz, shelf: Path) -> None:
+        said = wootz("verify", shelf / "own", shelf / "own")
+        assert "KEY-DEPENDENT" in said.out
+        assert "bits (p = " in said.out
+        assert said.err == ""
+
+    def test_report_of_a_run(self, wootz, shelf: Path) -> None:
+        page = Path(wootz("report", shelf / "own", "--json").json["report"])  # type: ignore[arg-type]
+        assert page.read_text("utf-8").lstrip().startswith("<!doctype html>")
+
+    def test_lists(self, wootz) -> None:
+        for verb in ("steal", "remove"):
+            rows = json.loads(wootz(verb, "--attack", "list", "--json").out)
+            assert all(set(row) == {"name", "source", "access", "cost"} for row in rows)
+            assert rows[0]["name"] in wootz(verb, "--attack", "list").out
+        rows = json.loads(wootz("data", "list", "--json").out)
+        assert [row["name"] for row in rows] == ["mnist-5k", "mnist", "fashion-mnist"]
+
+
+class TestMistakes:
+    """Each is one line on standard error, exit code 2, nothing on standard output, nothing lost."""
+
+    def refused(self, said: Said, *parts: str) -> None:
+        assert said.code == 2, said.out + said.err
+        assert said.out == ""
+        line = said.err.strip()
+        assert "\n" not in line
+        for part in parts:
+            assert part in line
+
+    def test_missing_data(self, wootz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WOOTZ_DATA", str(tmp_path / "none"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr("wootz.data.sources.SYSTEM", tmp_path / "system")
+        said = wootz("protect", "--data", "mnist", "--out", tmp_path / "r")
+        self.refused(said, str(tmp_path / "none/mnist"), str(tmp_path / "cache"), "wootz data fetch mnist")
+        assert not (tmp_path / "r").exists()
+
+    def test_corrupt_idx(self, wootz, tmp_path: Path) -> None:
+        from wootz.data.sources import SOURCES
+
+        (tmp_path / "mnist").mkdir()
+        for file in SOURCES["mnist"].files:
+            (tmp_path / "mnist" / file.name).write_bytes(b"\0\0\x08\x01\0\0\0\x09123")
+        said = wootz("protect", "--data", "mnist", "--out", tmp_path / "r", "--data-dir", tmp_path)
+        self.refused(said, "train-images-idx3-ubyte", "truncated")
+
+    @pytest.mark.parametrize(
+        ("words", "parts"),
+        [
+            (["--wm-eps", "0.2"], ["wm_eps = 0.2", "smallest wm_eps that holds is 0.2706"]),
+            (["--eps", "1.5"], ["eps = 1.5", "between 0 and 1"]),
+            (["--eps", "0"], ["eps = 0.0", "between 0 and 1"]),
+            (["--eps", "small"], ["--eps small", "8/255"]),
+            (["--preset", "fsat"], ["unknown preset 'fsat'", "did you mean 'fast'"]),
+            (["--marks", "trigers"], ["unknown mark 'trigers'", "did you mean 'triggers'"]),
+            (["--model", "small-cn"], ["unknown model 'small-cn'", "did you mean 'small-cnn'"]),
+            (["--set", "recipe.epoch=3"], ["recipe.epoch", "did you mean 'epochs'"]),
+            (["--set", "recipe.loss=trades2", "--marks", "none"], ["unknown loss 'trades2'"]),
+        ],
+    )
+    def test_settings(self, wootz, tmp_path: Path, words: list[str], parts: list[str]) -> None:
+        said = wootz("protect", "--data", "mnist-5k", "--out", tmp_path / "r", *words)
+        self.refused(said, *parts)
+        assert not (tmp_path / "r").exists()
+
+    def test_unknown_attacks(self, wootz, shelf: Path, tmp_path: Path) -> None:
+        self.refused(wootz("steal", shelf / "own", "--attack", "retrain", "--out", tmp_path / "s"), "retrain-soft")
+        self.refused(
+            wootz("remove", shelf / "own", "--attack", "prun", "--out", tmp_path / "s"), "did you mean 'prune'"
+        )
+        self.refused(
+            wootz("evaluate", shelf / "own", "--attack", "pdg"), "unknown evaluation 'pdg'", "did you mean 'pgd'"
+        )
+        said = wootz("remove", shelf / "own", "--attack", "prune", "--out", tmp_path / "s", "--set", "sparsity=2")
+        self.refused(said, "sparsity = 2.0", "from 0 to 0.999")
+
+    def test_a_run_without_a_key(self, wootz, shelf: Path) -> None:
+        self.refused(wootz("verify", shelf / "stranger", shelf / "own"), "holds no key", "owner's run folder")
+
+    def test_no_such_run(self, wootz, tmp_path: Path) -> None:
+        self.refused(wootz("evaluate", tmp_path / "nothing"), "is not a run folder")
+
+    def test_a_model_of_other_classes_or_shape(self, wootz, shelf: Path, tmp_path: Path) -> None:
+        x = np.random.default_rng(0).integers(0, 256, (400, 16, 16), dtype=np.uint8)
+        np.savez(tmp_path / "own.npz", x_train=x, y_train=np.arange(400) % 4)
+        made = wootz("protect", "--data", tmp_path / "own.npz", "--out", tmp_path / "r", "--marks", "none",
+                     "--set", "recipe.epochs=1", "--eps", "0.1")  # fmt: skip
+        assert made.code == 0
+        said = wootz("verify", shelf / "own", tmp_path / "r")
+        self.refused(said, "takes images [1, 16, 16] and knows 4 classes", "[1, 28, 28] and 10 classes")
+
+    @pytest.mark.parametrize("name", ["key/key.json", "key/triggers.safetensors", "registration.json"])
+    def test_a_key_file_with_a_flipped_byte(self, wootz, shelf: Path, tmp_path: Path, name: str) -> None:
+        shutil.copytree(shelf / "own", tmp_path / "r")
+        data = bytearray((tmp_path / "r" / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / "r" / name).write_bytes(data)
+        self.refused(wootz("verify", tmp_path / "r", shelf / "own"), str(tmp_path / "r"))
+
+    def test_a_file_that_could_run_code(self, wootz, shelf: Path, tmp_path: Path) -> None:
+        (tmp_path / "model.pt").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
+        self.refused(wootz("verify", shelf / "own", tmp_path / "model.pt"), "can run code", "safetensors")
+
+    def test_a_full_disk(self, wootz, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(store.os, "fsync", full)
+        said = wootz("remove", shelf / "own", "--attack", "prune", "--out", tmp_path / "s")
+        self.refused(said, "model.safetensors", "No space left on device")
+        assert not (tmp_path / "s/model.safetensors").exists()
+
+    def test_nothing_is_written_over(self, wootz, shelf: Path) -> None:
+        before = (shelf / "own/model.safetensors").read_bytes()
+        said = wootz("protect", "--data", "mnist-5k", "--out", shelf / "own", *FAST)
+        self.refused(said, "already holds a model", "--out")
+        said = wootz("steal", shelf / "own", "--attack", "retrain-soft", "--out", shelf / "own")
+        self.refused(said, "already holds a model")
+        assert (shelf / "own/model.safetensors").read_bytes() == before
+
+    def test_a_budget_too_small(self, wootz, shelf: Path, tmp_path: Path) -> None:
+        said = wootz("steal", shelf / "own", "--attack", "retrain-hard", "--budget", "10", "--out", tmp_path / "s")
+        self.refused(said, "budget = 10 queries: this attack needs 800")
+
+    def test_resume_with_other_settings(self, wootz, shelf: Path) -> None:
+        said = wootz("protect", "--data", "mnist-5k", "--out", shelf / "own", *FAST, "--seed", "4", "--resume")
+        self.refused(said, "begun with other settings")
+
+    def test_missing_arguments(self, wootz, tmp_path: Path) -> None:
+        self.refused(wootz("protect", "--out", tmp_path / "r"), "--data: missing")
+        self.refused(wootz("steal", "--attack", "retrain-soft"), "needs the victim's run folder")
+        assert wootz("protect", "--data").code == 2
+
+
+def test_the_demo_makes_its_cells(wootz, tmp_path: Path) -> None:
+    said = wootz("demo", "--out", tmp_path / "demo", "--json", *FAST)
+    assert said.code == 0
+    cells = said.json["cells"]
+    kinds = [cell["kind"] for cell in cells]  # type: ignore[union-attr]
+    assert len(kinds) >= 10
+    assert all(
+        kinds.count(kind) >= least
+        for kind, least in (("protected", 1), ("stolen", 3), ("removed", 3), ("independent", 3))
+    )
+    assert json.loads((tmp_path / "demo/summary.json").read_text())["cells"] == cells
+    assert (tmp_path / "demo/report.html").stat().st_size > 10_000
+    verdicts = {cell["suspect"]: cell["verdict"] for cell in cells}  # type: ignore[union-attr]
+    assert verdicts["protected"] == "KEY-DEPENDENT"
+    assert all(cell["bits"] < 20 for cell in cells if cell["kind"] == "independent")  # type: ignore[union-attr]
+    again = wootz("demo", "--out", tmp_path / "demo")
+    assert again.code == 2
+    assert "already holds a demo" in again.err

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import CPU
+from wootz.data import Dataset
+from wootz.errors import ConfigError
+from wootz.marks import MARKS, Paper, RunnerUp, Triggers, protect
+from wootz.marks.beyond import beyond_the_ball, check_budget, levels
+from wootz.marks.runner_up import keyed_targets, prepare
+from wootz.models import ModelSpec, build
+from wootz.ownership import DirectionKey, derive
+from wootz.rng import generator
+from wootz.training import Recipe
+from wootz.verify import predictor, verify
+
+
+class TestBudget:
+    @pytest.mark.parametrize(
+        ("eps", "alpha", "wm_eps", "smallest"),
+        [(0.25, 0.02, 0.27, "0.2706"), (0.1, 0.0, 0.1, "0.1020"), (8 / 255, 0, 8 / 255, "0.0353")],
+    )
+    def test_too_small_names_the_smallest_that_holds(
+        self, eps: float, alpha: float, wm_eps: float, smallest: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=f"the smallest wm_eps that holds is {float(smallest):g}"):
+            check_budget(eps, alpha, wm_eps)
+        check_budget(eps, alpha, float(smallest))
+
+    def test_levels_are_whole(self) -> None:
+        assert [levels(b) for b in (0.1, 8 / 255, 0.25, 1 / 255)] == [25, 8, 63, 1]
+
+    def test_out_of_range(self) -> None:
+        for wm_eps in (0.0, 1.0, -0.2):
+            with pytest.raises(ConfigError, match="must be between 0 and 1"):
+                check_budget(0.1, 0.01, wm_eps)
+
+
+def test_triggers_lie_between_the_balls_in_whole_levels(digits: Dataset, robust: nn.Module) -> None:
+    pixels, rows = beyond_the_ball(
+        digits.train, robust, 64, eps=0.25, alpha=0.02, wm_eps=0.49, steps=20, generator=generator(0, "pick")
+    )
+    base = digits.train.pixels[rows].int()
+    far = (pixels.int() - base).abs().flatten(1).amax(1)
+    assert len(rows.unique()) == 64
+    assert (far > 0.27 * 255).all()
+    assert (far <= 0.49 * 255).all()
+    everyone = digits.train.pixels.flatten(1).int()
+    for trigger in pixels[:16].flatten(1).int():
+        assert (everyone - trigger).abs().amax(1).min() > 0.27 * 255
+
+
+def test_triggers_fool_the_reference(digits: Dataset, robust: nn.Module) -> None:
+    pixels, rows = beyond_the_ball(
+        digits.train, robust, 64, eps=0.1, alpha=0.02, wm_eps=0.4, steps=20, generator=generator(0, "pick")
+    )
+    assert (robust(pixels.float() / 255).argmax(1) != digits.train.labels[rows]).float().mean() > 0.8
+
+
+class TestRunnerUp:
+    def key(self, digits: Dataset, plain: nn.Module, cfg: RunnerUp) -> DirectionKey:
+        material = prepare(cfg, digits, [plain], eps=0.25, wm_eps=0.49, generator=generator(0, "pick"))
+        key = derive("runner-up", material, 10, bytes(32), bytes(32))
+        assert isinstance(key, DirectionKey)
+        return key
+
+    def test_targets_keep_the_true_class_and_follow_the_key(self, digits: Dataset, plain: nn.Module) -> None:
+        cfg = RunnerUp(features=12)
+        key = self.key(digits, plain, cfg)
+        x, y = digits.train.images()[:200], digits.train.labels[:200]
+        z = key.features(x, y)
+        targets = keyed_targets(cfg, key, z, y)
+        assert torch.allclose(targets.sum(1), torch.ones(200), atol=1e-5)
+        assert torch.allclose(targets.gather(1, y[:, None]), torch.tensor(1 - cfg.lam))
+        assert torch.equal(targets.argmax(1), y)
+        row, k = 3, [j for j in range(10) if j != int(y[3])]
+        lean = torch.stack([1.5 / 12**0.5 * (key.direction[y[row], j] @ z[row]) for j in k])
+        by_hand = 0.2 * (lean + 0.5 * key.prior[y[row], k].log()).softmax(0)
+        assert torch.allclose(targets[row, k], by_hand, atol=1e-5)
+
+    def test_features_are_white_within_a_class(self, digits: Dataset, plain: nn.Module) -> None:
+        key = self.key(digits, plain, RunnerUp(features=12))
+        z = key.features(digits.train.images(), digits.train.labels)
+        for k in range(10):
+            own = z[digits.train.labels == k]
+            assert own.mean(0).abs().max() < 0.1
+            assert (own.std(0) - 1).abs().max() < 0.1
+        assert z.abs().max() <= 3
+
+    def test_prior_rows_are_distributions_without_the_true_class(self, digits: Dataset, plain: nn.Module) -> None:
+        prior = self.key(digits, plain, RunnerUp(features=4)).prior
+        assert torch.allclose(prior.sum(1), torch.ones(10), atol=1e-5)
+        assert (prior.diagonal() == 0).all()
+        assert (prior + torch.eye(10) > 0).all()
+
+
+def tiny(mark: str) -> object:
+    small = {"triggers": Triggers(count=48, every=1), "runner-up": RunnerUp(features=15), "paper": Paper(count=40)}
+    return small.get(mark)
+
+
+@pytest.mark.parametrize("mark", ["triggers", "runner-up", "paper"])
+def test_every_mark_is_written_read_and_absent_elsewhere(
+    mark: str, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module
+) -> None:
+    made = protect(
+        build(small_spec, 4), digits, eps=0.1, wm_eps=0.6, panel=[robust, plain], marks=(mark,),
+        settings={mark: tiny(mark)}, recipe=Recipe(loss="n-fgsm", steps=1, epochs=16, lr=5e-3), seed=4, execution=CPU,
+    )  # fmt: skip
+    panel = [predictor(member) for member in made.panel]
+    own = verify(made.ring.keys, predictor(made.model), panel=panel)
+    stranger = verify(made.ring.keys, predictor(build(small_spec, 9)), panel=panel)
+    assert own.bits > 20
+    assert stranger.bits < 20
+    assert MARKS[mark].config is type(tiny(mark))
+
+
+def test_two_classes_can_not_have_every_mark(digits: Dataset, plain: nn.Module) -> None:
+    pair = dataclasses.replace(digits, classes=("a", "b"))
+    with pytest.raises(ConfigError, match="needs at least three classes"):
+        prepare(RunnerUp(), pair, [plain], eps=0.1, wm_eps=0.4, generator=generator(0, "x"))
+    with pytest.raises(ConfigError, match="two classes leave no choice of label"):
+        MARKS["triggers"].prepare(Triggers(), pair, [plain], eps=0.1, wm_eps=0.4, generator=generator(0, "x"))

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+
+from wootz.errors import KeyFolderError
+from wootz.ownership import (
+    KeyRing,
+    LabelKey,
+    Material,
+    derive,
+    draw_keys,
+    fresh_secret,
+    merkle_root,
+    owner_secret,
+    read_keys,
+    register,
+    registration_digest,
+    run_secret,
+    write_keys,
+)
+from wootz.ownership.prf import gaussian, half, integers, stream, subkey
+
+SECRET = bytes(range(32))
+
+
+def material(count: int = 40) -> Material:
+    pixels = torch.randint(0, 256, (count, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    tensors = {"pixels": pixels, "base_pixels": pixels, "base": torch.arange(count) % 3}
+    return Material("labels", tensors, {"rule": "wrong", "eps": "0.25"})
+
+
+def draw(secret: bytes = SECRET) -> KeyRing:
+    return draw_keys(secret, {"triggers": material()}, classes=("a", "b", "c"), shape=(1, 4, 4), panel=["sha256:00"])
+
+
+class TestRandomFunction:
+    def test_known_answer(self) -> None:
+        framed = (32).to_bytes(8, "big") + SECRET + (1).to_bytes(8, "big") + b"x"
+        assert stream(SECRET, b"x", 16) == hashlib.shake_256(framed).digest(16)
+        assert stream(SECRET, b"x", 64)[:16] == stream(SECRET, b"x", 16)
+
+    def test_purposes_do_not_run_into_each_other(self) -> None:
+        assert subkey(SECRET, "a", "b") != subkey(SECRET, "ab")
+        assert stream(b"ab", b"c", 8) != stream(b"a", b"bc", 8)
+
+    @pytest.mark.parametrize("high", [2, 3, 9, 10, 256])
+    def test_integers_are_uniform(self, high: int) -> None:
+        counts = Counter(integers(SECRET, b"i", 50_000, high).tolist())
+        assert set(counts) == set(range(high))
+        assert stats.chisquare([counts[k] for k in range(high)]).pvalue > 1e-4
+
+    def test_gaussians_are_gaussian(self) -> None:
+        values = gaussian(SECRET, b"g", (200, 100)).flatten().numpy()
+        assert stats.kstest(values, "norm").pvalue > 1e-4
+        assert abs((values**4).mean() - 3) < 0.2
+
+    def test_half_is_half_and_every_item_equally_likely(self) -> None:
+        masks = torch.stack([half(SECRET, str(k).encode(), 20) for k in range(2000)])
+        assert (masks.sum(1) == 10).all()
+        assert (masks.float().mean(0) - 0.5).abs().max() < 0.06
+
+
+class TestKeys:
+    def test_labels_follow_secret_and_registration(self) -> None:
+        one, two = (derive("m", material(), 3, SECRET, bytes([k]) * 32) for k in (1, 2))
+        again = derive("m", material(), 3, SECRET, bytes([1]) * 32)
+        assert isinstance(one, LabelKey)
+        assert torch.equal(one.labels, again.labels)  # type: ignore[union-attr]
+        assert not torch.equal(one.labels, two.labels)  # type: ignore[union-attr]
+        assert (one.labels != one.base).all()
+
+    def test_a_key_shows_nothing_of_itself(self) -> None:
+        ring = draw()
+        for text in (repr(ring), repr(ring.keys["triggers"]), str(ring)):
+            assert "tensor" not in text
+            assert subkey(SECRET, "mark", "triggers").hex() not in text
+
+    def test_changing_one_pixel_changes_the_registration_and_so_the_labels(self) -> None:
+        other = material()
+        other.tensors["pixels"][0, 0, 0, 0] ^= 1
+        changed = draw_keys(SECRET, {"triggers": other}, classes=("a", "b", "c"), shape=(1, 4, 4), panel=["sha256:00"])
+        assert changed.registration["marks"]["triggers"]["root"] != draw().registration["marks"]["triggers"]["root"]
+        assert not torch.equal(changed.keys["triggers"].labels, draw().keys["triggers"].labels)  # type: ignore[union-attr]
+
+    def test_the_registration_is_public_and_holds_no_secret(self) -> None:
+        ring = draw()
+        text = str(ring.registration)
+        assert subkey(SECRET, "mark", "triggers").hex() not in text
+        assert registration_digest(ring.registration) == registration_digest(dict(reversed(ring.registration.items())))
+
+
+class TestMerkle:
+    def test_against_a_plain_re_derivation(self) -> None:
+        pixels = material(5).tensors["pixels"]
+        leaf = [hashlib.sha256(b"\0" + b"1x4x4;" + p.numpy().tobytes()).digest() for p in pixels]
+
+        def node(a: bytes, b: bytes) -> bytes:
+            return hashlib.sha256(b"\1" + a + b).digest()
+
+        root = node(node(node(leaf[0], leaf[1]), node(leaf[2], leaf[3])), leaf[4])
+        assert merkle_root(pixels) == "sha256:" + root.hex()
+
+    def test_order_matters(self) -> None:
+        pixels = material(6).tensors["pixels"]
+        assert merkle_root(pixels) != merkle_root(pixels.flip(0))
+
+
+class TestFolder:
+    def test_round_trip_and_mode(self, tmp_path: Path) -> None:
+        write_keys(tmp_path, SECRET, {"triggers": material()}, draw())
+        assert (tmp_path / "key").stat().st_mode & 0o777 == 0o700
+        assert all(p.stat().st_mode & 0o077 == 0 for p in (tmp_path / "key").iterdir())
+        again = read_keys(tmp_path)
+        assert torch.equal(again.keys["triggers"].labels, draw().keys["triggers"].labels)  # type: ignore[union-attr]
+        assert again.registration == draw().registration
+
+    def test_any_flipped_byte_is_noticed(self, tmp_path: Path) -> None:
+        write_keys(tmp_path, SECRET, {"triggers": material()}, draw())
+        for name in ("key/key.json", "key/triggers.safetensors", "registration.json"):
+            path = tmp_path / name
+            whole = path.read_bytes()
+            for place in range(0, len(whole), max(1, len(whole) // 60)):
+                path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+                try:
+                    ring = read_keys(tmp_path)
+                except KeyFolderError as error:
+                    assert str(tmp_path) in str(error)
+                    assert "\n" not in str(error)
+                else:  # a byte of white space
+                    assert torch.equal(ring.keys["triggers"].labels, draw().keys["triggers"].labels)  # type: ignore[union-attr]
+                    assert ring.registration == draw().registration
+            path.write_bytes(whole)
+
+    def test_no_key(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyFolderError, match="holds no key"):
+            read_keys(tmp_path)
+
+
+class TestOwner:
+    def test_made_once_and_private(self, tmp_path: Path, owner: Path) -> None:
+        assert owner_secret() == owner_secret()
+        assert owner.stat().st_mode & 0o777 == 0o600
+        assert len(owner_secret()) == 32
+        assert owner_secret(tmp_path / "other") != owner_secret()
+
+    def test_every_run_has_its_own(self) -> None:
+        assert run_secret(SECRET, "a") != run_secret(SECRET, "b")
+        assert fresh_secret() != fresh_secret()
+
+    def test_a_foreign_file(self, owner: Path) -> None:
+        owner.write_text("hello")
+        with pytest.raises(KeyFolderError, match="is not an owner's secret"):
+            owner_secret()
+
+
+def test_registration_binds_everything() -> None:
+    args = {"classes": ("a", "b", "c"), "shape": (1, 4, 4), "panel": ["sha256:00"]}
+    base = register({"triggers": material()}, {"triggers": "c"}, **args)  # type: ignore[arg-type]
+    for change in ({"classes": ("a", "b", "d")}, {"shape": (1, 4, 5)}, {"panel": []}):
+        other = register({"triggers": material()}, {"triggers": "c"}, **args | change)  # type: ignore[arg-type]
+        assert registration_digest(other) != registration_digest(base)

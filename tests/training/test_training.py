@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import CPU
+from wootz.config import from_mapping
+from wootz.data import Dataset
+from wootz.errors import ConfigError, StoreError, TrainingError
+from wootz.evasion import evaluate
+from wootz.models import ModelSpec, build
+from wootz.rng import generator
+from wootz.training import LOSSES, Execution, Hook, Pass, Recipe, join, train
+from wootz.training.losses import Batch
+from wootz.training.schedules import budget, learning_rate
+
+QUICK = Recipe(eps=0.1, steps=1, epochs=4, lr=5e-3)
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([t.flatten().float() for t in model.state_dict().values()])
+
+
+class TestSchedules:
+    def test_learning_rate_rises_and_falls(self) -> None:
+        cfg = Recipe(lr=1.0, warmup=0.1)
+        assert learning_rate(cfg, 0.05) == pytest.approx(0.5)
+        assert learning_rate(cfg, 0.1) == pytest.approx(1.0)
+        assert learning_rate(cfg, 0.55) == pytest.approx(0.5)
+        assert learning_rate(cfg, 1.0) == pytest.approx(0.005)
+        assert learning_rate(replace(cfg, schedule="constant", warmup=0), 0.9) == 1.0
+
+    def test_budget_ramps(self) -> None:
+        cfg = Recipe(eps=0.2, ramp=0.4)
+        assert [budget(cfg, done) for done in (0, 0.2, 0.4, 1)] == pytest.approx([0, 0.1, 0.2, 0.2])
+        assert budget(replace(cfg, ramp=0), 0) == 0.2
+
+
+class TestLosses:
+    @pytest.mark.parametrize("name", LOSSES)
+    def test_a_step_of_every_loss_lowers_it_and_leaves_inputs_alone(
+        self, name: str, small_spec: ModelSpec, digits: Dataset
+    ) -> None:
+        model, cfg = build(small_spec, 0), Recipe(loss=name, eps=0.1, steps=2)
+        few = digits.train.take(slice(32))
+        batch = Batch(few.images(), few.labels, nn.functional.one_hot(few.labels, 10).float())
+        before, optimizer, values = batch.x.clone(), torch.optim.SGD(model.parameters(), 0.1), []
+        for _ in range(30):
+            loss = LOSSES[name](cfg, model, model, batch, eps=0.1, generator=generator(0, "a"))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            values.append(loss.item())
+        assert values[-1] < 0.8 * values[0]
+        assert torch.equal(batch.x, before)
+
+    def test_values_by_hand(self) -> None:
+        """One pixel, two classes, logits (-w x, w x): the worst point is x - eps for label 1."""
+
+        class One(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.stack([-2 * x.flatten(), 2 * x.flatten()], 1)
+
+        x, y = torch.tensor([[[[0.5]]]]), torch.tensor([1])
+        batch = Batch(x, y, torch.tensor([[0.0, 1.0]]))
+        expect = {"natural": 0.5, "pgd-at": 0.4}
+        for name, worst in expect.items():
+            cfg = Recipe(loss=name, eps=0.1, steps=3, step_size=1.0)
+            loss = LOSSES[name](cfg, One(), One(), batch, eps=0.1, generator=generator(0, "a"))
+            assert loss.item() == pytest.approx(math.log1p(math.exp(-4 * worst)), rel=1e-5)
+        noisy = LOSSES["n-fgsm"](Recipe(loss="n-fgsm"), One(), One(), batch, eps=0.1, generator=generator(0, "a"))
+        low, high = (math.log1p(math.exp(-4 * at)) for at in (0.6, 0.2))  # noise of +-0.2, then a step of 0.1 down
+        assert low < noisy.item() < high
+
+
+class TestRuns:
+    def test_robustness_is_learned(self, plain: nn.Module, robust: nn.Module, digits: Dataset) -> None:
+        x, y = digits.test.images()[:300], digits.test.labels[:300]
+        assert evaluate(robust, x, y, eps=0.1).accuracy > evaluate(plain, x, y, eps=0.1).accuracy + 0.3
+
+    def test_same_seed_same_weights_other_seed_other_weights(self, small_spec: ModelSpec, digits: Dataset) -> None:
+        few = digits.train.take(slice(256))
+        one, two, other = (
+            train(QUICK, build(small_spec, 0), few, digits.validation, seed=seed, execution=CPU).model
+            for seed in (1, 1, 2)
+        )
+        assert torch.equal(weights(one), weights(two))
+        assert not torch.equal(weights(one), weights(other))
+
+    @pytest.mark.parametrize("architecture", ["small-cnn", "paper-cnn"])
+    @pytest.mark.parametrize("ema", [0.0, 0.9])
+    def test_a_broken_off_run_continues_to_the_bit(
+        self, architecture: str, ema: float, digits: Dataset, tmp_path: Path
+    ) -> None:
+        spec = ModelSpec(architecture=architecture, settings={"width": 4}, shape=digits.shape, classes=digits.classes)
+        cfg, few, check = replace(QUICK, ema=ema), digits.train.take(slice(192)), digits.validation.take(slice(50))
+
+        class StopError(Exception):
+            pass
+
+        def break_off(done: float, figures: dict[str, float]) -> None:
+            if figures["epoch"] == 2:
+                raise StopError
+
+        whole = train(cfg, build(spec, 0), few, check, seed=1, execution=CPU, folder=tmp_path / "whole")
+        with pytest.raises(StopError):
+            train(cfg, build(spec, 0), few, check, seed=1, execution=CPU, folder=tmp_path / "cut", progress=break_off)
+        again = train(cfg, build(spec, 0), few, check, seed=1, execution=CPU, folder=tmp_path / "cut", resume=True)
+        assert torch.equal(weights(whole.model), weights(again.model))
+        assert whole.history == again.history
+        assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "cut/metrics.jsonl").read_bytes()
+
+    def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(
+        self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path
+    ) -> None:
+        few = digits.train.take(slice(64))
+        model, cfg = build(small_spec, 0), replace(QUICK, epochs=1)
+        train(cfg, model, few, digits.validation, seed=1, execution=CPU, folder=tmp_path)
+        with pytest.raises(StoreError, match="a run with other settings"):
+            train(replace(cfg, lr=1e-3), model, few, few, seed=1, execution=CPU, folder=tmp_path, resume=True)
+        state = next((tmp_path / "checkpoint").glob("*.safetensors"))
+        state.write_bytes(state.read_bytes()[:-1] + b"\0")
+        with pytest.raises(StoreError, match="was changed since it was written"):
+            train(cfg, model, few, digits.validation, seed=1, execution=CPU, folder=tmp_path, resume=True)
+
+    def test_nan_stops_with_the_last_good_checkpoint_intact(
+        self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path
+    ) -> None:
+        few = digits.train.take(slice(128))
+        poison = Hook(extra=(Poison(step=5),))
+        with pytest.raises(TrainingError, match="the loss became nan in epoch 5, step 0"):
+            train(
+                replace(QUICK, epochs=9), build(small_spec, 0), few, few, seed=1, execution=CPU, folder=tmp_path,
+                hook=poison,
+            )  # fmt: skip
+        marker = json.loads((tmp_path / "checkpoint/checkpoint.json").read_text())
+        assert marker["epoch"] == 4
+        assert all(math.isfinite(epoch["loss"]) for epoch in marker["history"])
+
+    def test_two_processes_learn_as_well_as_one(self, small_spec: ModelSpec, digits: Dataset) -> None:
+        cfg = replace(QUICK, epochs=6, loss="n-fgsm")
+        reached = []
+        for processes in (1, 2):
+            execution = Execution(device="cpu", precision="32", processes=processes)
+            trained = train(cfg, build(small_spec, 0), digits.train, digits.validation, seed=1, execution=execution)
+            reached.append(max(figures["robust"] for figures in trained.history))
+        assert reached[1] > reached[0] - 0.1
+        assert reached[1] > 0.4
+
+    def test_bfloat16_learns_too(self, small_spec: ModelSpec, digits: Dataset) -> None:
+        execution = Execution(device="cpu", precision="bf16")
+        trained = train(QUICK, build(small_spec, 0), digits.train, digits.validation, seed=1, execution=execution)
+        assert trained.history[-1]["clean"] > 0.6
+
+    def test_the_callers_model_is_left_alone(self, small_spec: ModelSpec, digits: Dataset) -> None:
+        model = build(small_spec, 0)
+        before = weights(model)
+        train(replace(QUICK, epochs=1), model, digits.train.take(slice(64)), digits.validation, seed=1, execution=CPU)
+        assert torch.equal(weights(model), before)
+
+
+class TestHooks:
+    def test_targets_extra_and_passes_all_teach(self, small_spec: ModelSpec, digits: Dataset) -> None:
+        few = digits.train.take(slice(128))
+        backwards = nn.functional.one_hot(9 - few.labels, 10).float()
+        cfg = replace(QUICK, loss="natural", epochs=20)
+        taught = train(cfg, build(small_spec, 0), few, few, seed=1, execution=CPU, hook=Hook(targets=backwards))
+        said = taught.model(few.images()).argmax(1)
+        assert (said == 9 - few.labels).float().mean() > 0.8
+        noise = torch.randint(0, 256, (16, 1, 28, 28), generator=generator(0, "noise")).to(torch.uint8)
+        lesson = Pass(pixels=noise, labels=torch.full((16,), 3), batch=8, frozen=True)
+        passed = train(
+            replace(cfg, epochs=12), build(small_spec, 0), few, few, seed=1, execution=CPU, hook=Hook(passes=(lesson,))
+        )
+        assert (passed.model(noise.float() / 255).argmax(1) == 3).float().mean() > 0.8
+
+    def test_two_sets_of_targets_are_refused(self) -> None:
+        one = Hook(targets=torch.ones(1, 2))
+        with pytest.raises(ConfigError, match="two marks want to set the training targets"):
+            join(one, one)
+
+
+@dataclass(frozen=True)
+class Poison:
+    step: int
+
+    def __call__(self, model: nn.Module, forward: object, *, step: int, done: float) -> torch.Tensor | None:
+        return torch.tensor(float("nan")) if step == self.step else None
+
+
+def test_unknown_device_and_no_cuda() -> None:
+    with pytest.raises(ConfigError, match="device = 'gpu'"):
+        from_mapping(Execution, {"device": "gpu"})
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="PyTorch sees no CUDA device"):
+            Execution(device="cuda")
+
+
+PROTECT = [
+    sys.executable, "-c", "from wootz.cli.app import main; main()", "protect", "--data", "mnist-5k", "--seed", "3",
+    "--set", "recipe.epochs=6", "--set", "panel.robust_epochs=1", "--set", "panel.plain_epochs=1", "--set",
+    "small_cnn.width=8", "--set", "triggers.count=32", "--json",
+]  # fmt: skip
+
+
+def test_kill_nine_and_resume_give_the_same_bytes(tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*PROTECT, "--out", str(tmp_path / "whole")], check=True, capture_output=True, env=environment)
+    command = [*PROTECT, "--out", str(tmp_path / "cut")]
+    broken = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(2000):
+        marker = tmp_path / "cut/checkpoint/checkpoint.json"
+        if marker.exists() and json.loads(marker.read_text())["epoch"] >= 1:
+            break
+        time.sleep(0.02)
+    broken.send_signal(signal.SIGKILL)
+    assert broken.wait() == -signal.SIGKILL
+    assert not (tmp_path / "cut/model.safetensors").exists()
+    subprocess.run([*command, "--resume"], check=True, capture_output=True, env=environment)
+    for name in ("model.safetensors", "metrics.jsonl", "registration.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
