@@ -53,6 +53,7 @@ class Cell:
     robust: RobustRecord | None = None
     evidence: tuple[EvidenceRecord, ...] = ()
     bits: float | None = None
+    bar: float | None = None
     verdict: str | None = None
     seconds: float = 0.0
     seed: int = 0
@@ -91,7 +92,7 @@ def read_lines(path: Path) -> list[Cell]:
     for number, line in enumerate(_lines(path), 1):
         try:
             cells.append(from_json(json.loads(line)))
-        except (ValueError, TypeError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
     return cells
 

@@ -116,6 +116,7 @@ def _verified(cell: Cell, owner: Path, suspect: Path, tell: Tell) -> Cell:
         access=found.access,
         evidence=found.evidence,
         bits=found.bits,
+        bar=found.bar,
         verdict=found.verdict,
         notes=found.notes,
     )

@@ -40,7 +40,7 @@ def verify_suspect(
     about = _about(suspect)
     return Cell(
         data=about.get("data", "unknown"), suspect=suspect.name, kind=about.get("kind", "unknown"),
-        theft=about.get("theft"), access=access, evidence=records(verdict), bits=round(verdict.bits, 2),
+        theft=about.get("theft"), access=access, evidence=records(verdict), bits=round(verdict.bits, 2), bar=verdict.bar,
         verdict=verdict.word, seconds=time.seconds, seed=about.get("seed", 0), notes=verdict.notes,
     )  # fmt: skip
 
