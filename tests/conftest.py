@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import CPU
 from wootz.data import Dataset, load
 from wootz.models import ModelSpec, build
-from wootz.training import Execution, Recipe, train
+from wootz.training import Recipe, train
 
 torch.set_num_threads(1)  # small nets gain nothing from more, and runs side by side disturb each other
-
-CPU = Execution(device="cpu", precision="32")
 
 
 @pytest.fixture(autouse=True)
@@ -59,15 +58,3 @@ def _robust(digits: Dataset, small_spec: ModelSpec) -> nn.Module:
 def robust(_robust: nn.Module) -> nn.Module:
     """Return a classifier adversarially trained at eps 0.1."""
     return _robust
-
-
-class Linear(nn.Module):
-    """Two classes, one hyperplane: the worst case is known in closed form."""
-
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        score = (x * self.weight).flatten(1).sum(1)
-        return torch.stack([-score, score], 1)

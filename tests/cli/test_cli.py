@@ -14,8 +14,12 @@ from wootz import store
 from wootz.cli.app import main
 
 FAST = [
-    "--set", "recipe.epochs=10", "--set", "recipe.steps=1", "--set", "panel.robust_epochs=2", "--set",
-    "panel.plain_epochs=4", "--set", "small_cnn.width=8", "--set", "recipe.lr=5e-3",
+    word
+    for setting in (
+        "recipe.loss=n-fgsm", "recipe.epochs=40", "recipe.lr=5e-3", "panel.robust_epochs=4", "panel.plain_epochs=6",
+        "small_cnn.width=16", "triggers.count=96", "triggers.every=1",
+    )
+    for word in ("--set", setting)
 ]  # fmt: skip
 
 
@@ -107,7 +111,7 @@ class TestMainJob:
     @pytest.mark.parametrize(
         ("words", "suspect"),
         [
-            (["steal", "retrain-soft", "--set", "epochs=25", "--set", "lr=5e-3"], "stolen"),
+            (["steal", "retrain-soft", "--set", "epochs=60", "--set", "lr=5e-3"], "stolen"),
             (["remove", "finetune", "--set", "epochs=1"], "removed"),
             (["remove", "prune", "--set", "sparsity=0.5"], "removed"),
             (["remove", "quantize", "--set", "bits=8"], "removed"),
@@ -119,7 +123,7 @@ class TestMainJob:
         assert said.code == 0
         assert said.json["kind"] == suspect
         assert said.json["agreement"] > 0.5  # type: ignore[operator]
-        found = wootz("verify", shelf / "own", tmp_path / "s", "--json")
+        found = wootz("verify", shelf / "own", tmp_path / "s", "--bits", "20", "--json")
         assert (found.code, found.json["verdict"]) == (0, "KEY-DEPENDENT")
 
     def test_evaluate(self, wootz, shelf: Path) -> None:
@@ -136,7 +140,7 @@ class TestMainJob:
 
     def test_report_of_a_run(self, wootz, shelf: Path) -> None:
         page = Path(wootz("report", shelf / "own", "--json").json["report"])  # type: ignore[arg-type]
-        assert page.read_text("utf-8").lstrip().startswith("<!doctype html>")
+        assert page.read_text("utf-8").lstrip().lower().startswith("<!doctype html>")
 
     def test_lists(self, wootz) -> None:
         for verb in ("steal", "remove"):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from conftest import Linear
+from helpers import Linear
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.evasion import BALLS, PGD, accuracy_curve, cross_entropy, evaluate, margin, pgd, reference_autoattack

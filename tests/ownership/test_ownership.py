@@ -31,7 +31,7 @@ SECRET = bytes(range(32))
 
 def material(count: int = 40) -> Material:
     pixels = torch.randint(0, 256, (count, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    tensors = {"pixels": pixels, "base_pixels": pixels, "base": torch.arange(count) % 3}
+    tensors = {"pixels": pixels, "base_pixels": pixels.clone(), "base": torch.arange(count) % 3}
     return Material("labels", tensors, {"rule": "wrong", "eps": "0.25"})
 
 

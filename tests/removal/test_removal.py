@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import CPU
+from helpers import CPU
 from wootz.data import Dataset
 from wootz.evasion import predict_logits
 from wootz.models import ModelSpec, build
@@ -21,7 +21,7 @@ def backdoor(digits: Dataset, small_spec: ModelSpec) -> tuple[nn.Module, torch.T
     """A plain mark in the manner of Adi et al.: 30 noise images that are all called 3."""
     noise = torch.randint(0, 256, (30, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     lesson = Pass(pixels=noise, labels=torch.arange(30) % 10, batch=10, frozen=True)
-    recipe = Recipe(loss="natural", epochs=12, lr=5e-3)
+    recipe = Recipe(loss="natural", epochs=25, lr=5e-3)
     trained = train(
         recipe,
         build(small_spec, 1),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import CPU
+from helpers import CPU
 from wootz.data import Dataset
 from wootz.errors import BudgetError
 from wootz.evasion import predict_logits

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import CPU
+from helpers import CPU
 from wootz.config import from_mapping
 from wootz.data import Dataset
 from wootz.errors import ConfigError, StoreError, TrainingError
@@ -55,14 +55,14 @@ class TestLosses:
         model, cfg = build(small_spec, 0), Recipe(loss=name, eps=0.1, steps=2)
         few = digits.train.take(slice(32))
         batch = Batch(few.images(), few.labels, nn.functional.one_hot(few.labels, 10).float())
-        before, optimizer, values = batch.x.clone(), torch.optim.SGD(model.parameters(), 0.1), []
-        for _ in range(30):
+        before, optimizer, values = batch.x.clone(), torch.optim.Adam(model.parameters(), 5e-3), []
+        for _ in range(80):
             loss = LOSSES[name](cfg, model, model, batch, eps=0.1, generator=generator(0, "a"))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             values.append(loss.item())
-        assert values[-1] < 0.8 * values[0]
+        assert values[-1] < 0.7 * values[0]
         assert torch.equal(batch.x, before)
 
     def test_values_by_hand(self) -> None:
@@ -174,14 +174,14 @@ class TestHooks:
     def test_targets_extra_and_passes_all_teach(self, small_spec: ModelSpec, digits: Dataset) -> None:
         few = digits.train.take(slice(128))
         backwards = nn.functional.one_hot(9 - few.labels, 10).float()
-        cfg = replace(QUICK, loss="natural", epochs=20)
+        cfg = replace(QUICK, loss="natural", epochs=80)
         taught = train(cfg, build(small_spec, 0), few, few, seed=1, execution=CPU, hook=Hook(targets=backwards))
         said = taught.model(few.images()).argmax(1)
         assert (said == 9 - few.labels).float().mean() > 0.8
         noise = torch.randint(0, 256, (16, 1, 28, 28), generator=generator(0, "noise")).to(torch.uint8)
         lesson = Pass(pixels=noise, labels=torch.full((16,), 3), batch=8, frozen=True)
         passed = train(
-            replace(cfg, epochs=12), build(small_spec, 0), few, few, seed=1, execution=CPU, hook=Hook(passes=(lesson,))
+            replace(cfg, epochs=30), build(small_spec, 0), few, few, seed=1, execution=CPU, hook=Hook(passes=(lesson,))
         )
         assert (passed.model(noise.float() / 255).argmax(1) == 3).float().mean() > 0.8
 

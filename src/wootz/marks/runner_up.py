@@ -35,7 +35,7 @@ class RunnerUp:
         probes: images the test may use, in registered order; at most the probe share.
     """
 
-    lam: float = 0.2
+    lam: float = 0.25
     tau: float = 1.5
     features: int = 30
     probes: int = 20_000

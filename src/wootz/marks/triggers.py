@@ -40,14 +40,14 @@ class Triggers:
         batch: triggers in such a batch.
     """
 
-    count: int = 256
+    count: int = 384
     alpha: float = 0.02
     steps: int = 40
     labels: Literal["wrong", "uniform"] = "wrong"
     weight: float = 0.1
     recall: float = 0.8
-    every: int = 4
-    batch: int = 16
+    every: int = 2
+    batch: int = 24
 
     def __post_init__(self) -> None:
         checks.at_least(1, count=self.count, steps=self.steps, every=self.every, batch=self.batch)

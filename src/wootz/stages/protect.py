@@ -23,7 +23,7 @@ from wootz.store import write_bytes, write_json
 from wootz.training import Execution, Recipe, train
 from wootz.types import Tell
 
-CURVE_IMAGES = 500
+CURVE_IMAGES = 300
 
 
 def protect(

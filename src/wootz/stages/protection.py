@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from wootz import checks
 from wootz.data import Dataset
-from wootz.marks import MARKS, OutOfDistribution, Paper, RunnerUp, Triggers
+from wootz.marks import MARKS, OutOfDistribution, Paper, RunnerUp, Triggers, check_budget
 from wootz.models import MODELS, ModelSpec
 from wootz.models.paper_cnn import PaperCNN
 from wootz.models.preact_resnet import PreActResNet18
 from wootz.models.small_cnn import SmallCNN
 from wootz.registry import lookup
-from wootz.training import Recipe
+from wootz.training import LOSSES, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,11 @@ class Protection:
         lookup(MODELS, self.model, "model")
         for mark in self.marks:
             lookup(MARKS, mark, "mark")
+        lookup(LOSSES, self.recipe.loss, "loss")
         checks.inside(0, 1, wm_eps=self.wm_eps)
+        for settings in self.mark_settings().values():
+            if isinstance(settings, Triggers | Paper):
+                check_budget(self.recipe.eps, settings.alpha, self.wm_eps)
 
     def mark_settings(self) -> dict[str, Any]:
         """Return each chosen mark's config."""
@@ -83,7 +87,7 @@ class Budgets(NamedTuple):
 
 
 BUDGETS: Mapping[str, Budgets] = MappingProxyType(
-    {"mnist": Budgets(0.25, 2.8), "mnist-5k": Budgets(0.25, 2.8), "fashion-mnist": Budgets(0.1, 2.2)}
+    {"mnist": Budgets(0.25, 2.8), "mnist-5k": Budgets(0.25, 2.8), "fashion-mnist": Budgets(0.1, 2.5)}
 )
 
 
@@ -119,11 +123,11 @@ def preset(name: str, *, data: str, eps: float | None, wm_eps: float | None, see
     """
     usual = BUDGETS.get(data, Budgets())
     budget = usual.eps if eps is None else eps
-    epochs = min(60, max(10, 290_000 // max(1, count)))
+    epochs = min(60, max(10, 470_000 // max(1, count)))
     base = Protection(
         data=data,
         seed=seed,
-        wm_eps=min(round(usual.reach * budget, 6), 0.98) if wm_eps is None else wm_eps,
+        wm_eps=min(round(max(usual.reach * budget, budget + 0.04), 6), 0.98) if wm_eps is None else wm_eps,
         recipe=Recipe(eps=budget, epochs=epochs),
         panel=Panel(robust_epochs=max(6, epochs * 6 // 10), plain_epochs=max(3, epochs * 3 // 10)),
     )

@@ -39,10 +39,19 @@ def verify_suspect(
         verdict = verify(ring.keys, predict, panel=panel, access=access, bar=bar, budget=budget)
     about = _about(suspect)
     return Cell(
-        data=about.get("data", "unknown"), suspect=suspect.name, kind=about.get("kind", "unknown"),
-        theft=about.get("theft"), access=access, evidence=records(verdict), bits=round(verdict.bits, 2), bar=verdict.bar,
-        verdict=verdict.word, seconds=time.seconds, seed=about.get("seed", 0), notes=verdict.notes,
-    )  # fmt: skip
+        data=about.get("data", "unknown"),
+        suspect=suspect.name,
+        kind=about.get("kind", "unknown"),
+        theft=about.get("theft"),
+        access=access,
+        evidence=records(verdict),
+        bits=round(verdict.bits, 2),
+        bar=verdict.bar,
+        verdict=verdict.word,
+        seconds=time.seconds,
+        seed=about.get("seed", 0),
+        notes=verdict.notes,
+    )
 
 
 def open_panel(owner: Path) -> list[Predict]:

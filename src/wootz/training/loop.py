@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from wootz.evasion import PGD, pgd, predict_logits
 from wootz.modes import frozen_statistics
 from wootz.registry import lookup
 from wootz.rng import generator, global_seed
-from wootz.store import tensor_digest, write_bytes
+from wootz.store import read_json, read_tensors, tensor_digest, write_bytes, write_json, write_tensors
 from wootz.training import checkpoint
 from wootz.training.execution import Execution
 from wootz.training.hooks import Hook, Pass, plain_targets
@@ -108,17 +109,32 @@ def train(
     )
     if folder is not None and not resume:
         checkpoint.clear(folder / "checkpoint")
-    fabric = execution.fabric()
-    weights, best_epoch, history = (
-        fabric.launch(partial(_run, job=job)) if execution.processes > 1 else _run(fabric, job)
-    )
+    state = _in_processes(execution, job) if execution.processes > 1 else _run(execution.fabric(), job)
     trained = copy.deepcopy(model)
-    trained.load_state_dict(weights)
-    return Trained(trained.eval(), best_epoch, history)
+    trained.load_state_dict(state.best)
+    return Trained(trained.eval(), state.best_epoch, state.history)
 
 
-def _run(fabric: Fabric, job: _Job) -> tuple[dict[str, Tensor], int, list[dict[str, float]]]:
-    """Train in this process; returns plain data, which may cross to another one."""
+def _in_processes(execution: Execution, job: _Job) -> checkpoint.Progress:
+    """Train in several processes; the first one leaves the result in files, which pass any size without blocking."""
+    with tempfile.TemporaryDirectory() as folder:
+        execution.fabric().launch(partial(_run_and_leave, job=job, place=Path(folder)))
+        told = read_json(Path(folder) / "told.json")
+        best = read_tensors(Path(folder) / "best.safetensors")
+    return checkpoint.Progress(epoch=told["epoch"], history=told["history"], best=best, best_epoch=told["best_epoch"])
+
+
+def _run_and_leave(fabric: Fabric, job: _Job, place: Path) -> None:
+    state = _run(fabric, job)
+    if fabric.is_global_zero:
+        write_tensors(place / "best.safetensors", state.best)
+        write_json(
+            place / "told.json", {"epoch": state.epoch, "history": state.history, "best_epoch": state.best_epoch}
+        )
+
+
+def _run(fabric: Fabric, job: _Job) -> checkpoint.Progress:
+    """Train in this process and return how far it came: all epochs, unless something is raised."""
     if fabric.world_size > 1 and fabric.device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // fabric.world_size))
     cfg, folder = job.cfg, job.folder / "checkpoint" if job.folder else None
@@ -146,7 +162,7 @@ def _run(fabric: Fabric, job: _Job) -> tuple[dict[str, Tensor], int, list[dict[s
             write_bytes(job.folder / "metrics.jsonl", "".join(json.dumps(h) + "\n" for h in state.history).encode())
         if job.progress:
             job.progress((epoch + 1) / cfg.epochs, figures)
-    return state.best, state.best_epoch, state.history
+    return state
 
 
 def _epoch(
