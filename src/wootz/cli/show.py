@@ -71,14 +71,17 @@ def _lines(cell: Cell) -> list[tuple[str, str]]:
 def show_matrix(cells: list[Cell]) -> None:
     """Print the evidence matrix: a row a suspect, a column a mark, in bits."""
     marks = list(dict.fromkeys(item.mark for cell in cells for item in cell.evidence))
-    table = Table(
-        "suspect", "kind", "clean", "robust", *[f"{mark}, bits" for mark in marks], "all", "verdict", box=None
-    )
+    table = Table(box=None, caption="marks: evidence in bits", caption_justify="left")
+    for name in ("suspect", "clean", "robust", *marks, "all", "verdict"):
+        table.add_column(name, no_wrap=True, justify="left" if name in ("suspect", "verdict") else "right")
     for cell in cells:
         found = {item.mark: f"{item.bits:.0f}" for item in cell.evidence}
         table.add_row(
-            cell.suspect, cell.kind, "" if cell.clean is None else f"{cell.clean:.1%}",
-            "" if cell.robust is None else f"{cell.robust.accuracy:.1%}", *[found.get(mark, "") for mark in marks],
-            "" if cell.bits is None else f"{cell.bits:.0f}", cell.verdict or "",
-        )  # fmt: skip
+            cell.suspect,
+            "" if cell.clean is None else f"{cell.clean:.1%}",
+            "" if cell.robust is None else f"{cell.robust.accuracy:.1%}",
+            *[found.get(mark, "") for mark in marks],
+            "" if cell.bits is None else f"{cell.bits:.0f}",
+            cell.verdict or "",
+        )
     _OUT.print(table)

@@ -38,9 +38,9 @@ class Suspect:
 
 
 SUSPECTS = (
-    Suspect(name="stolen-soft", make="steal", attack="retrain-soft"),
-    Suspect(name="stolen-soft-other", make="steal", attack="retrain-soft", settings=("model=other",)),
-    Suspect(name="stolen-hard", make="steal", attack="retrain-hard"),
+    Suspect(name="stolen-soft", make="steal", attack="retrain-soft", settings=("data=owner",)),
+    Suspect(name="stolen-soft-other", make="steal", attack="retrain-soft", settings=("data=owner", "model=other")),
+    Suspect(name="stolen-hard", make="steal", attack="retrain-hard", settings=("data=owner",)),
     Suspect(name="finetuned", make="remove", attack="finetune"),
     Suspect(name="pruned-50", make="remove", attack="prune", settings=("sparsity=0.5",)),
     Suspect(name="pruned-80", make="remove", attack="prune", settings=("sparsity=0.8",)),
@@ -118,7 +118,7 @@ def _verified(cell: Cell, owner: Path, suspect: Path, tell: Tell) -> Cell:
         bits=found.bits,
         bar=found.bar,
         verdict=found.verdict,
-        notes=found.notes,
+        notes=(*cell.notes, *found.notes),
     )
 
 

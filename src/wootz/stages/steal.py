@@ -61,6 +61,7 @@ def steal(
     cell = Cell(
         data=data.name, suspect=out.name, kind="stolen", theft=attack, access=row.access, clean=clean, robust=robust,
         seconds=time.seconds, seed=seed, queries=victim.queries, agreement=agreement(stolen, run.model, data),
+        notes=(f"asked about {len(queries):,} images of the {cfg.data}'s share",),
     )  # fmt: skip
     write_json(out / "record.json", to_json(cell))
     return cell
