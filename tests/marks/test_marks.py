@@ -105,8 +105,14 @@ def tiny(mark: str) -> object:
 
 @pytest.mark.parametrize("mark", ["triggers", "runner-up", "paper"])
 def test_every_mark_is_written_read_and_absent_elsewhere(
-    mark: str, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module
+    mark: str,
+    digits: Dataset,
+    small_spec: ModelSpec,
+    plain: nn.Module,
+    robust: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("wootz.marks.protecting.fresh_secret", lambda: b"\x5e" * 32)
     made = protect(
         build(small_spec, 4), digits, eps=0.1, wm_eps=0.6, panel=[robust, plain], marks=(mark,),
         settings={mark: tiny(mark)}, recipe=Recipe(loss="n-fgsm", steps=1, epochs=16, lr=5e-3), seed=4, execution=CPU,

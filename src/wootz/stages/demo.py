@@ -104,7 +104,9 @@ def _maker(row: Suspect, cfg: Protection, owner: Path, count: int, *, stranger: 
             return steal(owner, row.attack, place, settings=(f"epochs={epochs}", *row.settings), seed=cfg.seed, **rest)
         if row.make == "remove":
             return remove(owner, row.attack, place, settings=row.settings, seed=cfg.seed, **rest)
-        return protect(with_settings(cfg, ("marks=", f"seed={stranger}", *row.settings)), place, **rest)
+        plain = "recipe.loss=natural" in row.settings
+        length = (f"recipe.epochs={cfg.panel.plain_epochs}",) if plain else ()
+        return protect(with_settings(cfg, ("marks=", f"seed={stranger}", *length, *row.settings)), place, **rest)
 
     return make
 
