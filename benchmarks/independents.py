@@ -1,6 +1,6 @@
 """Train strangers who never met a run's key, and test each against it.
 
-    python benchmarks/independents.py RUN --out DIR [--rounds 4] [--json]
+    python benchmarks/independents.py RUN --out DIR [--rounds 4] [--first-seed 1000] [--json]
 
 A round is three models of their own seeds, on the owner's own training images: adversarially trained (N-FGSM),
 plain, and plain of another architecture. Prints each one's bits per mark; none should come near a bar.
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -43,7 +44,7 @@ def main() -> None:
     worst: dict[str, float] = {}
     for number in range(args.rounds):
         for kind, settings in STRANGERS.items():
-            seed = 1000 + 10 * number
+            seed = args.first_seed + 10 * number
             place = args.out / f"{kind}-{seed}"
             protect(with_settings(base, ("marks=", f"seed={seed}", *settings)), place)
             cell = verify_suspect(args.run, place)
