@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wootz import checks
+from wootz.config import to_mapping
 from wootz.data import Dataset
 from wootz.marks import MARKS, OutOfDistribution, Paper, RunnerUp, Triggers, check_budget
 from wootz.models import MODELS, ModelSpec
@@ -70,8 +71,6 @@ class Protection:
 
     def spec(self, data: Dataset) -> ModelSpec:
         """Return the spec of the model for these data."""
-        from wootz.config import to_mapping
-
         settings = to_mapping(getattr(self, self.model.replace("-", "_")))
         return ModelSpec(architecture=self.model, settings=settings, shape=data.shape, classes=data.classes)
 
