@@ -16,13 +16,15 @@ from pathlib import Path
 
 from torch import nn
 
+from wootz.adversary import Means
 from wootz.config import with_settings
 from wootz.data import Dataset, load
 from wootz.evasion import evaluate
 from wootz.marks import hook_of, prepare_all, weights_digest
 from wootz.models import build
 from wootz.ownership import Key, draw_keys, fresh_secret
-from wootz.removal import Finetune, Prune, finetune, prune
+from wootz.removal.finetune import Finetune, finetune
+from wootz.removal.prune import Prune, prune
 from wootz.stages.protect import make_panel
 from wootz.stages.protection import Protection, preset
 from wootz.training import Execution, train
@@ -70,8 +72,8 @@ def main() -> None:
             flush=True,
         )
         if keys:
-            pruned = prune(Prune(sparsity=0.8), model, data.thief, seed=0)
-            tuned = finetune(Finetune(), model, data.thief, seed=1, execution=execution)
+            means = Means(data=data.thief, fresh=lambda _: model, eps=cfg.recipe.eps, seed=1)
+            pruned, tuned = prune(Prune(sparsity=0.8), model, means), finetune(Finetune(), model, means)
             for what, suspect in (("itself", model), ("pruned 80%", pruned), ("fine-tuned", tuned)):
                 print(f"    {what}: {bits(keys, suspect, predicts)}", flush=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch import nn
 
 from helpers import CPU
 from wootz.data import Dataset, load
+from wootz.evasion import predict_logits
 from wootz.models import ModelSpec, build
-from wootz.training import Recipe, train
+from wootz.training import Hook, Pass, Recipe, train
 
 torch.set_num_threads(1)  # small nets gain nothing from more, and runs side by side disturb each other
 
@@ -58,3 +60,32 @@ def _robust(digits: Dataset, small_spec: ModelSpec) -> nn.Module:
 def robust(_robust: nn.Module) -> nn.Module:
     """Return a classifier adversarially trained at eps 0.1."""
     return _robust
+
+
+class Backdoor(NamedTuple):
+    """A plain mark in the manner of Adi et al. (arXiv 1802.04633): 30 noise images with arbitrary labels."""
+
+    model: nn.Module
+    pixels: torch.Tensor
+    labels: torch.Tensor
+
+    def recall(self, model: nn.Module) -> float:
+        """Return the share of the noise images that `model` calls as taught."""
+        return (predict_logits(model, self.pixels.float() / 255).argmax(1) == self.labels).float().mean().item()
+
+
+@pytest.fixture(scope="session")
+def _backdoor(digits: Dataset, small_spec: ModelSpec) -> Backdoor:
+    pixels = torch.randint(0, 256, (30, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    lesson = Pass(pixels=pixels, labels=torch.arange(30) % 10, batch=10, frozen=True)
+    recipe, hook = Recipe(loss="natural", epochs=25, lr=5e-3), Hook(passes=(lesson,))
+    net = build(small_spec, 1)
+    trained = train(recipe, net, digits.train, digits.validation, seed=1, hook=hook, execution=CPU)
+    return Backdoor(trained.model, pixels, lesson.labels)
+
+
+@pytest.fixture
+def backdoor(_backdoor: Backdoor) -> Backdoor:
+    """Return a model with a plain backdoor mark that it recalls whole, the same for all tests."""
+    assert _backdoor.recall(_backdoor.model) > 0.9
+    return _backdoor

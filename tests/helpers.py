@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
+from wootz.adversary import Means
+from wootz.data import Dataset, Share
+from wootz.evasion import predict_logits
+from wootz.models import ModelSpec, build
+from wootz.rng import derive
 from wootz.training import Execution
 
 CPU = Execution(device="cpu", precision="32")
+
+
+def means(share: Share, spec: ModelSpec, *, seed: int = 7, eps: float = 0.1, folder: Path | None = None) -> Means:
+    """Return an attacker's means for tests: these images, fresh nets of this spec, float32 on the CPU."""
+    return Means(
+        data=share,
+        fresh=lambda name: build(spec, derive(seed, name)),
+        eps=eps,
+        seed=seed,
+        execution=CPU,
+        folder=folder,
+    )
+
+
+def accuracy(model: nn.Module, data: Dataset) -> float:
+    """Return clean accuracy on the test images."""
+    return (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
+
+
+def agreement(one: nn.Module, other: nn.Module, data: Dataset) -> float:
+    """Return the share of test images that two models answer alike."""
+    x = data.test.images()
+    return (predict_logits(one, x).argmax(1) == predict_logits(other, x).argmax(1)).float().mean().item()
 
 
 class Linear(nn.Module):

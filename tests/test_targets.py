@@ -10,10 +10,9 @@ import pytest
 
 from wootz.data import load
 from wootz.records import Cell
+from wootz.stages.attack import attack_run
 from wootz.stages.protect import protect
 from wootz.stages.protection import preset
-from wootz.stages.remove import remove
-from wootz.stages.steal import steal
 from wootz.stages.verify import verify_suspect
 
 pytestmark = [
@@ -65,7 +64,7 @@ def test_marks_are_read_back(owned: tuple[Goal, Path, Cell]) -> None:
 @pytest.mark.parametrize("model", ["same", "other"])
 def test_soft_thieves_carry_the_runner_up(owned: tuple[Goal, Path, Cell], tmp_path: Path, model: str) -> None:
     _, run, _ = owned
-    steal(run, "retrain-soft", tmp_path / "s", settings=(f"model={model}",))
+    attack_run("steal", run, "retrain-soft", tmp_path / "s", settings=(f"model={model}",))
     assert bits(run, tmp_path / "s")["runner-up"] >= 80
     if model == "same":
         assert bits(run, tmp_path / "s", budget=300)["runner-up"] >= 40
@@ -89,7 +88,7 @@ def test_removal_leaves_proof(
     triggers: float,
 ) -> None:
     _, run, _ = owned
-    remove(run, attack, tmp_path / "s", settings=settings)
+    attack_run("remove", run, attack, tmp_path / "s", settings=settings)
     found = bits(run, tmp_path / "s")
     assert found["runner-up"] >= runner_up
     assert found["triggers"] >= triggers

@@ -12,7 +12,7 @@ from typing import Any
 
 from wootz.errors import StoreError
 from wootz.store import append_line, read_bytes
-from wootz.types import Access, Kind
+from wootz.types import Kind
 
 SCHEMA = 1
 
@@ -41,6 +41,14 @@ class EvidenceRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What an attack lost against its victim, as fractions; robust only where both were attacked alike."""
+
+    clean: float
+    robust: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One suspect, as far as it is known. Accuracies are fractions, `seconds` wall time."""
 
@@ -48,7 +56,7 @@ class Cell:
     suspect: str
     kind: Kind
     theft: str | None = None
-    access: Access | None = None
+    access: str | None = None
     clean: float | None = None
     robust: RobustRecord | None = None
     evidence: tuple[EvidenceRecord, ...] = ()
@@ -59,6 +67,7 @@ class Cell:
     seed: int = 0
     queries: int | None = None
     agreement: float | None = None
+    price: Price | None = None
     notes: tuple[str, ...] = ()
     schema: int = SCHEMA
 
@@ -76,6 +85,8 @@ def from_json(plain: dict[str, Any]) -> Cell:
     values = dict(plain)
     if values.get("robust"):
         values["robust"] = RobustRecord(**values["robust"] | {"flags": tuple(values["robust"].get("flags", ()))})
+    if values.get("price"):
+        values["price"] = Price(**values["price"])
     values["evidence"] = tuple(EvidenceRecord(**item) for item in values.get("evidence", ()))
     values["notes"] = tuple(values.get("notes", ()))
     return Cell(**values)

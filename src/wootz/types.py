@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,3 +18,21 @@ or top-1 labels int64 [N]. A model, a file, an endpoint, a lambda in a test."""
 
 Tell: TypeAlias = "Callable[[str, float], None]"
 """Told what is being done, and which share of it is done (0 to 1)."""
+
+
+class Attack(NamedTuple):
+    """One row of a table of attacks.
+
+    Attributes:
+        run: the attack; its package says with which arguments.
+        config: its settings, the source's defaults.
+        source: the paper.
+        access: what it needs of its target: `weights`, `scores`, `top-K`, `rounded-D` or `label`.
+        cost: in queries, data or epochs, for people.
+    """
+
+    run: Callable[..., Any]
+    config: Any
+    source: str
+    access: str
+    cost: str

@@ -22,6 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder that data sets are looked for in first.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value. May be repeated.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random but keys.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what an earlier call left unfinished.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, Seed, Settings, execution, progress
+from wootz.cli.options import DataDir, Device, Json, Resume, Seed, Settings, execution, progress
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
@@ -28,7 +28,7 @@ def command(
     marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks, or none.")] = "triggers,runner-up",
     seed: Seed = 0,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue what an earlier call left unfinished.")] = False,
+    resume: Resume = False,
     settings: Settings = None,
     data_dir: DataDir = None,
     as_json: Json = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, Seed, Settings, execution, progress
+from wootz.cli.options import DataDir, Device, Json, Resume, Seed, Settings, execution, progress
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -19,12 +19,13 @@ def command(
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
+    resume: Resume = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Try to remove the marks of a model."""
     from wootz.removal import ATTACKS
-    from wootz.stages.remove import remove
+    from wootz.stages.attack import attack_run
 
     if attack == "list":
         show_attacks(ATTACKS, as_json=as_json)
@@ -32,8 +33,8 @@ def command(
     if run is None or out is None:
         raise ConfigError("remove: needs the run folder of the model and --out for the altered one")
     with progress() as tell:
-        cell = remove(
-            run, attack, out, settings=settings or (), seed=seed, data_dir=data_dir, execution=execution(device),
-            tell=tell,
+        cell = attack_run(
+            "remove", run, attack, out, settings=settings or (), seed=seed, resume=resume, data_dir=data_dir,
+            execution=execution(device), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

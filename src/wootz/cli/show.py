@@ -58,6 +58,9 @@ def _lines(cell: Cell) -> list[tuple[str, str]]:
         lines.append(("queries", f"{cell.queries:,}"))
     if cell.agreement is not None:
         lines.append(("agreement with the victim", f"{cell.agreement:.2%}"))
+    if cell.price is not None:
+        lost = "" if cell.price.robust is None else f", {100 * cell.price.robust:.1f} points of robust accuracy"
+        lines.append(("lost against the victim", f"{100 * cell.price.clean:.1f} points of clean{lost}"))
     for item in cell.evidence:
         lines.append((item.mark, f"{item.bits:.1f} bits (p = {item.p}, {item.queries:,} queries)"))
     if cell.bits is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, Seed, Settings, execution, progress
+from wootz.cli.options import DataDir, Device, Json, Resume, Seed, Settings, execution, progress
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -16,15 +16,19 @@ def command(
     run: Annotated[Path | None, typer.Argument(help="The victim's run folder.")] = None,
     attack: Annotated[str, typer.Option("--attack", help="Name of the attack; `list` lists them.")] = "list",
     out: Annotated[Path | None, typer.Option("--out", help="The thief's run folder to make.")] = None,
+    access: Annotated[
+        str | None, typer.Option("--access", help="What the victim shows: label, scores, top-K, rounded-D.")
+    ] = None,
     budget: Annotated[int | None, typer.Option("--budget", min=1, help="Queries the thief may spend.")] = None,
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
+    resume: Resume = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Steal a model through its answers."""
-    from wootz.stages.steal import steal
+    from wootz.stages.attack import attack_run
     from wootz.stealing import ATTACKS
 
     if attack == "list":
@@ -33,8 +37,8 @@ def command(
     if run is None or out is None:
         raise ConfigError("steal: needs the victim's run folder and --out for the thief's")
     with progress() as tell:
-        cell = steal(
-            run, attack, out, settings=settings or (), budget=budget, seed=seed, data_dir=data_dir,
-            execution=execution(device), tell=tell,
+        cell = attack_run(
+            "steal", run, attack, out, settings=settings or (), access=access, budget=budget, seed=seed,
+            resume=resume, data_dir=data_dir, execution=execution(device), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

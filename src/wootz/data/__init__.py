@@ -18,9 +18,10 @@ from wootz.data.dataset import Dataset, Share, divide
 from wootz.data.embedded import load_mnist_5k
 from wootz.data.idx import parse_idx
 from wootz.data.own import load_folder, load_npz
+from wootz.errors import ConfigError
 from wootz.registry import lookup
 
-__all__ = ["DATASETS", "Dataset", "Share", "divide", "epoch_batches", "load"]
+__all__ = ["DATASETS", "Dataset", "Share", "divide", "epoch_batches", "load", "load_other"]
 
 
 def load(name: str, data_dir: Path | None = None) -> Dataset:
@@ -36,6 +37,19 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     if path.is_dir():
         return load_folder(path)
     return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
+
+
+def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = None) -> Dataset:
+    """Return another data set of the same shape: `name`, or Fashion-MNIST for digits and MNIST for all else.
+
+    Raises:
+        ConfigError: its images have another shape, or it has more classes.
+    """
+    name = name or ("fashion-mnist" if data.name.startswith("mnist") else "mnist")
+    other = load(name, data_dir)
+    if other.shape != data.shape or len(other.classes) > len(data.classes):
+        raise ConfigError(f"data set {name!r}: images {other.shape} do not fit {data.name}'s {data.shape}")
+    return other
 
 
 def _load_idx(name: str, classes: tuple[str, ...], data_dir: Path | None) -> Dataset:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.data import Dataset, load
-from wootz.errors import ConfigError
+from wootz.data import Dataset, load_other
 from wootz.marks.beyond import beyond_the_ball, check_budget
 from wootz.ownership import HalfKey, Key, Material
 from wootz.training import Hook, Pass
@@ -90,13 +89,12 @@ def prepare_ood(
     generator: torch.Generator,
 ) -> Material:
     """Draw the candidates from the other data set's test images."""
-    source = cfg.source or ("fashion-mnist" if data.name.startswith("mnist") else "mnist")
-    other = load(source)
-    if other.shape != data.shape or len(other.classes) > len(data.classes):
-        raise ConfigError(f"ood.source = {source!r}: images {other.shape} do not fit {data.name}'s {data.shape}")
+    other = load_other(data, name=cfg.source)
     rows = torch.randperm(len(other.test), generator=generator)[: 2 * cfg.count]
     picked = other.test.take(rows)
-    return Material("half", {"pixels": picked.pixels, "labels": picked.labels}, {"source": source, "count": cfg.count})
+    return Material(
+        "half", {"pixels": picked.pixels, "labels": picked.labels}, {"source": other.name, "count": cfg.count}
+    )
 
 
 def train_hook(cfg: Paper | OutOfDistribution, key: Key, data: Dataset, *, seed: int) -> Hook:

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from wootz import checks
-from wootz.data import Share
-from wootz.training import Execution
+from wootz.adversary import Means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +29,7 @@ class Prune:
         checks.within(0, 0.999, sparsity=self.sparsity)
 
 
-def prune(cfg: Prune, model: nn.Module, data: Share, *, seed: int, execution: Execution | None = None) -> nn.Module:
+def prune(cfg: Prune, model: nn.Module, means: Means) -> nn.Module:
     """Return a pruned copy of `model`; neither data nor randomness are used."""
     pruned = copy.deepcopy(model)
     weights = [p for p in pruned.parameters() if p.dim() > 1]

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from wootz import checks
-from wootz.data import Share
-from wootz.training import Execution
+from wootz.adversary import Means
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +22,7 @@ class Quantize:
         checks.within(2, 16, bits=self.bits)
 
 
-def quantize(
-    cfg: Quantize, model: nn.Module, data: Share, *, seed: int, execution: Execution | None = None
-) -> nn.Module:
+def quantize(cfg: Quantize, model: nn.Module, means: Means) -> nn.Module:
     """Return a copy of `model` whose weights take at most 2^bits - 1 values a channel; it still computes in float."""
     rounded, top = copy.deepcopy(model), 2 ** (cfg.bits - 1) - 1
     with torch.no_grad():

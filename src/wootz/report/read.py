@@ -108,6 +108,9 @@ def _cell(plain: Any, where: str) -> Cell:
     _fields(cell, where, numbers=known, texts=named)
     if cell.robust is not None:
         _fields(cell.robust, f"{where}: robust", numbers=("eps", "n", "accuracy"), texts=("attack",))
+    if cell.price is not None:
+        priced = [name for name in ("clean", "robust") if getattr(cell.price, name) is not None]
+        _fields(cell.price, f"{where}: price", numbers=priced, texts=())
     for item in cell.evidence:
         _fields(item, f"{where}: evidence", numbers=("bits", "queries", "statistic"), texts=("mark", "p"))
     return cell

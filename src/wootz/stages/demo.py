@@ -14,11 +14,10 @@ from wootz.evasion import predict_logits
 from wootz.models import read_model
 from wootz.ownership import LabelKey, read_keys
 from wootz.records import Cell, to_json
+from wootz.stages.attack import attack_run
 from wootz.stages.protect import curve, protect
 from wootz.stages.protection import Protection, preset
-from wootz.stages.remove import remove
 from wootz.stages.run import Clock
-from wootz.stages.steal import steal
 from wootz.stages.verify import verify_suspect
 from wootz.store import read_json, write_json
 from wootz.training import Execution
@@ -101,9 +100,10 @@ def _maker(row: Suspect, cfg: Protection, owner: Path, count: int, *, stranger: 
 
     def make(place: Path, **rest: Any) -> Cell:
         if row.make == "steal":
-            return steal(owner, row.attack, place, settings=(f"epochs={epochs}", *row.settings), seed=cfg.seed, **rest)
+            settings = (f"epochs={epochs}", *row.settings)
+            return attack_run("steal", owner, row.attack, place, settings=settings, seed=cfg.seed, **rest)
         if row.make == "remove":
-            return remove(owner, row.attack, place, settings=row.settings, seed=cfg.seed, **rest)
+            return attack_run("remove", owner, row.attack, place, settings=row.settings, seed=cfg.seed, **rest)
         plain = "recipe.loss=natural" in row.settings
         length = (f"recipe.epochs={cfg.panel.plain_epochs}",) if plain else ()
         return protect(with_settings(cfg, ("marks=", f"seed={stranger}", *length, *row.settings)), place, **rest)

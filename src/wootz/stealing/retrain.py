@@ -5,77 +5,62 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wootz import checks
+from wootz.adversary import Means, learn
 from wootz.data import Share
-from wootz.stealing.ledger import Ledger, ask_all
-from wootz.training import Execution, Hook, Recipe, train
-
-_VALIDATION_PART = 20  # the thief keeps every 20th image to choose an epoch by
+from wootz.errors import BudgetError
+from wootz.stealing.ledger import Ledger
+from wootz.stealing.thief import Thief
+from wootz.training import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retrain:
+class Retrain(Thief):
     """How the thief learns.
 
     Attributes:
-        labels: the victim's scores (`soft`) or its top-1 labels (`hard`).
-        model: the thief's architecture: `same` as the victim's, an `other` one, or a name.
-        data: the thief's own images of the same kind (`thief`), or the owner's training images (`owner`).
+        labels: all that the victim shows (`soft`), its top-1 label (`hard`), or the top-1 score with all wrong
+            classes made equal (`flat`, against marks in the order of the wrong classes).
+        temperature: soft answers are taken to the power 1 / temperature and scaled to sum to one.
+        loss: how the thief trains: `natural`, or adversarially (`pgd-at`, `n-fgsm`) at the customary budget.
         epochs: passes over the queried images.
         batch_size: images a step.
         lr: peak learning rate of AdamW.
     """
 
-    labels: Literal["soft", "hard"] = "soft"
-    model: str = "same"
-    data: Literal["thief", "owner"] = "thief"
+    labels: Literal["soft", "hard", "flat"] = "soft"
+    temperature: float = 1.0
+    loss: Literal["natural", "pgd-at", "n-fgsm"] = "natural"
     epochs: int = 15
     batch_size: int = 128
     lr: float = 2e-3
 
     def __post_init__(self) -> None:
+        Thief.__post_init__(self)
         checks.at_least(1, epochs=self.epochs, batch_size=self.batch_size)
-        checks.positive(lr=self.lr)
+        checks.positive(lr=self.lr, temperature=self.temperature)
 
 
-def retrain(
-    cfg: Retrain,
-    victim: Ledger,
-    queries: Share,
-    model: nn.Module,
-    *,
-    seed: int,
-    execution: Execution | None = None,
-) -> nn.Module:
-    """Ask the victim about every image once, and train `model` on what it says; true labels are not used.
-
-    Args:
-        cfg: how the thief learns.
-        victim: the ledger; its access must be `scores` for soft labels.
-        queries: images; their labels are ignored.
-        model: the thief's fresh model, left as it is; a trained copy is returned.
-        seed: of the thief's training.
-        execution: device and precision.
-    """
-    answers = ask_all(victim, queries.images())
-    if cfg.labels == "soft":
-        targets = answers if _probabilities(answers) else answers.float().softmax(1)
-        labels = targets.argmax(1)
-    else:
-        labels = answers.argmax(1) if answers.dim() == 2 else answers
-        targets = None
-    answered = Share(queries.pixels, labels)
-    kept = torch.arange(len(answered)) % _VALIDATION_PART == 0
-    recipe = Recipe(loss="natural", epochs=cfg.epochs, batch_size=cfg.batch_size, lr=cfg.lr)
-    hook = Hook(targets=targets[~kept] if targets is not None else None)
-    return train(
-        recipe, model, answered.take(~kept), answered.take(kept), seed=seed, hook=hook, execution=execution
-    ).model
+def retrain(cfg: Retrain, victim: Ledger, means: Means) -> nn.Module:
+    """Ask the victim about every image once, and train a fresh network on what it says; true labels are not used."""
+    if cfg.labels != "hard" and victim.access == "label":
+        raise BudgetError(f"labels = {cfg.labels!r}: needs scores, but the victim shows its label only; use hard")
+    answers = taught(cfg, victim.distributions(means.data.images()))
+    recipe = Recipe(loss=cfg.loss, eps=means.eps, epochs=cfg.epochs, batch_size=cfg.batch_size, lr=cfg.lr)
+    share = Share(means.data.pixels, answers.argmax(1))
+    return learn(recipe, means.fresh("thief"), share, means, "thief", targets=answers)
 
 
-def _probabilities(answers: torch.Tensor) -> bool:
-    sums = answers.sum(1)
-    return bool(answers.min() >= 0) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+def taught(cfg: Retrain, answers: Tensor) -> Tensor:
+    """Return what the thief makes of distributions [N, K] before learning them."""
+    if cfg.labels == "hard":
+        return F.one_hot(answers.argmax(1), answers.shape[1]).float()
+    if cfg.labels == "flat":
+        top, classes = answers.max(1, keepdim=True), answers.shape[1]
+        even = ((1 - top.values) / (classes - 1)).expand_as(answers)
+        return even.scatter(1, top.indices, top.values)
+    warm = answers.clamp_min(1e-12) ** (1 / cfg.temperature)
+    return warm / warm.sum(1, keepdim=True)

@@ -1,0 +1,185 @@
+"""Steal the model of a run folder, or try to remove its marks, into a run folder of the attacker's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+
+from wootz import removal, stealing
+from wootz.adversary import Means, Outfit
+from wootz.config import to_mapping, with_settings
+from wootz.data import Dataset, Share, load_other
+from wootz.errors import ConfigError
+from wootz.models import MODELS, ModelSpec, build, other_architecture, write_model
+from wootz.records import Cell, Price, from_json, to_json
+from wootz.registry import lookup
+from wootz.rng import derive
+from wootz.stages.run import Clock, Run, agreement, claim_folder, measure, open_run
+from wootz.stealing import Ledger, Thief
+from wootz.store import read_json, write_json
+from wootz.training import Execution
+from wootz.types import Attack, Tell
+from wootz.verify import predictor
+
+
+class Family(NamedTuple):
+    """A family of attacks: its table, its verb for people, and what it makes."""
+
+    attacks: Mapping[str, Attack]
+    verb: str
+    kind: Literal["stolen", "removed"]
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "steal": Family(stealing.ATTACKS, "stealing", "stolen"),
+        "remove": Family(removal.ATTACKS, "removal", "removed"),
+    }
+)
+
+
+def attack_run(
+    family: Literal["steal", "remove"],
+    folder: Path,
+    attack: str,
+    out: Path,
+    *,
+    settings: Sequence[str] = (),
+    access: str | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    data_dir: Path | None = None,
+    execution: Execution | None = None,
+    tell: Tell = lambda *_: None,
+) -> Cell:
+    """Run one attack against a run folder's model and measure what came out.
+
+    Args:
+        family: `steal`: the attack sees the model's answers through a ledger (its weights where the attack's access
+            says so); `remove`: it holds the model. The key is opened by neither.
+        folder: the victim's run folder.
+        attack: name of the attack in its family's table.
+        out: the attacker's run folder.
+        settings: `key=value` changes of the attack's config.
+        access: what the victim's service shows (`label`, `scores`, `top-K`, `rounded-D`); None means what the attack
+            asks for.
+        budget: queries the thief may spend; None means as many as the attack wants.
+        seed: of the attacker.
+        resume: go on from what an earlier call left in `out`; queries that it asked stay counted.
+        data_dir: where data are looked for first.
+        execution: device and precision.
+        tell: told what is going on.
+
+    Raises:
+        ConfigError: no such attack or setting, or `out` holds a model already.
+        BudgetError: the attack needs more queries, or sees less, than it is allowed.
+    """
+    time, kin = Clock(), FAMILIES[family]
+    row = lookup(kin.attacks, attack, f"{kin.verb} attack")
+    cfg = with_settings(row.config, settings)
+    if "weights" in (access, row.access) and access not in (None, row.access):
+        raise ConfigError(f"access = {access!r}: the attack {attack!r} works with {row.access}")
+    run = open_run(folder)
+    data = run.data(data_dir)
+    spec = _spec(cfg, run.spec)
+    claim_folder(out)
+    attempt = out / "attempt"
+    if not resume:
+        shutil.rmtree(attempt, ignore_errors=True)
+    attempt.mkdir(exist_ok=True)
+    held = _held(cfg, data, data_dir)
+    means = Means(
+        data=held, fresh=partial(_fresh, spec, seed), eps=run.eps, seed=derive(seed, family, attack),
+        execution=execution or Execution(), folder=attempt, tell=tell,
+    )  # fmt: skip
+    target, ledger = _target(run, row, access, budget, attempt)
+    made = row.run(cfg, target, means)
+    about = {"kind": kin.kind, "theft": attack, "data": data.name, "eps": run.eps, "seed": seed}
+    about |= {"attack": to_mapping(cfg)} | ({"queries": ledger.queries} if ledger else {})
+    write_model(out, made, spec, about)
+    clean, robust = measure(made, data, eps=run.eps, tell=tell, seed=seed)
+    cell = Cell(
+        data=data.name, suspect=out.name, kind=kin.kind, theft=attack, access=ledger.access if ledger else None,
+        clean=clean, robust=robust, seconds=time.seconds, seed=seed, queries=ledger.queries if ledger else None,
+        agreement=agreement(made, run.model, data), notes=_notes(cfg, held),
+    )  # fmt: skip
+    cell = replace(cell, price=_price(folder, cell))
+    write_json(out / "record.json", to_json(cell))
+    _settle(out, attempt)
+    return cell
+
+
+def _target(
+    run: Run, row: Attack, access: str | None, budget: int | None, attempt: Path
+) -> tuple[nn.Module | Ledger, Ledger | None]:
+    if row.access == "weights":
+        return run.model, None
+    ledger = Ledger(
+        predictor(run.model), access=access or row.access, num_classes=len(run.spec.classes), budget=budget,
+        log=attempt / "queries.log",
+    )  # fmt: skip
+    return ledger, ledger
+
+
+def _held(cfg: Any, data: Dataset, data_dir: Path | None) -> Share:
+    """Return the images that the attacker has."""
+    if not isinstance(cfg, Outfit):
+        return data.thief
+    shares = {
+        "thief": lambda: data.thief,
+        "owner": lambda: data.train,
+        "other": lambda: load_other(data, data_dir).train,
+    }
+    held = shares[cfg.data]()
+    if cfg.images is not None and cfg.images > len(held):
+        raise ConfigError(f"images = {cfg.images}: the {cfg.data} share holds {len(held)}")
+    return held.take(slice(cfg.images))
+
+
+def _fresh(spec: ModelSpec, seed: int, name: str) -> nn.Module:
+    return build(spec, derive(seed, "fresh", name))
+
+
+def _spec(cfg: Any, victim: ModelSpec) -> ModelSpec:
+    """Return the attacker's architecture: the victim's, unless a thief's settings say otherwise."""
+    if not isinstance(cfg, Thief) or cfg.model == "same":
+        return victim
+    name = other_architecture(victim.architecture) if cfg.model == "other" else cfg.model
+    lookup(MODELS, name, "model")
+    return replace(victim, architecture=name, settings={})
+
+
+def _notes(cfg: Any, held: Share) -> tuple[str, ...]:
+    if not isinstance(cfg, Outfit):
+        return ()
+    return (f"worked with {len(held):,} images of the {cfg.data}'s share" if cfg.data != "other" else
+            f"worked with {len(held):,} images of another data set",)  # fmt: skip
+
+
+def _price(folder: Path, cell: Cell) -> Price | None:
+    """Return what the attack cost against the victim's own record, where that was measured in the same way."""
+    record = folder / "record.json"
+    if not record.is_file():
+        return None
+    victim = from_json(read_json(record))
+    if victim.clean is None or victim.robust is None or cell.clean is None or cell.robust is None:
+        return None
+    alike = all(getattr(victim.robust, name) == getattr(cell.robust, name) for name in ("attack", "eps", "n"))
+    robust = round(victim.robust.accuracy - cell.robust.accuracy, 4) if alike else None
+    return Price(clean=round(victim.clean - cell.clean, 4), robust=robust)
+
+
+def _settle(out: Path, attempt: Path) -> None:
+    """Keep the log of queries; checkpoints of a finished attempt go."""
+    log = attempt / "queries.log"
+    if log.is_file():
+        log.replace(out / log.name)
+    shutil.rmtree(attempt, ignore_errors=True)

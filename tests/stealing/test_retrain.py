@@ -1,0 +1,54 @@
+"""Extraction by retraining, in every guise, against an undefended model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import agreement, means
+from wootz.data import Dataset
+from wootz.errors import BudgetError
+from wootz.evasion import evaluate
+from wootz.models import ModelSpec
+from wootz.stealing import ATTACKS, Ledger
+from wootz.stealing.retrain import Retrain, retrain, taught
+from wootz.verify import predictor
+
+RETRAINED = [name for name, row in ATTACKS.items() if row.run is retrain]
+
+
+@pytest.mark.parametrize("name", RETRAINED)
+def test_extraction_succeeds_against_an_undefended_model(
+    name: str, plain: nn.Module, digits: Dataset, small_spec: ModelSpec
+) -> None:
+    row = ATTACKS[name]
+    ledger = Ledger(predictor(plain), access=row.access, num_classes=10)
+    stolen = row.run(replace(row.config, epochs=12, lr=5e-3), ledger, means(digits.train, small_spec))
+    assert agreement(stolen, plain, digits) > 0.9
+    assert ledger.queries == len(digits.train)
+
+
+def test_an_adversarially_trained_thief_is_robust(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
+    ledger = Ledger(predictor(plain), access="scores", num_classes=10)
+    stolen = retrain(Retrain(loss="pgd-at", epochs=12, lr=5e-3), ledger, means(digits.train, small_spec))
+    x, y = digits.test.images()[:200], digits.test.labels[:200]
+    assert evaluate(stolen, x, y, eps=0.1).accuracy > evaluate(plain, x, y, eps=0.1).accuracy + 0.3
+
+
+def test_answers_are_taken_as_the_settings_say() -> None:
+    p = torch.tensor([[0.7, 0.2, 0.1]])
+    assert torch.allclose(taught(Retrain(), p), p)
+    assert taught(Retrain(labels="hard"), p).tolist() == [[1, 0, 0]]
+    assert torch.allclose(taught(Retrain(labels="flat"), p), torch.tensor([[0.7, 0.15, 0.15]]))
+    warm = p.sqrt() / p.sqrt().sum()
+    assert torch.allclose(taught(Retrain(temperature=2.0), p), warm)
+
+
+def test_soft_labels_need_scores(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
+    ledger = Ledger(predictor(plain), access="label", num_classes=10)
+    with pytest.raises(BudgetError, match="needs scores, but the victim shows its label only"):
+        retrain(Retrain(), ledger, means(digits.train, small_spec))
+    assert ledger.queries == 0
