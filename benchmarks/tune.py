@@ -72,7 +72,7 @@ def main() -> None:
             flush=True,
         )
         if keys:
-            means = Means(data=data.thief, fresh=lambda _: model, eps=cfg.recipe.eps, seed=1)
+            means = Means(data=data.thief, fresh=lambda _, same=model: same, eps=cfg.recipe.eps, seed=1)
             pruned, tuned = prune(Prune(sparsity=0.8), model, means), finetune(Finetune(), model, means)
             for what, suspect in (("itself", model), ("pruned 80%", pruned), ("fine-tuned", tuned)):
                 print(f"    {what}: {bits(keys, suspect, predicts)}", flush=True)
