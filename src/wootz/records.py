@@ -12,20 +12,25 @@ from typing import Any
 
 from wootz.errors import StoreError
 from wootz.store import append_line, read_bytes
-from wootz.types import Kind
+from wootz.types import Kind, Norm
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobustRecord:
-    """Robust accuracy (fraction of `n` images) under one named attack at one budget."""
+    """Robust accuracy (fraction of `n` images) under one named evaluation at one budget.
+
+    `flags` say why it may be too high; `fallen` says how many images each attack was the first to fell.
+    """
 
     eps: float
     attack: str
     n: int
     accuracy: float
+    norm: Norm = "Linf"
     flags: tuple[str, ...] = ()
+    fallen: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

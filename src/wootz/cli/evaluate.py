@@ -7,22 +7,43 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Json, Seed, progress
-from wootz.cli.show import show_cell
+from wootz.cli.options import Count, DataDir, Json, Seed, progress
+from wootz.cli.show import show_attacks, show_cell
+from wootz.errors import ConfigError
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    attack: Annotated[str, typer.Option("--attack", help="pgd (40 steps x 2), pgd-50x10, or autoattack.")] = "pgd",
-    count: Annotated[int, typer.Option("-n", min=1, help="Test images to attack.")] = 2000,
+    run: Annotated[Path | None, typer.Argument(help="Run folder.")] = None,
+    attack: Annotated[
+        str,
+        typer.Option(
+            "--attack",
+            help="pgd (40 steps x 2), pgd-50x10, ensemble (worst case of several), autoattack (the reference), or one "
+            "attack alone; `list` lists them.",
+        ),
+    ] = "pgd",
+    count: Count = 2000,
     eps: Annotated[float | None, typer.Option("--eps", help="Budget; the run's own by default.")] = None,
+    norm: Annotated[str, typer.Option("--norm", help="Linf or L2.")] = "Linf",
     seed: Seed = 0,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Clean and robust accuracy on test images, with reliability flags."""
+    from wootz import checks
+    from wootz.evasion import ATTACKS
     from wootz.stages.evaluate import evaluate_run
+    from wootz.stages.run import QUICK_ATTACK
 
+    if attack == "list":
+        show_attacks(ATTACKS, as_json=as_json)
+        return
+    if run is None:
+        raise ConfigError("evaluate: needs a run folder")
+    checks.one_of(("Linf", "L2"), norm=norm)
+    name = QUICK_ATTACK if attack == "pgd" else attack
     with progress() as tell:
-        cell = evaluate_run(run, attack=attack, count=count, eps=eps, seed=seed, data_dir=data_dir, tell=tell)
+        cell = evaluate_run(
+            run, attack=name, count=count, eps=eps, norm=norm, seed=seed, data_dir=data_dir, tell=tell,  # type: ignore[arg-type]
+        )  # fmt: skip
     show_cell(cell, as_json=as_json)

@@ -23,6 +23,7 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder that da
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value. May be repeated.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random but keys.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what an earlier call left unfinished.")]
+Count = Annotated[int, typer.Option("-n", min=1, help="Test images that robust accuracy is measured on.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 

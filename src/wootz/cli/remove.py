@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, Resume, Seed, Settings, execution, progress
+from wootz.cli.options import Count, DataDir, Device, Json, Resume, Seed, Settings, execution, progress
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -16,6 +16,7 @@ def command(
     run: Annotated[Path | None, typer.Argument(help="Run folder whose model the attacker holds.")] = None,
     attack: Annotated[str, typer.Option("--attack", help="Name of the attack; `list` lists them.")] = "list",
     out: Annotated[Path | None, typer.Option("--out", help="The attacker's run folder to make.")] = None,
+    count: Count = 2000,
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -34,7 +35,7 @@ def command(
         raise ConfigError("remove: needs the run folder of the model and --out for the altered one")
     with progress() as tell:
         cell = attack_run(
-            "remove", run, attack, out, settings=settings or (), seed=seed, resume=resume, data_dir=data_dir,
-            execution=execution(device), tell=tell,
+            "remove", run, attack, out, settings=settings or (), count=count, seed=seed, resume=resume,
+            data_dir=data_dir, execution=execution(device), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

@@ -48,12 +48,15 @@ def _lines(cell: Cell) -> list[tuple[str, str]]:
     if cell.robust is not None:
         robust = cell.robust
         flags = f"; flags: {', '.join(robust.flags)}" if robust.flags else ""
+        norm = "" if robust.norm == "Linf" else f" {robust.norm}"
         lines.append(
             (
                 "robust accuracy",
-                f"{robust.accuracy:.2%} ({robust.attack}, eps {robust.eps:g}, {robust.n} images{flags})",
+                f"{robust.accuracy:.2%} ({robust.attack}, eps {robust.eps:g}{norm}, {robust.n} images{flags})",
             )
         )
+        if len(robust.fallen) > 1:
+            lines.append(("fell first to", ", ".join(f"{name} {count}" for name, count in robust.fallen.items())))
     if cell.queries is not None:
         lines.append(("queries", f"{cell.queries:,}"))
     if cell.agreement is not None:

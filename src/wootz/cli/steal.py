@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, Resume, Seed, Settings, execution, progress
+from wootz.cli.options import Count, DataDir, Device, Json, Resume, Seed, Settings, execution, progress
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -20,6 +20,7 @@ def command(
         str | None, typer.Option("--access", help="What the victim shows: label, scores, top-K, rounded-D.")
     ] = None,
     budget: Annotated[int | None, typer.Option("--budget", min=1, help="Queries the thief may spend.")] = None,
+    count: Count = 2000,
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -38,7 +39,7 @@ def command(
         raise ConfigError("steal: needs the victim's run folder and --out for the thief's")
     with progress() as tell:
         cell = attack_run(
-            "steal", run, attack, out, settings=settings or (), access=access, budget=budget, seed=seed,
+            "steal", run, attack, out, settings=settings or (), access=access, budget=budget, count=count, seed=seed,
             resume=resume, data_dir=data_dir, execution=execution(device), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

@@ -1,24 +1,43 @@
-"""Evasion: small changes of an image that change the answer; the PGD core, and honest evaluation.
+"""Evasion: small changes of an image that change the answer; attacks, and honest evaluation.
 
-Attacks take `(cfg, model, x, y, *, generator)`, borrow the model and leave no trace on it.
+Attacks take `(cfg, target, x, y, *, generator)`, borrow the model and leave no trace on it. Those whose access is
+`scores` or `label` take any `Predict`.
 """
 
+from wootz.evasion.active_test import Planted, Planting, active_test
+from wootz.evasion.auto_pgd import APGD, apgd
 from wootz.evasion.autoattack import reference_autoattack
-from wootz.evasion.balls import BALLS
+from wootz.evasion.balls import BALLS, to_pixels
 from wootz.evasion.evaluation import EVALUATIONS, Robustness, accuracy_curve, evaluate, predict_logits
-from wootz.evasion.objectives import cross_entropy, margin
+from wootz.evasion.objectives import cross_entropy, logit_ratio, margin, targeted_logit_ratio
 from wootz.evasion.projected_gradient import PGD, pgd
+from wootz.evasion.reliability import reliability
+from wootz.evasion.table import ATTACKS
+from wootz.evasion.worst_case import Step, Trial, worst_case
 
 __all__ = [
+    "APGD",
+    "ATTACKS",
     "BALLS",
     "EVALUATIONS",
     "PGD",
+    "Planted",
+    "Planting",
     "Robustness",
+    "Step",
+    "Trial",
     "accuracy_curve",
+    "active_test",
+    "apgd",
     "cross_entropy",
     "evaluate",
+    "logit_ratio",
     "margin",
     "pgd",
     "predict_logits",
     "reference_autoattack",
+    "reliability",
+    "targeted_logit_ratio",
+    "to_pixels",
+    "worst_case",
 ]

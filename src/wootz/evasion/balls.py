@@ -16,11 +16,11 @@ from wootz.types import Norm
 
 
 class Ball(NamedTuple):
-    """The four functions of one norm."""
+    """The four functions of one norm. `project` takes one radius or [N] of them, `step` one size or [N, 1, 1, 1]."""
 
     start: Callable[[Tensor, float, torch.Generator], Tensor]
-    step: Callable[[Tensor, Tensor, float], Tensor]
-    project: Callable[[Tensor, Tensor, float], Tensor]
+    step: Callable[[Tensor, Tensor, float | Tensor], Tensor]
+    project: Callable[[Tensor, Tensor, float | Tensor], Tensor]
     length: Callable[[Tensor], Tensor]
 
 
@@ -29,11 +29,12 @@ def _linf_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
     return (x + noise.mul_(2 * eps).sub_(eps)).clamp_(0, 1)
 
 
-def _linf_step(point: Tensor, gradient: Tensor, size: float) -> Tensor:
-    return torch.add(point, gradient.sign(), alpha=size)
+def _linf_step(point: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
+    return gradient.sign().mul_(size).add_(point)
 
 
-def _linf_project(point: Tensor, x: Tensor, eps: float) -> Tensor:
+def _linf_project(point: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
+    eps = eps.view(-1, 1, 1, 1) if isinstance(eps, Tensor) else eps
     return torch.minimum(torch.maximum(point, x - eps), x + eps).clamp_(0, 1)
 
 
@@ -48,11 +49,11 @@ def _l2_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
     return (x + _unit(direction) * radius.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
-def _l2_step(point: Tensor, gradient: Tensor, size: float) -> Tensor:
-    return torch.add(point, _unit(gradient), alpha=size)
+def _l2_step(point: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
+    return _unit(gradient).mul_(size).add_(point)
 
 
-def _l2_project(point: Tensor, x: Tensor, eps: float) -> Tensor:
+def _l2_project(point: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
     delta = point - x
     shrink = (eps / _l2_length(delta).clamp_min(1e-12)).clamp_max(1)
     return (x + delta * shrink.view(-1, 1, 1, 1)).clamp_(0, 1)
@@ -73,3 +74,15 @@ BALLS: Mapping[Norm, Ball] = MappingProxyType(
         "L2": Ball(_l2_start, _l2_step, _l2_project, _l2_length),
     }
 )
+
+
+def to_pixels(points: Tensor, x: Tensor) -> Tensor:
+    """Return `points` as uint8, each pixel rounded towards `x`, so that no point leaves a ball it was in.
+
+    Args:
+        points: float32 [N, C, H, W] in [0, 1].
+        x: the images they came from, in whole gray levels: multiples of 1 / 255.
+    """
+    change = points.sub(x).mul_(255)
+    whole = change.abs().add_(1e-4).floor_() * change.sign()  # float rounding must not cost a whole level
+    return x.mul(255).add_(whole).round_().to(torch.uint8)

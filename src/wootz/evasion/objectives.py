@@ -21,3 +21,27 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     right = logits.gather(1, y[:, None]).squeeze(1)
     wrong = logits.scatter(1, y[:, None], float("-inf")).amax(1)
     return wrong - right
+
+
+def logit_ratio(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the margin over the spread of the three largest logits (DLR; Croce, Hein, arXiv 2003.01690, eq. 6).
+
+    It does not change when logits are shifted or scaled. With fewer than 3 classes it does not exist; the plain
+    margin is returned.
+    """
+    if logits.shape[1] < 3:
+        return margin(logits, y)
+    top = logits.topk(3, dim=1).values
+    return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
+
+
+def targeted_logit_ratio(logits: Tensor, y: Tensor, aim: Tensor) -> Tensor:
+    """Return (logit of `aim` - logit of `y`) over the spread of the largest logits (targeted DLR, eq. 7).
+
+    With fewer than 4 classes the ratio does not exist; the difference is returned.
+    """
+    gap = (logits.gather(1, aim[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    if logits.shape[1] < 4:
+        return gap
+    top = logits.topk(4, dim=1).values
+    return gap / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp_min(1e-12)

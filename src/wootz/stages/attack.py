@@ -21,7 +21,7 @@ from wootz.models import MODELS, ModelSpec, build, other_architecture, write_mod
 from wootz.records import Cell, Price, from_json, to_json
 from wootz.registry import lookup
 from wootz.rng import derive
-from wootz.stages.run import Clock, Run, agreement, claim_folder, measure, open_run
+from wootz.stages.run import TEST_IMAGES, Clock, Run, agreement, claim_folder, measure, open_run
 from wootz.stealing import Ledger, Thief
 from wootz.store import read_json, write_json
 from wootz.training import Execution
@@ -54,6 +54,7 @@ def attack_run(
     settings: Sequence[str] = (),
     access: str | None = None,
     budget: int | None = None,
+    count: int = TEST_IMAGES,
     seed: int = 0,
     resume: bool = False,
     data_dir: Path | None = None,
@@ -72,6 +73,7 @@ def attack_run(
         access: what the victim's service shows (`label`, `scores`, `top-K`, `rounded-D`); None means what the attack
             asks for.
         budget: queries the thief may spend; None means as many as the attack wants.
+        count: test images that robust accuracy is measured on.
         seed: of the attacker.
         resume: go on from what an earlier call left in `out`; queries that it asked stay counted.
         data_dir: where data are looked for first.
@@ -105,7 +107,7 @@ def attack_run(
     about = {"kind": kin.kind, "theft": attack, "data": data.name, "eps": run.eps, "seed": seed}
     about |= {"attack": to_mapping(cfg)} | ({"queries": ledger.queries} if ledger else {})
     write_model(out, made, spec, about)
-    clean, robust = measure(made, data, eps=run.eps, tell=tell, seed=seed)
+    clean, robust = measure(made, data, eps=run.eps, count=count, tell=tell, seed=seed)
     cell = Cell(
         data=data.name, suspect=out.name, kind=kin.kind, theft=attack, access=ledger.access if ledger else None,
         clean=clean, robust=robust, seconds=time.seconds, seed=seed, queries=ledger.queries if ledger else None,

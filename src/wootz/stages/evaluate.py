@@ -4,38 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wootz.evasion import EVALUATIONS
 from wootz.models import check_model
 from wootz.records import Cell
 from wootz.registry import lookup
-from wootz.stages.run import Clock, measure, open_run
-from wootz.types import Tell
-
-ATTACK_NAMES = {
-    "pgd": "pgd-40x2",
-    "pgd-40x2": "pgd-40x2",
-    "pgd-50x10": "pgd-50x10",
-    "autoattack": "autoattack",
-}
+from wootz.stages.run import QUICK_ATTACK, TEST_IMAGES, Clock, measure, open_run
+from wootz.types import Norm, Tell
 
 
 def evaluate_run(
     folder: Path,
     *,
-    attack: str = "pgd",
-    count: int = 2000,
+    attack: str = QUICK_ATTACK,
+    count: int = TEST_IMAGES,
     eps: float | None = None,
+    norm: Norm = "Linf",
     seed: int = 0,
     data_dir: Path | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
-    """Attack the first `count` test images at the run's own budget, or at `eps`."""
+    """Attack the first `count` test images at the run's own budget, or at `eps`.
+
+    An evaluation of several attacks that was cut off goes on from `folder`/evaluation when it is called again.
+    """
+    lookup(EVALUATIONS, attack, "evaluation")
     time, run = Clock(), open_run(folder)
     data = run.data(data_dir)
-    name = lookup(ATTACK_NAMES, attack, "evaluation")
     warnings = check_model(run.model, run.spec.shape, len(run.spec.classes))
     clean, robust = measure(
-        run.model, data, eps=run.eps if eps is None else eps, attack=name, count=count, seed=seed, tell=tell
-    )
+        run.model, data, eps=run.eps if eps is None else eps, attack=attack, norm=norm, count=count, seed=seed,
+        folder=folder / "evaluation", tell=tell,
+    )  # fmt: skip
     return Cell(
         data=data.name, suspect=folder.name, kind=run.about["kind"], theft=run.about.get("theft"), clean=clean,
         robust=robust, seconds=time.seconds, seed=run.about["seed"], notes=warnings,

@@ -14,7 +14,7 @@ from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.evasion import evaluate, predict_logits
 from wootz.models import ModelSpec, read_model
 from wootz.records import RobustRecord
-from wootz.types import Tell
+from wootz.types import Norm, Tell
 
 TEST_IMAGES = 2000
 QUICK_ATTACK = "pgd-40x2"
@@ -77,17 +77,22 @@ def measure(
     eps: float,
     tell: Tell,
     attack: str = QUICK_ATTACK,
+    norm: Norm = "Linf",
     count: int = TEST_IMAGES,
     seed: int = 0,
+    folder: Path | None = None,
 ) -> tuple[float, RobustRecord]:
     """Return clean accuracy on all test images, and robust accuracy on the first `count` of them."""
     few = data.test.take(slice(count))
     result = evaluate(
-        model, few.images(), few.labels, eps=eps, attack=attack, seed=seed,
+        model, few.images(), few.labels, eps=eps, attack=attack, norm=norm, seed=seed, folder=folder,
         progress=lambda done: tell(f"attacking ({attack})", done),
     )  # fmt: skip
     clean = (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
-    robust = RobustRecord(eps=eps, attack=attack, n=len(few), accuracy=result.accuracy, flags=result.flags)
+    robust = RobustRecord(
+        eps=eps, norm=norm, attack=attack, n=len(few), accuracy=result.accuracy, flags=result.flags,
+        fallen=dict(result.fallen),
+    )  # fmt: skip
     return clean, robust
 
 
