@@ -9,9 +9,13 @@ from wootz.evasion.auto_pgd import APGD, apgd
 from wootz.evasion.autoattack import reference_autoattack
 from wootz.evasion.balls import BALLS, to_pixels
 from wootz.evasion.evaluation import EVALUATIONS, Robustness, accuracy_curve, evaluate, predict_logits
+from wootz.evasion.hop_skip_jump import HopSkipJump, hop_skip_jump
+from wootz.evasion.minimum_norm import FMN, accuracy_at, distances, fmn
+from wootz.evasion.natural_evolution import NES, nes
 from wootz.evasion.objectives import cross_entropy, logit_ratio, margin, targeted_logit_ratio
 from wootz.evasion.projected_gradient import PGD, pgd
 from wootz.evasion.reliability import reliability
+from wootz.evasion.square import Square, square
 from wootz.evasion.table import ATTACKS
 from wootz.evasion.worst_case import Step, Trial, worst_case
 
@@ -20,23 +24,33 @@ __all__ = [
     "ATTACKS",
     "BALLS",
     "EVALUATIONS",
+    "FMN",
+    "HopSkipJump",
+    "NES",
     "PGD",
     "Planted",
     "Planting",
     "Robustness",
+    "Square",
     "Step",
     "Trial",
+    "accuracy_at",
     "accuracy_curve",
     "active_test",
     "apgd",
     "cross_entropy",
+    "distances",
     "evaluate",
+    "fmn",
+    "hop_skip_jump",
     "logit_ratio",
     "margin",
+    "nes",
     "pgd",
     "predict_logits",
     "reference_autoattack",
     "reliability",
+    "square",
     "targeted_logit_ratio",
     "to_pixels",
     "worst_case",

@@ -55,7 +55,7 @@ def hop_skip_jump(cfg: HopSkipJump, predict: Predict, x: Tensor, y: Tensor, *, g
 
     Returns:
         Images [N, C, H, W] in [0, 1]; `x` itself where nothing was met within `eps`. They lie on the boundary
-        to float precision, so a target that rounds otherwise in another batch may take one in a hundred back.
+        to float precision: a target that rounds otherwise in another batch may take a few in a hundred back.
     """
     if cfg.eps == 0 or len(x) == 0:
         return x.clone()
@@ -86,7 +86,7 @@ class _Walk:
         self.ball = BALLS[cfg.norm]
         self.left = torch.full_like(y, cfg.queries)
         finest = math.log2(x[0].numel()) * (2 if cfg.norm == "Linf" else 1.5)  # the paper's d^-2 and d^-1.5
-        self.halvings = min(math.ceil(finest), 24)  # float32 knows no finer
+        self.halvings = min(math.ceil(finest), 18)  # scores in float32 know no finer
         self._cfg, self._predict, self._x, self._y = cfg, predict, x, y
 
     def start(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
         "apgd-ce": Attack(apgd, APGD(eps=_EPS), _CROCE, "weights", "100 gradients"),
         "apgd-dlr": Attack(apgd, APGD(eps=_EPS, loss="dlr"), _CROCE, "weights", "100 gradients"),
         "apgd-t": Attack(apgd, APGD(eps=_EPS, loss="targeted-dlr"), _CROCE, "weights", "100 gradients a target"),
-        "fmn": Attack(fmn, FMN(eps=_EPS), "Pintor et al., arXiv 2102.12827", "weights", "1,000 gradients"),
+        "fmn": Attack(fmn, FMN(eps=_EPS, stop=True), "Pintor et al., arXiv 2102.12827", "weights", "1,000 gradients"),
         "square": Attack(
             square, Square(eps=_EPS), "Andriushchenko et al., arXiv 1912.00049", "scores", "5,000 queries"
         ),
