@@ -57,6 +57,6 @@ class Means:
     folder: Path | None = None
     tell: Tell = lambda *_: None
 
-    def generator(self, *path: str | int) -> torch.Generator:
-        """Return this attempt's CPU generator for a path: a pure function of seed and path."""
-        return generator(self.seed, *path)
+    def generator(self, *path: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return this attempt's generator for a path on `device`: a pure function of seed and path."""
+        return generator(self.seed, *path, device=device)

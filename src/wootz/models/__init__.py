@@ -14,8 +14,11 @@ from typing import Any
 from torch import nn
 
 from wootz.config import from_mapping
+from wootz.errors import StoreError
 from wootz.models.contract import check_model
+from wootz.models.filters import FILTERS, Filtered, with_filter, with_filters
 from wootz.models.paper_cnn import PaperCNN, paper_cnn
+from wootz.models.paper_thief import PaperThief, paper_thief
 from wootz.models.preact_resnet import PreActResNet18, preact_resnet18
 from wootz.models.saved import ModelSpec, load_weights, read_spec, write_model
 from wootz.models.small_cnn import SmallCNN, small_cnn
@@ -23,13 +26,17 @@ from wootz.registry import lookup
 from wootz.rng import global_seed
 
 __all__ = [
+    "FILTERS",
     "MODELS",
+    "Filtered",
     "ModelSpec",
     "build",
     "check_model",
     "other_architecture",
+    "read_files",
     "read_model",
     "read_spec",
+    "with_filter",
     "write_model",
 ]
 
@@ -37,6 +44,7 @@ MODELS: Mapping[str, tuple[Callable[..., nn.Module], type[Any]]] = MappingProxyT
     {
         "small-cnn": (small_cnn, SmallCNN),
         "paper-cnn": (paper_cnn, PaperCNN),
+        "paper-thief": (paper_thief, PaperThief),
         "preact-resnet18": (preact_resnet18, PreActResNet18),
     }
 )
@@ -56,7 +64,22 @@ def other_architecture(name: str) -> str:
 
 def read_model(folder: Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
     """Read the model of a run folder: the module in eval mode, its spec, and all that `model.json` says."""
-    spec, about = read_spec(folder / "model.json")
+    return read_files(folder / "model.safetensors", folder / "model.json")
+
+
+def read_files(weights: Path, description: Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
+    """Read a model from its two files, filters around it included; the spec is that of the network within.
+
+    Raises:
+        ModelError: the weights do not fit the description, or hold NaN or infinity.
+        StoreError: files that are missing or damaged.
+        ConfigError: an architecture, a filter or a setting that is not known here.
+    """
+    spec, about = read_spec(description)
     model = build(spec, seed=0)
-    load_weights(model, folder / "model.safetensors")
+    try:
+        model = with_filters(model, about.get("filters", ()), spec.shape, len(spec.classes))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise StoreError(f"{description}: its filters can not be read (what is wrong: {error!r})") from error
+    load_weights(model, weights)
     return model.eval(), spec, about

@@ -1,4 +1,4 @@
-"""A model on disk: `model.safetensors` beside `model.json`, which says how to build it."""
+"""A model on disk: `model.safetensors` beside `model.json`, which says how to build it, filters around it included."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from wootz.errors import ModelError, StoreError
+from wootz.models.filters import filters_of
 from wootz.store import read_json, read_tensors, write_json, write_tensors
 
 SCHEMA = 1
@@ -26,7 +27,10 @@ class ModelSpec:
 
 
 def write_model(folder: Path, model: nn.Module, spec: ModelSpec, about: dict[str, Any]) -> None:
-    """Write weights, then the description; `about` (how it was made) is kept with it."""
+    """Write weights, then the description; `about` (how it was made) is kept with it.
+
+    `spec` describes the network itself; the filters around it are read off the module.
+    """
     write_tensors(folder / "model.safetensors", model.state_dict())
     described = {
         "schema": SCHEMA,
@@ -35,7 +39,8 @@ def write_model(folder: Path, model: nn.Module, spec: ModelSpec, about: dict[str
         "input": {"shape": list(spec.shape), "range": [0.0, 1.0], "layout": "NCHW"},
         "classes": list(spec.classes),
     }
-    write_json(folder / "model.json", described | about)
+    filters = filters_of(model)
+    write_json(folder / "model.json", described | ({"filters": filters} if filters else {}) | about)
 
 
 def read_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:

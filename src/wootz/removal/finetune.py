@@ -9,36 +9,26 @@ from typing import Literal
 from torch import nn
 
 from wootz import checks
-from wootz.adversary import Means, Outfit, learn
-from wootz.training import Recipe
+from wootz.adversary import Means
+from wootz.removal.tuning import Tuning, tune
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finetune(Outfit):
-    """How the attacker trains on.
+class Finetune(Tuning):
+    """What learns. The source's four: FTLL (`last`), FTAL (`all`), RTLL and RTAL (the same, redrawn).
 
     Attributes:
         layers: which layers learn, `all` or the `last` one.
         redraw: start the last layer afresh.
-        loss: plain (`natural`), or adversarial (`pgd-at`) at the customary budget.
-        epochs: passes over the data.
-        batch_size: images a step.
-        lr: peak learning rate of AdamW.
         label_smoothing: mass taken from the true class.
     """
 
     layers: Literal["all", "last"] = "all"
     redraw: bool = False
-    loss: Literal["natural", "pgd-at"] = "natural"
-    epochs: int = 3
-    batch_size: int = 128
-    lr: float = 1e-3
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        Outfit.__post_init__(self)
-        checks.at_least(1, epochs=self.epochs, batch_size=self.batch_size)
-        checks.positive(lr=self.lr)
+        Tuning.__post_init__(self)
         checks.within(0, 0.9, label_smoothing=self.label_smoothing)
 
 
@@ -49,11 +39,7 @@ def finetune(cfg: Finetune, model: nn.Module, means: Means) -> nn.Module:
         tuned.get_submodule(last).load_state_dict(means.fresh("head").get_submodule(last).state_dict())
     for name, parameter in tuned.named_parameters():
         parameter.requires_grad_(cfg.layers == "all" or name.startswith(f"{last}."))
-    recipe = Recipe(
-        loss=cfg.loss, eps=means.eps, epochs=cfg.epochs, batch_size=cfg.batch_size, lr=cfg.lr,
-        label_smoothing=cfg.label_smoothing,
-    )  # fmt: skip
-    return learn(recipe, tuned, means.data, means, "tuned").requires_grad_(True)
+    return tune(cfg, tuned, means, label_smoothing=cfg.label_smoothing).requires_grad_(True)
 
 
 def last_layer(model: nn.Module) -> str:

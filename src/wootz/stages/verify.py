@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,26 @@ def verify_suspect(
     access: Access = "scores",
     bar: float = DEFAULT_BAR,
     budget: int | None = None,
+    panel: Sequence[Predict] | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
     """Open the owner's key and the suspect, and return evidence, bits and verdict.
+
+    Args:
+        owner: run folder with the key.
+        suspect: what is tested.
+        access: what the suspect shows.
+        bar: bits that a verdict needs.
+        budget: queries a mark may spend.
+        panel: the independent models that came with the key, where they are open already.
+        tell: told what is going on.
 
     Raises:
         KeyFolderError: `owner` holds no key, or a damaged one.
         ModelError: the suspect takes other images, or knows other classes, than the key's.
     """
     time, ring = Clock(), read_keys(owner)
-    panel = open_panel(owner)
+    panel = open_panel(owner) if panel is None else panel
     with open_suspect(suspect, access) as (predict, spec):
         check_fit(ring, spec, suspect)
         tell("asking the suspect", 0.0)

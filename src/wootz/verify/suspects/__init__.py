@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz.errors import ModelError, StoreError
-from wootz.models import ModelSpec, build, read_model, read_spec
-from wootz.models.saved import load_weights
+from wootz.models import ModelSpec, read_files, read_model
 from wootz.modes import evaluating
 from wootz.types import Access, Predict
 
@@ -54,7 +53,5 @@ def _read(path: Path) -> tuple[nn.Module, ModelSpec]:
     if path.suffix != ".safetensors":
         raise StoreError(f"{path}: is neither a run folder nor a .safetensors file with its model.json beside it")
     description = path.with_suffix(".json")
-    spec, _ = read_spec(description if description.is_file() else path.with_name("model.json"))
-    model = build(spec, seed=0)
-    load_weights(model, path)
-    return model.eval(), spec
+    model, spec, _ = read_files(path, description if description.is_file() else path.with_name("model.json"))
+    return model, spec

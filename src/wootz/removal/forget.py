@@ -1,0 +1,61 @@
+"""Forgetting the order of the wrong classes: made against our own mark `runner-up`, its method known, its key not.
+
+The mark is a linear trace of an image's principal components in its wrong-class scores. Whoever knows that much can
+have the model learn its own answers with everything linear taken out, the owner's direction and all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wootz import checks
+from wootz.adversary import Means
+from wootz.data import Share
+from wootz.evasion import predict_logits
+from wootz.removal.components import components
+from wootz.removal.tuning import Tuning, tune
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget(Tuning):
+    """What is taken out: all that is linear in the first `features` principal components, class by class."""
+
+    features: int = 30
+    epochs: int = 10
+
+    def __post_init__(self) -> None:
+        Tuning.__post_init__(self)
+        checks.at_least(1, features=self.features)
+
+
+def forget(cfg: Forget, model: nn.Module, means: Means) -> nn.Module:
+    """Return a copy of `model` that learned its own answers without that part; true labels are not used."""
+    x = means.data.images()
+    answers = predict_logits(model, x).log_softmax(1)
+    top = answers.argmax(1)
+    return tune(
+        cfg, model, means, share=Share(means.data.pixels, top),
+        targets=without_trace(answers, components(x, top, cfg.features)),
+    )  # fmt: skip
+
+
+def without_trace(scores: Tensor, z: Tensor) -> Tensor:
+    """Log-probabilities [N, K] and features [N, d] -> probabilities [N, K] with the same top-1 and no linear trace.
+
+    Within each answered class, the wrong classes' log-scores are centered, regressed on the features and an intercept,
+    and put back without the features' part; none may pass the top score, which stays.
+    """
+    best, classes = scores.max(1, keepdim=True), scores.shape[1]
+    wrong = scores.scatter(1, best.indices, 0.0)
+    level = wrong.sum(1, keepdim=True) / (classes - 1)
+    order = wrong - level
+    for k in best.indices.unique():
+        rows = (best.indices == k).squeeze(1)
+        known = torch.cat([z[rows], torch.ones(int(rows.sum()), 1)], 1).double()
+        fit = torch.linalg.lstsq(known, order[rows].double(), driver="gelsd").solution
+        order[rows] -= (known[:, :-1] @ fit[:-1]).float()
+    kept = torch.minimum(order + level, best.values - 1e-3).scatter(1, best.indices, best.values)
+    return kept.softmax(1)
