@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from helpers import agreement, means
-from wootz.data import Dataset
+from wootz.data import Dataset, Share
 from wootz.errors import BudgetError
 from wootz.evasion import evaluate
 from wootz.models import ModelSpec
@@ -17,7 +18,7 @@ from wootz.stealing import ATTACKS, Ledger
 from wootz.stealing.retrain import Retrain, retrain, taught
 from wootz.verify import predictor
 
-RETRAINED = [name for name, row in ATTACKS.items() if row.run is retrain]
+RETRAINED = [name for name, row in ATTACKS.items() if row.run is retrain and row.config.data == "thief"]
 
 
 @pytest.mark.parametrize("name", RETRAINED)
@@ -29,6 +30,17 @@ def test_extraction_succeeds_against_an_undefended_model(
     stolen = row.run(replace(row.config, epochs=12, lr=5e-3), ledger, means(digits.train, small_spec))
     assert agreement(stolen, plain, digits) > 0.9
     assert ledger.queries == len(digits.train)
+
+
+@pytest.mark.parametrize("name", ["knockoff-random", "copycat"])
+def test_foreign_images_serve_as_well(
+    name: str, plain: nn.Module, digits: Dataset, small_spec: ModelSpec, foreign: Share
+) -> None:
+    row = ATTACKS[name]
+    ledger = Ledger(predictor(plain), access=row.access, num_classes=10)
+    stolen = row.run(replace(row.config, epochs=6, lr=5e-3), ledger, means(foreign, small_spec))
+    assert agreement(stolen, plain, digits) > 0.4  # ten classes; not one digit was seen
+    assert ledger.queries == len(foreign)
 
 
 def test_an_adversarially_trained_thief_is_robust(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
@@ -52,3 +64,28 @@ def test_soft_labels_need_scores(plain: nn.Module, digits: Dataset, small_spec: 
     with pytest.raises(BudgetError, match="needs scores, but the victim shows its label only"):
         retrain(Retrain(), ledger, means(digits.train, small_spec))
     assert ledger.queries == 0
+
+
+def test_an_attempt_goes_on_without_asking_again(
+    plain: nn.Module, digits: Dataset, small_spec: ModelSpec, tmp_path: Path
+) -> None:
+    cfg, victim = Retrain(epochs=1), predictor(plain)
+    whole = retrain(cfg, Ledger(victim, access="scores", num_classes=10), means(digits.train, small_spec))
+    asked = 0
+
+    def tiring(x: torch.Tensor) -> torch.Tensor:
+        nonlocal asked
+        asked += len(x)
+        if asked == 2000:
+            raise KeyboardInterrupt
+        return victim(x)
+
+    resumed, log = means(digits.train, small_spec, folder=tmp_path), tmp_path / "queries.log"
+    for _ in range(2):
+        ledger = Ledger(tiring, access="scores", num_classes=10, budget=2000, log=log)
+        try:
+            stolen = retrain(cfg, ledger, resumed)
+        except KeyboardInterrupt:
+            assert ledger.queries == 1000
+    assert ledger.queries == 2000
+    assert all(torch.equal(one, two) for one, two in zip(stolen.parameters(), whole.parameters(), strict=True))

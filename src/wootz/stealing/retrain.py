@@ -1,4 +1,8 @@
-"""Extraction by retraining (Tramer et al. 2016; Orekondy et al., arXiv 1812.02766): learn from the victim's answers."""
+"""Extraction by retraining (Tramer et al. 2016; Orekondy et al., arXiv 1812.02766): learn from the victim's answers.
+
+With images of another kind and scores this is Knockoff's random strategy; with labels alone it is CopycatCNN
+(Correia-Silva et al., arXiv 1806.05476).
+"""
 
 from __future__ import annotations
 
@@ -9,49 +13,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz import checks
-from wootz.adversary import Means, learn
-from wootz.data import Share
+from wootz.adversary import Means
 from wootz.errors import BudgetError
+from wootz.stealing.asking import answered
+from wootz.stealing.learner import Learner, imitate
 from wootz.stealing.ledger import Ledger
-from wootz.stealing.thief import Thief
-from wootz.training import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retrain(Thief):
-    """How the thief learns.
+class Retrain(Learner):
+    """What the thief makes of the answers.
 
     Attributes:
         labels: all that the victim shows (`soft`), its top-1 label (`hard`), or the top-1 score with all wrong
             classes made equal (`flat`, against marks in the order of the wrong classes).
         temperature: soft answers are taken to the power 1 / temperature and scaled to sum to one.
-        loss: how the thief trains: `natural`, or adversarially (`pgd-at`, `n-fgsm`) at the customary budget.
-        epochs: passes over the queried images.
-        batch_size: images a step.
-        lr: peak learning rate of AdamW.
     """
 
     labels: Literal["soft", "hard", "flat"] = "soft"
     temperature: float = 1.0
-    loss: Literal["natural", "pgd-at", "n-fgsm"] = "natural"
-    epochs: int = 15
-    batch_size: int = 128
-    lr: float = 2e-3
 
     def __post_init__(self) -> None:
-        Thief.__post_init__(self)
-        checks.at_least(1, epochs=self.epochs, batch_size=self.batch_size)
-        checks.positive(lr=self.lr, temperature=self.temperature)
+        Learner.__post_init__(self)
+        checks.positive(temperature=self.temperature)
 
 
 def retrain(cfg: Retrain, victim: Ledger, means: Means) -> nn.Module:
     """Ask the victim about every image once, and train a fresh network on what it says; true labels are not used."""
     if cfg.labels != "hard" and victim.access == "label":
         raise BudgetError(f"labels = {cfg.labels!r}: needs scores, but the victim shows its label only; use hard")
-    answers = taught(cfg, victim.distributions(means.data.images()))
-    recipe = Recipe(loss=cfg.loss, eps=means.eps, epochs=cfg.epochs, batch_size=cfg.batch_size, lr=cfg.lr)
-    share = Share(means.data.pixels, answers.argmax(1))
-    return learn(recipe, means.fresh("thief"), share, means, "thief", targets=answers)
+    answers = taught(cfg, answered(victim, means.data.pixels, means))
+    return imitate(cfg, means.fresh("thief"), means.data.pixels, answers, means)
 
 
 def taught(cfg: Retrain, answers: Tensor) -> Tensor:
@@ -62,5 +54,10 @@ def taught(cfg: Retrain, answers: Tensor) -> Tensor:
         top, classes = answers.max(1, keepdim=True), answers.shape[1]
         even = ((1 - top.values) / (classes - 1)).expand_as(answers)
         return even.scatter(1, top.indices, top.values)
-    warm = answers.clamp_min(1e-12) ** (1 / cfg.temperature)
+    return warmed(answers, cfg.temperature)
+
+
+def warmed(answers: Tensor, temperature: float) -> Tensor:
+    """Return distributions [N, K] to the power 1 / temperature, scaled to sum to one."""
+    warm = answers.clamp_min(1e-12) ** (1 / temperature)
     return warm / warm.sum(1, keepdim=True)
