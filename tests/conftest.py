@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from helpers import CPU
+from helpers import CPU, Backdoor
 from wootz.data import Dataset, load
-from wootz.evasion import predict_logits
 from wootz.models import ModelSpec, build
 from wootz.training import Hook, Pass, Recipe, train
 
@@ -60,18 +58,6 @@ def _robust(digits: Dataset, small_spec: ModelSpec) -> nn.Module:
 def robust(_robust: nn.Module) -> nn.Module:
     """Return a classifier adversarially trained at eps 0.1."""
     return _robust
-
-
-class Backdoor(NamedTuple):
-    """A plain mark in the manner of Adi et al. (arXiv 1802.04633): 30 noise images with arbitrary labels."""
-
-    model: nn.Module
-    pixels: torch.Tensor
-    labels: torch.Tensor
-
-    def recall(self, model: nn.Module) -> float:
-        """Return the share of the noise images that `model` calls as taught."""
-        return (predict_logits(model, self.pixels.float() / 255).argmax(1) == self.labels).float().mean().item()
 
 
 @pytest.fixture(scope="session")

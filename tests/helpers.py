@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -38,6 +39,18 @@ def agreement(one: nn.Module, other: nn.Module, data: Dataset) -> float:
     """Return the share of test images that two models answer alike."""
     x = data.test.images()
     return (predict_logits(one, x).argmax(1) == predict_logits(other, x).argmax(1)).float().mean().item()
+
+
+class Backdoor(NamedTuple):
+    """A plain mark in the manner of Adi et al. (arXiv 1802.04633): 30 noise images with arbitrary labels."""
+
+    model: nn.Module
+    pixels: torch.Tensor
+    labels: torch.Tensor
+
+    def recall(self, model: nn.Module) -> float:
+        """Return the share of the noise images that `model` calls as taught."""
+        return (predict_logits(model, self.pixels.float() / 255).argmax(1) == self.labels).float().mean().item()
 
 
 class Linear(nn.Module):

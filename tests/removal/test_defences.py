@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import Backdoor
-from helpers import CPU, accuracy, means
+from helpers import CPU, Backdoor, accuracy, means
 from wootz.data import Dataset, Share
 from wootz.evasion import predict_logits
 from wootz.models import ModelSpec, build

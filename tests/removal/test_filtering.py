@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from helpers import CPU, accuracy, means
+from wootz.adversary import components
 from wootz.data import Dataset, Share
 from wootz.evasion import PGD, pgd, predict_logits
 from wootz.models import Filtered, ModelSpec, build
 from wootz.models.filters.inputs import Blur, Grain, Jpeg, Median, Noise, Squeeze, blur
 from wootz.removal import ATTACKS
-from wootz.removal.components import components
 from wootz.removal.filter_autoencoder import Redrawing, redraw_inputs
 from wootz.removal.filter_refuse import Refusing, refuse_oddities
 from wootz.removal.filter_regress import Regressing, forget_scores

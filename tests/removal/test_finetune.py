@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import Backdoor
-from helpers import accuracy, means
+from helpers import Backdoor, accuracy, means
 from wootz.data import Dataset, Share
 from wootz.evasion import predict_logits
 from wootz.models import ModelSpec

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from conftest import Backdoor
-from helpers import accuracy, means
+from helpers import Backdoor, accuracy, means
+from wootz.adversary import components, without_trace
 from wootz.data import Dataset
 from wootz.evasion import predict_logits
 from wootz.models import ModelSpec
-from wootz.removal.components import components
-from wootz.removal.forget import Forget, forget, without_trace
+from wootz.removal.forget import Forget, forget
 from wootz.removal.overwrite import Overwrite, directed, overwrite, triggers
 
 

@@ -9,8 +9,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from conftest import Backdoor
-from helpers import accuracy, agreement, means
+from helpers import Backdoor, accuracy, agreement, means
 from wootz.data import Dataset
 from wootz.evasion import predict_logits
 from wootz.models import ModelSpec, build

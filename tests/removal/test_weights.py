@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import Backdoor
-from helpers import accuracy, means
+from helpers import Backdoor, accuracy, means
 from wootz.data import Dataset
 from wootz.models import ModelSpec
 from wootz.removal.prune import Prune, prune

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import agreement, means
+from wootz.adversary import components, without_trace
 from wootz.data import Dataset, Share
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
@@ -19,7 +20,7 @@ from wootz.stealing.blending import Blend, blend
 from wootz.stealing.copying import Copy, copy_weights
 from wootz.stealing.distillation import Distill
 from wootz.stealing.few import Few, retrain_on_few
-from wootz.stealing.regression import Regress, components, regress, unexplained
+from wootz.stealing.regression import Regress, regress
 from wootz.stealing.stability import Stable, noisy, steal_stable
 from wootz.stealing.transfer import Transfer, steal_by_transfer, turned
 from wootz.verify import predictor
@@ -162,7 +163,7 @@ class TestRegress:
         logits = base[top] + torch.einsum("nkd,nd->nk", direction[top], z)
         wrong = logits.scatter(1, top[:, None], float("-inf")).softmax(1)
         answers = (0.3 * wrong).scatter(1, top[:, None], 0.7)
-        clean = unexplained(answers, z)
+        clean = without_trace(answers.log(), z)
         assert torch.equal(clean.argmax(1), top)
         assert torch.allclose(clean.amax(1), answers.amax(1), atol=1e-5)
         assert torch.allclose(clean.sum(1), torch.ones(2000), atol=1e-5)
@@ -176,7 +177,7 @@ class TestRegress:
     def test_the_top_answer_stays_on_top(self) -> None:
         generator = torch.Generator().manual_seed(1)
         answers = torch.randn(300, 10, generator=generator).softmax(1)
-        clean = unexplained(answers, torch.randn(300, 3, generator=generator))
+        clean = without_trace(answers.log(), torch.randn(300, 3, generator=generator))
         best = answers.argmax(1, keepdim=True)
         assert (clean.gather(1, best).squeeze(1) >= clean.amax(1) - 1e-6).all()
 

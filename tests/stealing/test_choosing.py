@@ -30,7 +30,7 @@ class TestKnockoff:
         ledger = scores(plain, budget=4000)
         cfg = Knockoff(queries=4000, rounds=5, epochs=8, lr=5e-3)
         stolen = steal_by_bandit(cfg, ledger, means(foreign, small_spec))
-        assert agreement(stolen, plain, digits) > 0.4
+        assert agreement(stolen, plain, digits) > 0.8
         assert ledger.queries == 4000
 
     def test_the_whole_need_is_known_at_once(self, plain: nn.Module, small_spec: ModelSpec, foreign: Share) -> None:

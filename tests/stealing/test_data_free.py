@@ -26,7 +26,7 @@ def test_it_succeeds_against_an_undefended_model(
     cfg = replace(ATTACKS[name].config, queries=40_000, batch_size=64, clone_lr=5e-3)
     ledger = Ledger(predictor(plain), access="scores", num_classes=10, budget=40_000)
     stolen = steal_without_data(cfg, ledger, means(digits.thief, small_spec))
-    assert agreement(stolen, plain, digits) > 0.8  # not one digit was seen
+    assert agreement(stolen, plain, digits) > 0.85  # not one digit was seen
     assert ledger.queries == cfg.iterations * cfg.iteration <= 40_000
 
 

@@ -39,7 +39,7 @@ def test_foreign_images_serve_as_well(
     row = ATTACKS[name]
     ledger = Ledger(predictor(plain), access=row.access, num_classes=10)
     stolen = row.run(replace(row.config, epochs=6, lr=5e-3), ledger, means(foreign, small_spec))
-    assert agreement(stolen, plain, digits) > 0.4  # ten classes; not one digit was seen
+    assert agreement(stolen, plain, digits) > 0.8  # not one digit was seen
     assert ledger.queries == len(foreign)
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wootz import checks
-from wootz.adversary import Means
+from wootz.adversary import Means, components, without_trace
 from wootz.data import Share
 from wootz.evasion import predict_logits
-from wootz.removal.components import components
 from wootz.removal.tuning import Tuning, tune
 
 
@@ -40,22 +38,3 @@ def forget(cfg: Forget, model: nn.Module, means: Means) -> nn.Module:
         cfg, model, means, share=Share(means.data.pixels, top),
         targets=without_trace(answers, components(x, top, cfg.features)),
     )  # fmt: skip
-
-
-def without_trace(scores: Tensor, z: Tensor) -> Tensor:
-    """Log-probabilities [N, K] and features [N, d] -> probabilities [N, K] with the same top-1 and no linear trace.
-
-    Within each answered class, the wrong classes' log-scores are centered, regressed on the features and an intercept,
-    and put back without the features' part; none may pass the top score, which stays.
-    """
-    best, classes = scores.max(1, keepdim=True), scores.shape[1]
-    wrong = scores.scatter(1, best.indices, 0.0)
-    level = wrong.sum(1, keepdim=True) / (classes - 1)
-    order = wrong - level
-    for k in best.indices.unique():
-        rows = (best.indices == k).squeeze(1)
-        known = torch.cat([z[rows], torch.ones(int(rows.sum()), 1)], 1).double()
-        fit = torch.linalg.lstsq(known, order[rows].double(), driver="gelsd").solution
-        order[rows] -= (known[:, :-1] @ fit[:-1]).float()
-    kept = torch.minimum(order + level, best.values - 1e-3).scatter(1, best.indices, best.values)
-    return kept.softmax(1)

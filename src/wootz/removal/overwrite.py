@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz import checks
-from wootz.adversary import Means
+from wootz.adversary import Means, components
 from wootz.data import Share
 from wootz.evasion import PGD, pgd, predict_logits
-from wootz.removal.components import components
 from wootz.removal.tuning import Tuning, tune
 
 
