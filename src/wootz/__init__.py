@@ -1,8 +1,8 @@
 """Train image classifiers that resist evasion and prove whose they are.
 
 The way of the data, left to right: `data` -> `training` (with what `marks` add) -> model -> `evasion`,
-`removal`, `stealing` -> suspect -> `verify` (with keys of `ownership`) -> `records` -> `report`. `stages` walk
-it folder by folder, and `cli` is their shell.
+`removal`, `stealing` (with the means of an `adversary`) -> suspect -> `verify` (with keys of `ownership`) ->
+`records` -> `report`. `stages` walk it folder by folder, and `cli` is their shell.
 
 Names below are loaded when first used, so that importing the package costs nothing. The function that tests a
 suspect is `wootz.verify.verify`: a room and a function of one name would hide each other here.
