@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from wootz.errors import ConfigError, StoreError
-from wootz.models import FILTERS, Filtered, ModelSpec, build, check_model, read_model, with_filter, write_model
+from wootz.models import (
+    FILTERS,
+    Filtered,
+    ModelSpec,
+    build,
+    check_model,
+    read_model,
+    same_answers,
+    with_filter,
+    write_model,
+)
 from wootz.models.filters import filters_of, inputs, outputs
 from wootz.models.filters.content_noise import content_noise
 from wootz.models.filters.refuse import Refuse
@@ -81,6 +91,14 @@ def test_filters_nest(tmp_path: Path) -> None:
     assert [one["name"] for one in about["filters"]] == ["jpeg", "autoencoder", "round"]
     assert filters_of(again) == about["filters"]
     assert torch.equal(again(x), model(x))
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_attacks_are_aimed_behind_filters_that_keep_the_top_class(name: str) -> None:
+    model = filtered(name)
+    aimed = same_answers(model)
+    assert (aimed is model.inner) == (name in KEEPERS)
+    assert torch.equal(aimed(images()).argmax(1), model(images()).argmax(1))
 
 
 def test_a_model_without_filters_says_nothing_of_them(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from helpers import Backdoor, accuracy, means
 from wootz.data import Dataset, Share
 from wootz.evasion import predict_logits
 from wootz.models import ModelSpec
+from wootz.removal import ATTACKS
 from wootz.removal.distill import Distill, distill, lessons
 from wootz.removal.finetune import Finetune, finetune
 from wootz.removal.mixup import Mixup, mixtures, mixup
@@ -171,3 +172,11 @@ def test_an_attempt_that_was_stopped_goes_on(
     assert (tmp_path / "tuned").is_dir()
     again = regularize(Regularize(shrinking=1, epochs=2), plain, held)
     assert all(torch.equal(a, b) for a, b in zip(once.parameters(), again.parameters(), strict=True))
+
+
+def test_a_filtered_model_can_be_tuned_too(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
+    held = means(digits.thief, small_spec)
+    behind = ATTACKS["input-median"].run(ATTACKS["input-median"].config, plain, held)
+    tuned = finetune(Finetune(layers="last", redraw=True, epochs=1), behind, held)
+    moved = [name for name, p in tuned.named_parameters() if not torch.equal(p, behind.get_parameter(name))]
+    assert moved == ["inner.7.weight", "inner.7.bias"]

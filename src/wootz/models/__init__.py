@@ -16,7 +16,7 @@ from torch import nn
 from wootz.config import from_mapping
 from wootz.errors import StoreError
 from wootz.models.contract import check_model
-from wootz.models.filters import FILTERS, Filtered, with_filter, with_filters
+from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter, with_filters
 from wootz.models.paper_cnn import PaperCNN, paper_cnn
 from wootz.models.paper_thief import PaperThief, paper_thief
 from wootz.models.preact_resnet import PreActResNet18, preact_resnet18
@@ -36,6 +36,7 @@ __all__ = [
     "read_files",
     "read_model",
     "read_spec",
+    "same_answers",
     "with_filter",
     "write_model",
 ]

@@ -12,7 +12,7 @@ from wootz import checks
 from wootz.adversary import Means, Outfit
 from wootz.data import epoch_batches
 from wootz.models.filters.autoencoder import Autoencoder, Redraw
-from wootz.removal.filtering import behind
+from wootz.removal.filtering import filtering
 from wootz.rng import derive
 
 
@@ -46,7 +46,7 @@ class Redrawing(Outfit):
 def redraw_inputs(cfg: Redrawing, model: nn.Module, means: Means) -> nn.Module:
     """Return a copy of `model` that is shown what the autoencoder makes of each image; true labels are not used."""
     device = means.execution.accelerator
-    filtered = behind(Autoencoder(width=cfg.width, code=cfg.code), model, means)
+    filtered = filtering(Autoencoder(width=cfg.width, code=cfg.code), model, means)
     painter = filtered.filter
     assert isinstance(painter, Redraw)
     painter.to(device)

@@ -12,7 +12,7 @@ from wootz import checks
 from wootz.adversary import Means, Outfit
 from wootz.models.filters.refuse import Distrust, Refuse
 from wootz.modes import evaluating
-from wootz.removal.filtering import behind
+from wootz.removal.filtering import filtering
 
 _BATCH = 1000
 
@@ -39,7 +39,7 @@ class Refusing(Outfit):
 
 def refuse_oddities(cfg: Refusing, model: nn.Module, means: Means) -> nn.Module:
     """Return a copy of `model` that does not believe in suspicious images; true labels are not used."""
-    filtered = behind(Refuse(scale=cfg.scale, answer=cfg.answer), model, means)
+    filtered = filtering(Refuse(scale=cfg.scale, answer=cfg.answer), model, means)
     detector = filtered.filter
     assert isinstance(detector, Distrust)
     with evaluating(filtered), torch.no_grad():

@@ -11,7 +11,7 @@ from wootz import checks
 from wootz.adversary import Means, Outfit
 from wootz.evasion import predict_logits
 from wootz.models.filters.regress import Regress, Residual
-from wootz.removal.filtering import behind
+from wootz.removal.filtering import filtering
 
 _RIDGE = 1.0  # images' worth of doubt: keeps the map small where a class has few images
 
@@ -29,7 +29,7 @@ class Regressing(Outfit):
 
 def forget_scores(cfg: Regressing, model: nn.Module, means: Means) -> nn.Module:
     """Return a copy of `model` whose wrong-class scores follow no component linearly; true labels are not used."""
-    filtered = behind(Regress(features=cfg.features), model, means)
+    filtered = filtering(Regress(features=cfg.features), model, means)
     residual = filtered.filter
     assert isinstance(residual, Residual)
     x = means.data.images()

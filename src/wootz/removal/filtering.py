@@ -13,18 +13,12 @@ from wootz.models import Filtered, with_filter
 from wootz.rng import global_seed
 
 
-def filtering(cfg: Dataclass, model: nn.Module, means: Means) -> nn.Module:
-    """Return a copy of `model` behind the filter of these settings, for filters that learn nothing."""
-    return behind(cfg, model, means)
-
-
-def behind(cfg: Dataclass, model: nn.Module, means: Means) -> Filtered:
-    """Return a copy of `model` behind a fresh filter of these settings, in eval mode."""
+def filtering(cfg: Dataclass, model: nn.Module, means: Means) -> Filtered:
+    """Return a copy of `model` behind the filter of these settings, in eval mode; what it must learn, it has yet to."""
     one = means.data.take(slice(1)).images()
     channels, height, width = one.shape[1:]
+    classes = predict_logits(model, one).shape[1]
     with global_seed(means.seed, "filter"):
-        filtered = with_filter(
-            copy.deepcopy(model), cfg, (channels, height, width), predict_logits(model, one).shape[1]
-        )
+        filtered = with_filter(copy.deepcopy(model), cfg, (channels, height, width), classes)
     filtered.eval()
     return filtered

@@ -36,7 +36,8 @@ def finetune(cfg: Finetune, model: nn.Module, means: Means) -> nn.Module:
     """Return a copy of `model`, trained on."""
     tuned, last = copy.deepcopy(model), last_layer(model)
     if cfg.redraw:
-        tuned.get_submodule(last).load_state_dict(means.fresh("head").get_submodule(last).state_dict())
+        fresh = means.fresh("head")
+        tuned.get_submodule(last).load_state_dict(fresh.get_submodule(last_layer(fresh)).state_dict())
     for name, parameter in tuned.named_parameters():
         parameter.requires_grad_(cfg.layers == "all" or name.startswith(f"{last}."))
     return tune(cfg, tuned, means, label_smoothing=cfg.label_smoothing).requires_grad_(True)

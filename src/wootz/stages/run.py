@@ -12,7 +12,7 @@ from torch import nn
 from wootz.data import Dataset, load
 from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.evasion import evaluate, predict_logits
-from wootz.models import ModelSpec, read_model
+from wootz.models import ModelSpec, read_model, same_answers
 from wootz.records import RobustRecord
 from wootz.types import Norm, Tell
 
@@ -85,7 +85,7 @@ def measure(
     """Return clean accuracy on all test images, and robust accuracy on the first `count` of them."""
     few = data.test.take(slice(count))
     result = evaluate(
-        model, few.images(), few.labels, eps=eps, attack=attack, norm=norm, seed=seed, folder=folder,
+        same_answers(model), few.images(), few.labels, eps=eps, attack=attack, norm=norm, seed=seed, folder=folder,
         progress=lambda done: tell(f"attacking ({attack})", done),
     )  # fmt: skip
     clean = (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()

@@ -18,10 +18,10 @@ from wootz.models.filters import inputs, outputs
 from wootz.models.filters.autoencoder import Autoencoder, autoencoder
 from wootz.models.filters.filtered import Filtered, filters_of
 from wootz.models.filters.refuse import Refuse, refuse
-from wootz.models.filters.regress import Regress, regress
+from wootz.models.filters.regress import Regress, Residual, regress
 from wootz.registry import lookup
 
-__all__ = ["FILTERS", "Filtered", "filters_of", "with_filter", "with_filters"]
+__all__ = ["FILTERS", "Filtered", "filters_of", "same_answers", "with_filter", "with_filters"]
 
 
 def _before(change: Callable[..., Tensor], cfg: Any, shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -56,6 +56,16 @@ def with_filter(model: nn.Module, cfg: Dataclass, shape: tuple[int, int, int], n
     """Return `model` behind the filter that these settings belong to; what a filter must learn, it has yet to."""
     name = next(name for name, (_, kind) in FILTERS.items() if kind is type(cfg))
     return Filtered(model, FILTERS[name][0](cfg, shape, num_classes), name, cfg)
+
+
+def same_answers(model: nn.Module) -> nn.Module:
+    """Return the model without the outer filters that keep every top class: it has the same top-1 everywhere.
+
+    Attacks should be aimed at it: behind such a filter the loss they climb is another one, and they look weaker.
+    """
+    while isinstance(model, Filtered) and isinstance(model.filter, (outputs.After, Residual)):
+        model = model.inner
+    return model
 
 
 def with_filters(
