@@ -47,7 +47,7 @@ def test_it_succeeds_against_an_undefended_model(plain: nn.Module, digits: Datas
 
 
 def test_the_grey_box_thief_is_robust(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
-    cfg = replace(ATTACKS["jbda-grey"].config, seeds=100, doublings=3, epochs=8, lr=0.02, steps=2)
+    cfg = replace(ATTACKS["jbda-grey"].config, seeds=100, doublings=3, epochs=8, lr=0.02)
     stolen = steal_by_jacobian(cfg, label_only(plain), means(digits.train, small_spec))
     assert agreement(stolen, plain, digits) > 0.7
     x, y = digits.test.images()[:200], digits.test.labels[:200]

@@ -38,11 +38,11 @@ class DataFree(Thief):
         queries: at most; as many whole iterations as fit. DFME spends 2 to 20 million, MAZE 5 to 30 million.
         loss: what the clone lowers and the inventor raises: `l1` of logits (DFME), or `kl` (MAZE).
         directions: along which the victim's slope is estimated. MAZE's are 10.
-        step: length of a step along them, before the sigmoid. Both papers'.
+        step: length of a step along them; before the sigmoid, as in DFME. Both papers'.
         clone_steps: steps of the clone, each on new images, per step of the inventor. Both papers'.
         replay: further steps of the clone on earlier images. MAZE's are 10.
         batch_size: images a step. MAZE's is 128.
-        noise: numbers that the inventor makes an image from.
+        noise: numbers that the inventor makes an image from; MAZE's. DFME's are 256.
         contrast: by which the inventor's output, of unit variance, is multiplied before the sigmoid.
         dark: what is first subtracted from it. Neither is in the papers, whose images are gray on average: that a
             service takes light figures on dark ground is public. 0 is for photographs.

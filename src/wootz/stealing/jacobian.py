@@ -34,7 +34,8 @@ class Jacobian(Thief):
         doublings: how often the set doubles; the attack costs `seeds * 2 ** doublings` queries.
         lam: how far each pixel moves, in pixels of [0, 1].
         loss: `natural`, or `pgd-at`: the grey box, whose substitute trains adversarially at the customary budget.
-        steps: of that adversarial training; unused by `natural`. The paper's are 25.
+        steps: of that adversarial training; unused by `natural`. The paper's are 25, an hour on two cores; ours go as
+            far in all.
         step_size: their length, in pixels of [0, 1]. The paper's is 0.01.
         epochs: passes over the set, a round.
         batch_size: images a step.
@@ -47,8 +48,8 @@ class Jacobian(Thief):
     doublings: int = 8
     lam: float = 0.1
     loss: Literal["natural", "pgd-at"] = "natural"
-    steps: int = 5
-    step_size: float = 0.05
+    steps: int = 2
+    step_size: float = 0.125
     epochs: int = 10
     batch_size: int = 32
     lr: float = 5e-3
