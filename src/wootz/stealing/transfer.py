@@ -1,7 +1,8 @@
 """Transfer learning: a network that already knows such images needs few answers.
 
 It is taught without any label or query to tell how images were turned (Gidaris et al., arXiv 1803.07728), then its
-linear layers are drawn anew and all is tuned on the victim's answers about a few images.
+linear layers are drawn anew and all is tuned on the victim's answers about a few images. On digits, at 100 to 1,000
+answers, we measured nothing that the lesson brings over a fresh network.
 """
 
 from __future__ import annotations
