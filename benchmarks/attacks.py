@@ -42,6 +42,10 @@ class Attempt(NamedTuple):
         """The attack with its settings."""
         return " ".join((self.attack, *self.settings))
 
+    def against(self, label: str) -> str:
+        """The name of its suspect."""
+        return f"{label}/{self.family}/{self.name}"
+
 
 MORE = (
     Attempt("steal", "retrain-soft", ("model=other",)),
@@ -84,7 +88,7 @@ def undertake(
     attempt: Attempt, target: Path, label: str, owner: Path, panel: Sequence[Predict], out: Path, count: int
 ) -> Cell:
     """Run one attempt and test what comes out."""
-    name = f"{label}/{attempt.name}"
+    name = attempt.against(label)
     if attempt.family == "evade":
         few = min(count, 200) if attempt.attack == "hop-skip-jump" else count
         return replace(evaluate_run(target, attack=attempt.attack, count=few), suspect=name, theft=None)
@@ -101,12 +105,12 @@ def run(owner: Path, independent: Path, out: Path, count: int, only: list[str]) 
     panel = [remembered(predict) for predict in open_panel(owner)]
     for label, target, images in (("marked", owner, count), ("independent", independent, count // 5)):
         for attempt in attempts():
-            if f"{label}/{attempt.name}" in done or (only and attempt.attack not in only):
+            if attempt.against(label) in done or (only and attempt.attack not in only):
                 continue
             try:
                 cell = undertake(attempt, target, label, owner, panel, out, images)
             except Error as error:
-                print(f"{label}/{attempt.name}: {error}", flush=True)
+                print(f"{attempt.against(label)}: {error}", flush=True)
                 continue
             append(cells, cell)
             told = {item.mark: round(item.bits, 1) for item in cell.evidence}
@@ -121,13 +125,13 @@ def tables(path: Path) -> None:
         print("| attack | queries | s | clean | robust | triggers | runner-up | independent: clean | robust | bits |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
         for attempt in attempts():
-            if attempt.family == family and f"marked/{attempt.name}" in cells:
-                print(row(attempt.name, cells[f"marked/{attempt.name}"], cells.get(f"independent/{attempt.name}")))
+            if attempt.family == family and attempt.against("marked") in cells:
+                print(row(attempt.name, cells[attempt.against("marked")], cells.get(attempt.against("independent"))))
     print("\n### Evasion\n\n| attack | images | s | marked: clean | robust | independent: clean | robust |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for attempt in attempts():
-        if attempt.family == "evade" and f"marked/{attempt.name}" in cells:
-            marked, other = cells[f"marked/{attempt.name}"], cells.get(f"independent/{attempt.name}")
+        if attempt.family == "evade" and attempt.against("marked") in cells:
+            marked, other = cells[attempt.against("marked")], cells.get(attempt.against("independent"))
             assert marked.robust
             figures = [str(marked.robust.n), f"{marked.seconds:.0f}", *accuracies(marked), *accuracies(other)]
             print(f"| {attempt.name} | " + " | ".join(figures) + " |")
