@@ -256,7 +256,7 @@ class TestMistakes:
 
     def test_a_budget_too_small(self, wootz, shelf: Path, tmp_path: Path) -> None:
         said = wootz("steal", shelf / "own", "--attack", "retrain-hard", "--budget", "10", "--out", tmp_path / "s")
-        self.refused(said, "budget = 10 queries: this attack needs 800")
+        self.refused(said, "budget = 10 queries: 0 are spent and this attack needs 800 more")
 
     def test_resume_with_other_settings(self, wootz, shelf: Path) -> None:
         said = wootz("protect", "--data", "mnist-5k", "--out", shelf / "own", *FAST, "--seed", "4", "--resume")

@@ -33,7 +33,6 @@ def command(
     from wootz import checks
     from wootz.evasion import ATTACKS
     from wootz.stages.evaluate import evaluate_run
-    from wootz.stages.run import QUICK_ATTACK
 
     if attack == "list":
         show_attacks(ATTACKS, as_json=as_json)
@@ -41,9 +40,8 @@ def command(
     if run is None:
         raise ConfigError("evaluate: needs a run folder")
     checks.one_of(("Linf", "L2"), norm=norm)
-    name = QUICK_ATTACK if attack == "pgd" else attack
     with progress() as tell:
         cell = evaluate_run(
-            run, attack=name, count=count, eps=eps, norm=norm, seed=seed, data_dir=data_dir, tell=tell,  # type: ignore[arg-type]
+            run, attack=attack, count=count, eps=eps, norm=norm, seed=seed, data_dir=data_dir, tell=tell,  # type: ignore[arg-type]
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

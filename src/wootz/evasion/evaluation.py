@@ -43,8 +43,8 @@ EVALUATIONS: Mapping[str, tuple[Step, ...]] = MappingProxyType(
 
 `ensemble` tries what is cheap first, then what is targeted, with most effort on the images that are nearest to
 falling, and a black box last, which sees behind masked gradients. Its effort is matched to `autoattack`, the
-reference ensemble, so that figures compare: on held-out images 1,000 queries of our Square, which never asks twice
-about the same point, do what 5,000 of the reference's do (docs/results/attacks.md). `ensemble-long` spends the
+reference ensemble, so that figures compare: on held-out images 1,500 queries of our Square, which never asks twice
+about the same point, do a little more than the reference's 5,000 (docs/results/attacks.md). `ensemble-long` spends
 5,000 as well, and may find more than the reference.
 """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from wootz.evasion import EVALUATIONS
 from wootz.models import check_model
@@ -11,11 +13,14 @@ from wootz.registry import lookup
 from wootz.stages.run import QUICK_ATTACK, TEST_IMAGES, Clock, measure, open_run
 from wootz.types import Norm, Tell
 
+NAMES: Mapping[str, str] = MappingProxyType({"pgd": QUICK_ATTACK} | {name: name for name in EVALUATIONS})
+"""What a user may call an evaluation."""
+
 
 def evaluate_run(
     folder: Path,
     *,
-    attack: str = QUICK_ATTACK,
+    attack: str = "pgd",
     count: int = TEST_IMAGES,
     eps: float | None = None,
     norm: Norm = "Linf",
@@ -27,12 +32,12 @@ def evaluate_run(
 
     An evaluation of several attacks that was cut off goes on from `folder`/evaluation when it is called again.
     """
-    lookup(EVALUATIONS, attack, "evaluation")
+    name = lookup(NAMES, attack, "evaluation")
     time, run = Clock(), open_run(folder)
     data = run.data(data_dir)
     warnings = check_model(run.model, run.spec.shape, len(run.spec.classes))
     clean, robust = measure(
-        run.model, data, eps=run.eps if eps is None else eps, attack=attack, norm=norm, count=count, seed=seed,
+        run.model, data, eps=run.eps if eps is None else eps, attack=name, norm=norm, count=count, seed=seed,
         folder=folder / "evaluation", tell=tell,
     )  # fmt: skip
     return Cell(
