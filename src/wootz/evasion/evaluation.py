@@ -33,7 +33,7 @@ EVALUATIONS: Mapping[str, tuple[Step, ...]] = MappingProxyType(
     {
         "pgd-40x2": (Step("pgd-40x2", "pgd", PGD(eps=0, steps=40, restarts=2, stop=True)),),
         "pgd-50x10": (Step("pgd-50x10", "pgd", PGD(eps=0, steps=50, restarts=10, stop=True)),),
-        "ensemble": (*_FIRST, _t(9, 0.2), Step("square", "square", Square(eps=0, queries=1000))),
+        "ensemble": (*_FIRST, _t(9, 0.2), Step("square", "square", Square(eps=0, queries=1500))),
         "ensemble-long": (*_FIRST, _t(9, 0.5), Step("square", "square", Square(eps=0))),
         "autoattack": (),
     }
