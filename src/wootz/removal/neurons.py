@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wootz.removal.finetune import last_layer
+
 
 def hidden_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     """Return the convolutions and linear layers by name, all but the last linear one, whose outputs are the classes."""
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
-    head = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)][-1]
+    head = last_layer(model)
     return {name: layer for name, layer in layers.items() if name != head}
 
 
