@@ -8,6 +8,13 @@ from collections.abc import Collection
 from wootz.errors import ConfigError
 from wootz.registry import nearest
 
+LEVELS = 255
+
+
+def levels(budget: float) -> int:
+    """Return how many whole gray levels a budget in [0, 1] allows."""
+    return math.floor(round(budget * LEVELS, 6))
+
 
 def positive(**values: float) -> None:
     """Raise ConfigError unless every value is finite and above zero."""

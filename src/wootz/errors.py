@@ -6,6 +6,7 @@ Error                     one plain line for a person: what, where, what would b
  +-- ModelError           a model that breaks the contract, or does not fit the data or the key
  +-- StoreError           a file that can not be read or written, or whose content was changed
  +-- KeyFolderError       a run without a key, or a key that does not match its registration
+ +-- SignatureError       a signed statement or a time token that does not verify
  +-- TrainingError        training that can not go on (the last good checkpoint stands)
  +-- BudgetError          a query beyond the declared budget or access
 
@@ -19,6 +20,7 @@ __all__ = [
     "Error",
     "KeyFolderError",
     "ModelError",
+    "SignatureError",
     "StoreError",
     "TrainingError",
 ]
@@ -46,6 +48,10 @@ class StoreError(Error):
 
 class KeyFolderError(Error):
     """A run without a key, or a key that does not match its registration."""
+
+
+class SignatureError(Error):
+    """A signed statement or a time token that does not verify."""
 
 
 class TrainingError(Error):

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from helpers import CPU
+from wootz.checks import levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.marks import MARKS, Paper, RunnerUp, Triggers, protect
-from wootz.marks.beyond import beyond_the_ball, check_budget, levels
+from wootz.marks.beyond import beyond_the_ball, check_budget
 from wootz.marks.runner_up import keyed_targets, prepare
 from wootz.models import ModelSpec, build
 from wootz.ownership import DirectionKey, derive
@@ -64,7 +65,7 @@ def test_triggers_fool_the_reference(digits: Dataset, robust: nn.Module) -> None
 class TestRunnerUp:
     def key(self, digits: Dataset, plain: nn.Module, cfg: RunnerUp) -> DirectionKey:
         material = prepare(cfg, digits, [plain], eps=0.25, wm_eps=0.49, generator=generator(0, "pick"))
-        key = derive("runner-up", material, 10, bytes(32), bytes(32))
+        key = derive("runner-up", material, 10, [bytes(32)], bytes(32))
         assert isinstance(key, DirectionKey)
         return key
 
@@ -99,7 +100,7 @@ class TestRunnerUp:
 
 
 def tiny(mark: str) -> object:
-    small = {"triggers": Triggers(count=64, every=1), "runner-up": RunnerUp(features=15), "paper": Paper(count=100)}
+    small = {"triggers": Triggers(count=64, every=1), "runner-up": RunnerUp(features=15), "paper": Paper(count=300)}
     return small.get(mark)
 
 
@@ -120,7 +121,8 @@ def test_every_mark_is_written_read_and_absent_elsewhere(
     panel = [predictor(member) for member in made.panel]
     own = verify(made.ring.keys, predictor(made.model), panel=panel)
     stranger = verify(made.ring.keys, predictor(build(small_spec, 9)), panel=panel)
-    assert own.bits > (10 if mark == "paper" else 20)  # true labels: strangers know most of them too
+    assert own.bits > (5 if mark == "paper" else 20)  # true labels: the half that was not taught is known too
+    assert mark != "paper" or own.evidence[0].statistic > 0.95 > stranger.evidence[0].statistic
     assert stranger.bits < 10
     assert MARKS[mark].config is type(tiny(mark))
 

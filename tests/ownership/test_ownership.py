@@ -13,26 +13,31 @@ from wootz.ownership import (
     KeyRing,
     LabelKey,
     Material,
+    Sealed,
     derive,
     draw_keys,
+    fixed_before,
     fresh_secret,
-    merkle_root,
+    open_tranche,
     owner_secret,
     read_keys,
     register,
     registration_digest,
     run_secret,
+    tranche_root,
     write_keys,
 )
 from wootz.ownership.prf import gaussian, half, integers, stream, subkey
 
 SECRET = bytes(range(32))
+FOUR = [subkey(SECRET, str(k)) for k in range(4)]
+SEALED = [Sealed(secret, subkey(secret, "salt")) for secret in FOUR]
 
 
 def material(count: int = 40) -> Material:
     pixels = torch.randint(0, 256, (count, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     tensors = {"pixels": pixels, "base_pixels": pixels.clone(), "base": torch.arange(count) % 3}
-    return Material("labels", tensors, {"rule": "wrong", "eps": "0.25"})
+    return Material("labels", tensors, {"rule": "wrong", "eps": "0.25", "tranches": 4})
 
 
 def draw(secret: bytes = SECRET) -> KeyRing:
@@ -68,8 +73,8 @@ class TestRandomFunction:
 
 class TestKeys:
     def test_labels_follow_secret_and_registration(self) -> None:
-        one, two = (derive("m", material(), 3, SECRET, bytes([k]) * 32) for k in (1, 2))
-        again = derive("m", material(), 3, SECRET, bytes([1]) * 32)
+        one, two = (derive("m", material(), 3, FOUR, bytes([k]) * 32) for k in (1, 2))
+        again = derive("m", material(), 3, FOUR, bytes([1]) * 32)
         assert isinstance(one, LabelKey)
         assert torch.equal(one.labels, again.labels)  # type: ignore[union-attr]
         assert not torch.equal(one.labels, two.labels)  # type: ignore[union-attr]
@@ -79,41 +84,76 @@ class TestKeys:
         ring = draw()
         for text in (repr(ring), repr(ring.keys["triggers"]), str(ring)):
             assert "tensor" not in text
-            assert subkey(SECRET, "mark", "triggers").hex() not in text
+            assert subkey(SECRET, "mark", "triggers", "0").hex() not in text
 
     def test_changing_one_pixel_changes_the_registration_and_so_the_labels(self) -> None:
         other = material()
         other.tensors["pixels"][0, 0, 0, 0] ^= 1
         changed = draw_keys(SECRET, {"triggers": other}, classes=("a", "b", "c"), shape=(1, 4, 4), panel=["sha256:00"])
-        assert changed.registration["marks"]["triggers"]["root"] != draw().registration["marks"]["triggers"]["root"]
+        assert changed.registration["root"] != draw().registration["root"]
         assert not torch.equal(changed.keys["triggers"].labels, draw().keys["triggers"].labels)  # type: ignore[union-attr]
 
     def test_the_registration_is_public_and_holds_no_secret(self) -> None:
         ring = draw()
         text = str(ring.registration)
-        assert subkey(SECRET, "mark", "triggers").hex() not in text
+        for parts in ring.sealed.values():
+            assert all(value.hex() not in text for part in parts for value in part)
         assert registration_digest(ring.registration) == registration_digest(dict(reversed(ring.registration.items())))
 
 
-class TestMerkle:
-    def test_against_a_plain_re_derivation(self) -> None:
-        pixels = material(5).tensors["pixels"]
-        leaf = [hashlib.sha256(b"\0" + b"1x4x4;" + p.numpy().tobytes()).digest() for p in pixels]
+class TestTranches:
+    def test_a_tranche_opens_alone_and_with_its_own_secret(self) -> None:
+        after = bytes(32)
+        whole = derive("m", material(), 3, FOUR, after)
+        assert isinstance(whole, LabelKey)
+        for number in range(4):
+            rows = slice(10 * number, 10 * number + 10)
+            part = open_tranche("m", material().tranche(number), 3, FOUR[number], after, number)
+            assert torch.equal(part.labels, whole.labels[rows])
+            assert torch.equal(part.pixels, whole.pixels[rows])
+        again = open_tranche("m", material().tranche(1), 3, FOUR[0], after, 1)
+        assert not torch.equal(again.labels, whole.labels[10:20])
+
+    def test_labels_follow_the_time_token(self) -> None:
+        registration = draw().registration
+        assert fixed_before(registration, b"token") != fixed_before(registration)
+        stamped = draw_keys(
+            SECRET, {"triggers": material()}, classes=("a", "b", "c"), shape=(1, 4, 4), panel=["sha256:00"],
+            stamp=lambda digest: b"token over " + digest,
+        )  # fmt: skip
+        assert stamped.registration == draw().registration
+        assert not torch.equal(stamped.keys["triggers"].labels, draw().keys["triggers"].labels)  # type: ignore[union-attr]
+
+    def test_the_root_against_a_plain_re_derivation(self) -> None:
+        tensors = material(5).tensors
+        salts = stream(b"salt", b"leaves", 16 * 5)
+
+        def leaf(row: int) -> bytes:
+            base, pixels, origin = (tensors[name][row] for name in ("base", "pixels", "base_pixels"))
+            parts = b"base [] torch.int64;" + base.numpy().tobytes()
+            parts += b"base_pixels [1, 4, 4] torch.uint8;" + origin.numpy().tobytes()
+            parts += b"pixels [1, 4, 4] torch.uint8;" + pixels.numpy().tobytes()
+            return hashlib.sha256(b"\0" + salts[16 * row : 16 * row + 16] + parts).digest()
 
         def node(a: bytes, b: bytes) -> bytes:
             return hashlib.sha256(b"\1" + a + b).digest()
 
-        root = node(node(node(leaf[0], leaf[1]), node(leaf[2], leaf[3])), leaf[4])
-        assert merkle_root(pixels) == "sha256:" + root.hex()
+        leaves = [leaf(row) for row in range(5)]
+        root = node(node(node(leaves[0], leaves[1]), node(leaves[2], leaves[3])), leaves[4])
+        assert tranche_root(tensors, b"salt") == "sha256:" + root.hex()
 
-    def test_order_matters(self) -> None:
-        pixels = material(6).tensors["pixels"]
-        assert merkle_root(pixels) != merkle_root(pixels.flip(0))
+    def test_order_and_every_part_of_a_row_matter(self) -> None:
+        whole = material(6).tensors
+        assert tranche_root(whole, b"s") != tranche_root({k: t.flip(0) for k, t in whole.items()}, b"s")
+        for name in whole:
+            changed = whole | {name: whole[name].clone()}
+            changed[name].view(-1)[0] ^= 1
+            assert tranche_root(changed, b"s") != tranche_root(whole, b"s")
 
 
 class TestFolder:
     def test_round_trip_and_mode(self, tmp_path: Path) -> None:
-        write_keys(tmp_path, SECRET, {"triggers": material()}, draw())
+        write_keys(tmp_path, draw())
         assert (tmp_path / "key").stat().st_mode & 0o777 == 0o700
         assert all(p.stat().st_mode & 0o077 == 0 for p in (tmp_path / "key").iterdir())
         again = read_keys(tmp_path)
@@ -121,7 +161,7 @@ class TestFolder:
         assert again.registration == draw().registration
 
     def test_any_flipped_byte_is_noticed(self, tmp_path: Path) -> None:
-        write_keys(tmp_path, SECRET, {"triggers": material()}, draw())
+        write_keys(tmp_path, draw())
         for name in ("key/key.json", "key/triggers.safetensors", "registration.json"):
             path = tmp_path / name
             whole = path.read_bytes()
@@ -161,7 +201,7 @@ class TestOwner:
 
 def test_registration_binds_everything() -> None:
     args = {"classes": ("a", "b", "c"), "shape": (1, 4, 4), "panel": ["sha256:00"]}
-    base = register({"triggers": material()}, {"triggers": "c"}, **args)  # type: ignore[arg-type]
+    base = register({"triggers": material()}, {"triggers": SEALED}, **args)  # type: ignore[arg-type]
     for change in ({"classes": ("a", "b", "d")}, {"shape": (1, 4, 5)}, {"panel": []}):
-        other = register({"triggers": material()}, {"triggers": "c"}, **args | change)  # type: ignore[arg-type]
+        other = register({"triggers": material()}, {"triggers": SEALED}, **args | change)  # type: ignore[arg-type]
         assert registration_digest(other) != registration_digest(base)

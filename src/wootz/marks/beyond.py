@@ -7,17 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from wootz.checks import LEVELS, levels
 from wootz.data import Share
 from wootz.errors import ConfigError
 from wootz.evasion import PGD, pgd
 
-LEVELS = 255
 _PROBE_PIXELS = 48  # enough to tell almost every pair of images apart before all pixels are compared
-
-
-def levels(budget: float) -> int:
-    """Return how many whole gray levels a budget in [0, 1] allows."""
-    return math.floor(round(budget * LEVELS, 6))
 
 
 def check_budget(eps: float, alpha: float, wm_eps: float) -> None:

@@ -30,6 +30,7 @@ class Triggers:
 
     Attributes:
         count: how many.
+        tranches: equal parts that a claim can open one by one, each with a secret of its own.
         alpha: margin around the training ball that triggers keep clear of, in pixels of [0, 1].
         steps: PGD steps that make them.
         labels: drawn from all classes but the base image's (`wrong`), or from all (`uniform`).
@@ -41,6 +42,7 @@ class Triggers:
     """
 
     count: int = 384
+    tranches: int = 4
     alpha: float = 0.02
     steps: int = 40
     labels: Literal["wrong", "uniform"] = "wrong"
@@ -50,7 +52,10 @@ class Triggers:
     batch: int = 24
 
     def __post_init__(self) -> None:
-        checks.at_least(1, count=self.count, steps=self.steps, every=self.every, batch=self.batch)
+        checks.at_least(1, count=self.count, tranches=self.tranches, steps=self.steps, every=self.every)
+        checks.at_least(1, batch=self.batch)
+        if self.count % self.tranches:
+            raise ConfigError(f"triggers.count = {self.count}: must be a multiple of tranches = {self.tranches}")
         checks.not_negative(alpha=self.alpha)
         checks.positive(weight=self.weight)
         checks.within(0.01, 1, recall=self.recall)
@@ -115,6 +120,7 @@ def prepare(
         "wm_eps": str(wm_eps),
         "rule": cfg.labels,
         "count": cfg.count,
+        "tranches": cfg.tranches,
     }
     base = data.train.take(rows)
     return Material("labels", {"pixels": pixels, "base_pixels": base.pixels, "base": base.labels}, facts)

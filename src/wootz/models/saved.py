@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wootz.errors import ModelError, StoreError
 from wootz.models.filters import filters_of
-from wootz.store import read_json, read_tensors, write_json, write_tensors
+from wootz.store import read_json, write_json, write_tensors
 
 SCHEMA = 1
 
@@ -46,11 +47,16 @@ def write_model(folder: Path, model: nn.Module, spec: ModelSpec, about: dict[str
 def read_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
     """Read `model.json`; returns the spec and everything else it says."""
     plain = read_json(path)
+    return spec_of(plain, path), plain
+
+
+def spec_of(plain: Any, path: Path | str) -> ModelSpec:
+    """Return the spec in a description; `path` names it in errors."""
     try:
         if plain["schema"] != SCHEMA:
             raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
         channels, height, width = (int(size) for size in plain["input"]["shape"])
-        spec = ModelSpec(
+        return ModelSpec(
             architecture=plain["architecture"],
             settings=plain["settings"],
             shape=(channels, height, width),
@@ -58,16 +64,14 @@ def read_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path}: is not the description of a model (what is wrong: {error!r})") from error
-    return spec, plain
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file into `model`; names, shapes and finiteness must fit.
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | str) -> None:
+    """Load weights into `model`; names, shapes and finiteness must fit. `path` names them in errors.
 
     Raises:
         ModelError: the weights are another architecture's, or hold NaN or infinity.
     """
-    weights = read_tensors(path)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

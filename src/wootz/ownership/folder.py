@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,29 @@ from typing import Any
 from wootz.errors import KeyFolderError, StoreError
 from wootz.ownership.keys import Key, Material, derive
 from wootz.ownership.prf import subkey
-from wootz.ownership.registration import PROTOCOL, commit, register, registration_digest
-from wootz.store import read_json, read_tensors, tensor_digest, write_json, write_tensors
+from wootz.ownership.registration import PROTOCOL, Sealed, fixed_before, register, registration_digest
+from wootz.store import read_bytes, read_json, read_tensors, write_bytes, write_json, write_tensors
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRing:
-    """The keys of one run by mark, and the registration they were drawn after."""
+    """The keys of one run by mark, and all that they were drawn from and after.
+
+    Attributes:
+        keys: by mark.
+        registration: public, see `wootz.ownership.registration`.
+        token: RFC 3161 time-stamp response over the registration's digest, from before the keys; empty without one.
+        materials: by mark, what was fixed before its key.
+        sealed: by mark, the secret and salt of each tranche.
+    """
 
     keys: Mapping[str, Key] = field(repr=False)
     registration: Mapping[str, Any] = field(repr=False)
+    token: bytes = field(repr=False)
+    materials: Mapping[str, Material] = field(repr=False)
+    sealed: Mapping[str, tuple[Sealed, ...]] = field(repr=False)
 
 
 def draw_keys(
@@ -32,25 +43,38 @@ def draw_keys(
     *,
     classes: tuple[str, ...],
     shape: tuple[int, int, int],
-    panel: list[str],
+    panel: Sequence[str],
+    owner: str = "",
+    stamp: Callable[[bytes], bytes] | None = None,
 ) -> KeyRing:
-    """Register the materials and draw each mark's key from the secret and the registration's digest."""
-    held = {name: _pair(secret, name) for name in materials}
-    commitments = {name: commit(*pair) for name, pair in held.items()}
-    registration = register(materials, commitments, classes=classes, shape=shape, panel=panel)
-    digest = registration_digest(registration)
-    keys = {name: derive(name, m, len(classes), held[name][0], digest) for name, m in materials.items()}
-    return KeyRing(keys=keys, registration=registration)
+    """Register the materials and draw each mark's key after that.
+
+    Args:
+        secret: of the run; each tranche of each mark gets a secret of its own from it.
+        materials: by mark.
+        classes: see `register`, as are the next three.
+        shape: of the images.
+        panel: digests of the independent models.
+        owner: public key.
+        stamp: given the registration's digest, returns a time-stamp response over it; None works without a time.
+    """
+    sealed = {name: tuple(_sealed(secret, name, t) for t in range(m.tranches)) for name, m in materials.items()}
+    registration = register(materials, sealed, classes=classes, shape=shape, panel=panel, owner=owner)
+    token = stamp(registration_digest(registration)) if stamp else b""
+    return _ring(registration, token, materials, sealed)
 
 
-def write_keys(folder: Path, secret: bytes, materials: Mapping[str, Material], ring: KeyRing) -> None:
+def write_keys(folder: Path, ring: KeyRing) -> None:
     """Write `key/` (mode 0700) under `folder`, and `registration.json` last, as the mark of a whole key."""
     place = folder / "key"
     _make_private(place)
-    for name, material in materials.items():
-        write_tensors(place / f"{name}.safetensors", material.tensors, mode=0o600)
-    pairs = {name: _pair(secret, name) for name in materials}
-    opened = {name: {"secret": pair[0].hex(), "salt": pair[1].hex()} for name, pair in pairs.items()}
+    for name, material in ring.materials.items():
+        if material.tensors:
+            write_tensors(place / f"{name}.safetensors", material.tensors, mode=0o600)
+    opened = {name: [{k: v.hex() for k, v in part._asdict().items()} for part in parts]
+              for name, parts in ring.sealed.items()}  # fmt: skip
+    if ring.token:
+        write_bytes(folder / "registration.tsr", ring.token)
     digest = registration_digest(ring.registration).hex()
     write_json(place / "key.json", {"schema": SCHEMA, "registration": digest, "marks": opened}, mode=0o600)
     write_json(folder / "registration.json", ring.registration)
@@ -76,26 +100,61 @@ def read_keys(folder: Path) -> KeyRing:
         registration, opened = read_json(public), read_json(place / "key.json")
         if registration["protocol"] != PROTOCOL or opened["schema"] != SCHEMA:
             raise KeyFolderError(f"{folder}: its key is of another version of wootz")
-        digest, keys = registration_digest(registration), {}
-        if digest.hex() != opened["registration"]:
+        if registration_digest(registration).hex() != opened["registration"]:
             raise KeyFolderError(f"{public}: was changed since the key was made, or is another run's")
-        for name, entry in registration["marks"].items():
-            pair = {part: bytes.fromhex(text) for part, text in opened["marks"][name].items()}
-            if commit(pair["secret"], pair["salt"]) != entry["commitment"]:
-                raise KeyFolderError(f"{place / 'key.json'}: the secret of {name!r} was changed, or is another run's")
-            tensors = read_tensors(place / f"{name}.safetensors")
-            if {key: tensor_digest(t) for key, t in sorted(tensors.items())} != entry["tensors"]:
-                raise KeyFolderError(f"{place / name}.safetensors: was changed since it was registered")
-            material = Material(entry["kind"], tensors, entry["facts"])
-            keys[name] = derive(name, material, len(registration["classes"]), pair["secret"], digest)
-    except (StoreError, KeyError, TypeError, ValueError) as error:
-        raise KeyFolderError(f"{folder}: its key or registration is damaged ({error})") from error
-    return KeyRing(keys=keys, registration=registration)
+        sealed = {
+            name: tuple(Sealed(bytes.fromhex(part["secret"]), bytes.fromhex(part["salt"])) for part in parts)
+            for name, parts in opened["marks"].items()
+        }
+        materials = {name: _material(place, name, entry) for name, entry in registration["marks"].items()}
+        token = read_bytes(folder / "registration.tsr") if (folder / "registration.tsr").is_file() else b""
+        again = register(
+            materials, sealed, classes=tuple(registration["classes"]), shape=tuple(registration["shape"]),
+            panel=registration["panel"], owner=registration["owner"],
+        )  # fmt: skip
+        if again != registration:
+            raise KeyFolderError(f"{place}: {_culprit(again, registration)} was changed, or is another run's")
+        return _ring(registration, token, materials, sealed)
+    except (StoreError, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        raise KeyFolderError(
+            f"{folder}: its key or registration is damaged ({' '.join(str(error).split())})"
+        ) from error
 
 
-def _pair(secret: bytes, mark: str) -> tuple[bytes, bytes]:
-    """The mark's own secret, and the salt of its commitment."""
-    return subkey(secret, "mark", mark), subkey(secret, "salt", mark)
+def _ring(
+    registration: Mapping[str, Any],
+    token: bytes,
+    materials: Mapping[str, Material],
+    sealed: Mapping[str, tuple[Sealed, ...]],
+) -> KeyRing:
+    after, count = fixed_before(registration, token), len(registration["classes"])
+    keys = {
+        name: derive(name, material, count, [part.secret for part in sealed[name]], after)
+        for name, material in materials.items()
+    }
+    return KeyRing(keys=keys, registration=registration, token=token, materials=materials, sealed=sealed)
+
+
+def _material(place: Path, name: str, entry: Mapping[str, Any]) -> Material:
+    path = place / f"{name}.safetensors"
+    tensors = read_tensors(path) if entry["kind"] != "answers" else {}
+    return Material(entry["kind"], tensors, entry["facts"])
+
+
+def _culprit(again: Mapping[str, Any], registration: Mapping[str, Any]) -> str:
+    """Name the file whose content does not fit."""
+    for name, entry in registration["marks"].items():
+        mine = again["marks"][name]
+        if [t["commitment"] for t in mine["tranches"]] != [t["commitment"] for t in entry["tranches"]]:
+            return f"the secret of {name!r} in key.json"
+        if mine != entry:
+            return f"{name}.safetensors"
+    return "registration.json"
+
+
+def _sealed(secret: bytes, mark: str, tranche: int) -> Sealed:
+    """The tranche's own secret, and its salt."""
+    return Sealed(subkey(secret, "mark", mark, str(tranche)), subkey(secret, "salt", mark, str(tranche)))
 
 
 def fresh_secret() -> bytes:

@@ -1,15 +1,16 @@
 """Keys: what a mark hides, derived from a secret after everything public about the mark is registered.
 
-Three kinds, each with its own exact test in `wootz.verify`:
+Four kinds, each with its own exact test in `wootz.verify`:
 
-- `labels`: images and, for each, a keyed label (mark `triggers`)
+- `labels`: images and, for each, a keyed label (mark `triggers`); in tranches, each with a secret of its own
 - `direction`: a keyed isotropic direction in the space of wrong-class statistics (mark `runner-up`)
 - `half`: candidate triggers, a keyed half of which is embedded (the baselines `paper` and `ood`)
+- `answers`: which answers of a served model are changed, and to what (mark `guard`)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -17,15 +18,36 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from wootz.ownership.prf import gaussian, half, integers
+from wootz.ownership.prf import gaussian, half, integers, stream
 
 
 class Material(NamedTuple):
-    """What is fixed before the key: its kind, tensors kept with the key, and facts anyone may read."""
+    """What is fixed before the key: its kind, tensors kept with the key, and facts anyone may read.
 
-    kind: Literal["labels", "direction", "half"]
+    `facts["tranches"]` says into how many equal parts, in order, the rows of `labels` are cut.
+    """
+
+    kind: Literal["labels", "direction", "half", "answers"]
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
+
+    @property
+    def tranches(self) -> int:
+        """How many secrets its key is drawn from."""
+        return int(self.facts.get("tranches", 1))
+
+    def tranche(self, number: int) -> Material:
+        """Return the rows of one tranche, as a material of one tranche."""
+        if self.tranches == 1:
+            return self
+        rows = tranche_rows(len(next(iter(self.tensors.values()))), self.tranches, number)
+        return Material(self.kind, {name: t[rows] for name, t in self.tensors.items()}, self.facts | {"tranches": 1})
+
+
+def tranche_rows(count: int, tranches: int, number: int) -> slice:
+    """Return which of `count` rows tranche `number` holds."""
+    size = count // tranches
+    return slice(number * size, (number + 1) * size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,37 +108,77 @@ class HalfKey:
     embedded: Tensor = field(repr=False)  # bool [n], n // 2 of them
 
 
-Key: TypeAlias = LabelKey | DirectionKey | HalfKey
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerKey:
+    """The secret that decides which answers of a served model are changed, and to which class."""
+
+    mark: str
+    num_classes: int
+    facts: Mapping[str, Any]
+    secret: bytes = field(repr=False)
 
 
-def derive(mark: str, material: Material, num_classes: int, secret: bytes, registration: bytes) -> Key:
-    """Draw the key of `mark` from its secret and the digest of the registration that holds its material."""
-    return _KINDS[material.kind](mark, material, num_classes, secret, b"key/" + mark.encode() + b"/" + registration)
+Key: TypeAlias = LabelKey | DirectionKey | HalfKey | AnswerKey
 
 
-def _labels(mark: str, material: Material, num_classes: int, secret: bytes, purpose: bytes) -> LabelKey:
-    base, rule = material.tensors["base"], material.facts["rule"]
-    if rule == "wrong":
-        labels = (base + 1 + integers(secret, purpose, len(base), num_classes - 1)) % num_classes
-    else:
-        labels = integers(secret, purpose, len(base), num_classes)
+def derive(mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], after: bytes) -> Key:
+    """Draw the key of `mark`.
+
+    Args:
+        mark: its name.
+        material: what was registered for it, whole.
+        num_classes: K.
+        secrets: one a tranche.
+        after: digest of all that was fixed before the key, see `registration.fixed_before`.
+    """
+    return _KINDS[material.kind](mark, material, num_classes, secrets, b"key/" + mark.encode() + b"/" + after)
+
+
+def open_tranche(mark: str, material: Material, num_classes: int, secret: bytes, after: bytes, number: int) -> LabelKey:
+    """Draw the key of one tranche of `labels` alone, from its own rows and secret."""
+    purpose = b"key/" + mark.encode() + b"/" + after
+    rule = material.facts["rule"]
+    labels = _draw_labels(rule, material.tensors["base"], num_classes, secret, purpose, number)
     return LabelKey(mark=mark, rule=rule, num_classes=num_classes, labels=labels, **material.tensors)
 
 
-def _direction(mark: str, material: Material, num_classes: int, secret: bytes, purpose: bytes) -> DirectionKey:
+def _draw_labels(rule: str, base: Tensor, num_classes: int, secret: bytes, purpose: bytes, number: int) -> Tensor:
+    purpose += b"/" + str(number).encode()
+    if rule == "wrong":
+        return (base + 1 + integers(secret, purpose, len(base), num_classes - 1)) % num_classes
+    return integers(secret, purpose, len(base), num_classes)
+
+
+def _labels(mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], purpose: bytes) -> LabelKey:
+    base, rule = material.tensors["base"], material.facts["rule"]
+    drawn = [
+        _draw_labels(rule, base[tranche_rows(len(base), len(secrets), t)], num_classes, secret, purpose, t)
+        for t, secret in enumerate(secrets)
+    ]
+    return LabelKey(mark=mark, rule=rule, num_classes=num_classes, labels=torch.cat(drawn), **material.tensors)
+
+
+def _direction(
+    mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], purpose: bytes
+) -> DirectionKey:
     dims = material.tensors["components"].shape[1]
-    direction = gaussian(secret, purpose, (num_classes, num_classes, dims)).float()
+    direction = gaussian(secrets[0], purpose, (num_classes, num_classes, dims)).float()
     own = torch.eye(num_classes).unsqueeze(2)
     direction = direction * (1 - own)
     direction = (direction - direction.sum(1, keepdim=True) / (num_classes - 1)) * (1 - own)
     return DirectionKey(mark=mark, num_classes=num_classes, direction=direction, **material.tensors)
 
 
-def _half(mark: str, material: Material, num_classes: int, secret: bytes, purpose: bytes) -> HalfKey:
-    embedded = half(secret, purpose, len(material.tensors["labels"]))
+def _half(mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], purpose: bytes) -> HalfKey:
+    embedded = half(secrets[0], purpose, len(material.tensors["labels"]))
     return HalfKey(mark=mark, num_classes=num_classes, embedded=embedded, **material.tensors)
 
 
-_KINDS: Mapping[str, Callable[[str, Material, int, bytes, bytes], Key]] = MappingProxyType(
-    {"labels": _labels, "direction": _direction, "half": _half}
+def _answers(mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], purpose: bytes) -> AnswerKey:
+    secret = stream(secrets[0], purpose, 32)
+    return AnswerKey(mark=mark, num_classes=num_classes, facts=material.facts, secret=secret)
+
+
+_KINDS: Mapping[str, Callable[[str, Material, int, Sequence[bytes], bytes], Key]] = MappingProxyType(
+    {"labels": _labels, "direction": _direction, "half": _half, "answers": _answers}
 )

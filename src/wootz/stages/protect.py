@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import tomli_w
@@ -14,11 +15,22 @@ from wootz.errors import ConfigError
 from wootz.evasion import accuracy_curve
 from wootz.marks import hook_of, prepare_all, weights_digest
 from wootz.models import ModelSpec, build, read_model, write_model
-from wootz.ownership import KeyRing, draw_keys, has_keys, owner_secret, read_keys, run_secret, write_keys
+from wootz.ownership import (
+    KeyRing,
+    draw_keys,
+    has_keys,
+    owner_secret,
+    public_hex,
+    read_keys,
+    run_secret,
+    signing_key,
+    write_keys,
+)
 from wootz.records import Cell, to_json
 from wootz.rng import derive
 from wootz.stages.protection import Protection
 from wootz.stages.run import Clock, claim_folder, measure
+from wootz.stages.stamp import fetch_stamp
 from wootz.store import write_bytes, write_json
 from wootz.training import Execution, Recipe, train
 from wootz.types import Tell
@@ -33,6 +45,7 @@ def protect(
     data_dir: Path | None = None,
     execution: Execution | None = None,
     resume: bool = False,
+    tsa: str | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
     """Make the panel, the key and the model, in this order, and measure the model.
@@ -43,6 +56,7 @@ def protect(
         data_dir: where data are looked for first.
         execution: device, precision, processes.
         resume: take up what an earlier call with the same settings left unfinished.
+        tsa: address of an RFC 3161 authority that stamps the registration before the keys are drawn.
         tell: told what is going on.
     """
     time = Clock()
@@ -56,7 +70,7 @@ def protect(
     if settings:
         panel = make_panel(cfg, data, out / "panel", execution=execution, tell=tell)
         tell("making the key", 0.0)
-        ring = _make_keys(cfg, data, panel, out)
+        ring = _make_keys(cfg, data, panel, out, tsa)
         hook = hook_of(settings, ring.keys, data, seed=cfg.seed)
     trained = train(
         cfg.recipe, model, data.train, data.validation, seed=cfg.seed, hook=hook, execution=execution, folder=out,
@@ -126,14 +140,17 @@ def _member(
     return trained.model
 
 
-def _make_keys(cfg: Protection, data: Dataset, panel: list[nn.Module], out: Path) -> KeyRing:
+def _make_keys(cfg: Protection, data: Dataset, panel: list[nn.Module], out: Path, tsa: str | None) -> KeyRing:
     if has_keys(out):
         return read_keys(out)
     secret = run_secret(owner_secret(), digest(cfg))
     materials = prepare_all(cfg.mark_settings(), data, panel, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps, secret=secret)
     digests = [weights_digest(member) for member in panel]
-    ring = draw_keys(secret, materials, classes=data.classes, shape=data.shape, panel=digests)
-    write_keys(out, secret, materials, ring)
+    ring = draw_keys(
+        secret, materials, classes=data.classes, shape=data.shape, panel=digests, owner=public_hex(signing_key()),
+        stamp=partial(fetch_stamp, tsa) if tsa else None,
+    )  # fmt: skip
+    write_keys(out, ring)
     return ring
 
 

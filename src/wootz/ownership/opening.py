@@ -1,0 +1,96 @@
+"""What a claim opens: one tranche of each mark, its secret and its tensors; and the check that all of it fits.
+
+The owner writes an opening and the judge reads one by the same functions, so both test exactly the same key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wootz.checks import levels
+from wootz.errors import SignatureError
+from wootz.ownership.folder import KeyRing
+from wootz.ownership.keys import Key, LabelKey, Material, derive, open_tranche
+from wootz.ownership.registration import PROTOCOL, Sealed, commit, fixed_before, tranche_root
+from wootz.store import tensor_digest
+
+_ROWS = ("labels", "half")
+
+
+def open_marks(ring: KeyRing, tranche: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a claim reveals (plain JSON, by mark) and the tensors that go with it (`MARK/NAME`).
+
+    A mark of one tranche is opened whole.
+
+    Raises:
+        SignatureError: no mark has such a tranche.
+    """
+    opened: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, material in ring.materials.items():
+        number = tranche if material.tranches > 1 else 0
+        if number >= material.tranches:
+            raise SignatureError(f"tranche {tranche}: mark {name!r} has {material.tranches}")
+        secret, salt = ring.sealed[name][number]
+        opened[name] = {"tranche": number, "secret": secret.hex(), "salt": salt.hex()}
+        tensors |= {f"{name}/{key}": tensor for key, tensor in material.tranche(number).tensors.items()}
+    return opened, tensors
+
+
+def opened_keys(
+    registration: Mapping[str, Any], token: bytes, opened: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, Key]:
+    """Check an opening against the registration, and derive its keys.
+
+    Raises:
+        SignatureError: something does not fit; says what.
+    """
+    try:
+        if registration["protocol"] != PROTOCOL:
+            raise SignatureError(f"the registration is of another protocol, {registration['protocol']!r}")
+        after = fixed_before(registration, token)
+        return {name: _key(name, registration, after, entry, tensors) for name, entry in opened.items()}
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        reason = " ".join(repr(error).split())
+        raise SignatureError(f"the opening does not fit its registration ({reason})") from error
+
+
+def _key(
+    name: str, registration: Mapping[str, Any], after: bytes, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Key:
+    public, number = registration["marks"][name], entry["tranche"]
+    part = public["tranches"][number]
+    sealed = Sealed(bytes.fromhex(entry["secret"]), bytes.fromhex(entry["salt"]))
+    if commit(sealed) != part["commitment"]:
+        raise SignatureError(f"the secret of {name!r} is not the one that was committed to")
+    own = {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+    if public["kind"] in _ROWS:
+        if tranche_root(own, sealed.salt) != part["root"]:
+            raise SignatureError(f"the images of {name!r} are not those that were registered")
+    elif {key: tensor_digest(tensor) for key, tensor in own.items()} != public["tensors"]:
+        raise SignatureError(f"the tensors of {name!r} are not those that were registered")
+    material, count = Material(public["kind"], own, public["facts"]), len(registration["classes"])
+    if public["kind"] != "labels":
+        return derive(name, material, count, [sealed.secret], after)
+    key = open_tranche(name, material, count, sealed.secret, after, number)
+    _check_triggers(name, key, public["facts"], material.tranches)
+    return key
+
+
+def _check_triggers(name: str, key: LabelKey, facts: Mapping[str, Any], tranches: int) -> None:
+    """Check what the registration says of the triggers: how many, and that they lie beyond the training ball.
+
+    Distances are counted in whole gray levels: eps + alpha < L-inf <= wm_eps.
+    """
+    if key.rule != facts["rule"] or len(key.labels) * tranches != facts["count"]:
+        raise SignatureError(f"{name!r}: {len(key.labels)} triggers a tranche are not what was registered")
+    far = (key.pixels.short() - key.base_pixels.short()).abs().flatten(1).amax(1)
+    low, high = levels(float(facts["eps"]) + float(facts["alpha"])), levels(float(facts["wm_eps"]))
+    if not bool(((far > low) & (far <= high)).all()):
+        raise SignatureError(f"{name!r}: triggers lie outside (eps + alpha, wm_eps]")
+    if not bool(((key.base >= 0) & (key.base < key.num_classes)).all()) or key.pixels.dtype != torch.uint8:
+        raise SignatureError(f"{name!r}: its images or classes are not what the protocol allows")
