@@ -18,16 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from wootz import evasion
 from wootz.errors import Error
 from wootz.records import Cell, append, read_lines
 from wootz.stages.attack import FAMILIES, attack_run
 from wootz.stages.evaluate import evaluate_run
 from wootz.stages.verify import open_panel, verify_suspect
-from wootz.store import tensor_digest
 from wootz.types import Predict
+from wootz.verify import remembered
 
 
 class Attempt(NamedTuple):
@@ -69,19 +67,6 @@ def attempts() -> list[Attempt]:
     """Return every attack of every family, and the variants; removals are quickest and come first."""
     plain = [Attempt(family, name) for family in ("remove", "steal") for name in FAMILIES[family].attacks]
     return plain + list(MORE) + [Attempt("evade", name) for name in EVASION]
-
-
-def remembered(predict: Predict) -> Predict:
-    """Return `predict` with a memory: the panel is asked about the same probes for every suspect."""
-    known: dict[str, torch.Tensor] = {}
-
-    def answer(x: torch.Tensor) -> torch.Tensor:
-        digest = tensor_digest(x)
-        if digest not in known:
-            known[digest] = predict(x)
-        return known[digest]
-
-    return answer
 
 
 def undertake(

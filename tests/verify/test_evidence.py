@@ -45,7 +45,7 @@ def half_material() -> Material:
 
 
 def key(material: Material, secret: int = 0) -> Key:
-    return derive("m", material, K, secret.to_bytes(32, "big"), b"D" * 32)
+    return derive("m", material, K, [secret.to_bytes(32, "big")], b"D" * 32)
 
 
 def answering(pixels: torch.Tensor, labels: torch.Tensor) -> object:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wootz.errors import ModelError
 from wootz.models import ModelSpec, read_model, read_spec
-from wootz.ownership import KeyRing, read_keys
+from wootz.ownership import Key, read_keys
 from wootz.records import Cell, EvidenceRecord, decimal_p
 from wootz.stages.run import Clock
 from wootz.types import Access, Predict, Tell
@@ -44,22 +44,42 @@ def verify_suspect(
     """
     time, ring = Clock(), read_keys(owner)
     panel = open_panel(owner) if panel is None else panel
+    tell("asking the suspect", 0.0)
+    verdict = check_suspect(ring.keys, ring.registration, suspect, panel, access=access, bar=bar, budget=budget)
+    return verdict_cell(verdict, suspect, time.seconds)
+
+
+def check_suspect(
+    keys: Mapping[str, Key],
+    registration: Mapping[str, Any],
+    suspect: Path,
+    panel: Sequence[Predict],
+    *,
+    access: Access,
+    bar: float,
+    budget: int | None,
+    tries: int = 1,
+) -> Verdict:
+    """Open a suspect, check that it takes what was registered, and test it."""
     with open_suspect(suspect, access) as (predict, spec):
-        check_fit(ring, spec, suspect)
-        tell("asking the suspect", 0.0)
-        verdict = verify(ring.keys, predict, panel=panel, access=access, bar=bar, budget=budget)
+        check_fit(registration, spec, suspect)
+        return verify(keys, predict, panel=panel, access=access, bar=bar, budget=budget, tries=tries)
+
+
+def verdict_cell(verdict: Verdict, suspect: Path, seconds: float) -> Cell:
+    """Return a verdict as a cell, with what the suspect's folder says of itself."""
     about = _about(suspect)
     return Cell(
         data=about.get("data", "unknown"),
         suspect=suspect.name,
         kind=about.get("kind", "unknown"),
         theft=about.get("theft"),
-        access=access,
+        access=verdict.access,
         evidence=records(verdict),
         bits=round(verdict.bits, 2),
         bar=verdict.bar,
         verdict=verdict.word,
-        seconds=time.seconds,
+        seconds=seconds,
         seed=about.get("seed", 0),
         notes=verdict.notes,
     )
@@ -81,9 +101,9 @@ def records(verdict: Verdict) -> tuple[EvidenceRecord, ...]:
     )  # fmt: skip
 
 
-def check_fit(ring: KeyRing, spec: ModelSpec, suspect: Path) -> None:
+def check_fit(registration: Mapping[str, Any], spec: ModelSpec, suspect: Path) -> None:
     """Raise ModelError unless the suspect takes the key's images and knows as many classes."""
-    shape, classes = list(ring.registration["shape"]), ring.registration["classes"]
+    shape, classes = list(registration["shape"]), registration["classes"]
     if list(spec.shape) != shape or len(spec.classes) != len(classes):
         raise ModelError(
             f"{suspect}: takes images {list(spec.shape)} and knows {len(spec.classes)} classes; "

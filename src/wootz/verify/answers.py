@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wootz.errors import ModelError
+from wootz.store import tensor_digest
 from wootz.types import Predict
 
 _BATCH = 1000
@@ -16,22 +17,43 @@ def ask(predict: Predict, pixels: Tensor) -> Tensor:
     return torch.cat([predict(batch.float().div_(255)) for batch in pixels.split(_BATCH)])
 
 
+def remembered(predict: Predict) -> Predict:
+    """Return `predict` with a memory: what was asked once, in the same batch, is not asked again."""
+    known: dict[str, Tensor] = {}
+
+    def answer(x: Tensor) -> Tensor:
+        digest = tensor_digest(x)
+        if digest not in known:
+            known[digest] = predict(x)
+        return known[digest]
+
+    return answer
+
+
 def labels_of(predict: Predict, pixels: Tensor) -> Tensor:
-    """Return top-1 labels int64 [N], from scores or from labels."""
-    answers = ask(predict, pixels)
-    return answers.argmax(1) if answers.dim() == 2 else answers.long()
+    """Return top-1 labels int64 [N], from scores or from labels; -1 where there was no answer."""
+    return top_one(ask(predict, pixels))
+
+
+def top_one(answers: Tensor) -> Tensor:
+    """Return the labels in answers, scores [N, K] or labels [N]; -1 where there was none (NaN, or a label below 0)."""
+    if answers.dim() == 2:
+        return answers.argmax(1).masked_fill(answers.isnan().any(1), -1)
+    return answers.long().clamp_min(-1)
 
 
 def log_scores(predict: Predict, pixels: Tensor) -> Tensor:
     """Return log-scores float64 [N, K], up to a constant a row, from logits, log-probabilities or probabilities.
 
-    Zero probabilities (rounded, or cut off after the top few) count as half the smallest one that was seen.
+    Zero probabilities (rounded, or cut off after the top few) count as half the smallest one that was seen. A row
+    that was not answered is NaN.
     """
     answers = ask(predict, pixels).double()
     if answers.dim() != 2:
         raise ModelError("the suspect answers with labels only; ask with --access label")
-    if answers.min() >= 0 and answers.sum(1).max() <= 1.01:
-        seen = answers[answers > 0]
+    known = answers[~answers.isnan().any(1)]
+    if len(known) and known.min() >= 0 and known.sum(1).max() <= 1.01:
+        seen = known[known > 0]
         floor = float(seen.min()) / 2 if len(seen) else 0.5
         return answers.clamp_min(floor).log()
     return answers

@@ -111,15 +111,16 @@ def leaning(key: DirectionKey, predict: Predict, panel: Sequence[Predict], count
     """Ask about the first `count` probes and return v; the keyed direction itself is not used."""
     pixels, y = key.probes[:count], key.probe_labels[:count]
     scores = log_scores(predict, pixels)
+    answered = ~scores.isnan().any(1)
     residual = wrong_class_scores(scores, y)
     others = [wrong_class_scores(log_scores(member, pixels), y) for member in panel]
     z = key.features(pixels.float().div_(255), y).double()
     v = torch.zeros(key.direction.shape, dtype=torch.float64)
     for k in range(key.num_classes):
-        rows = y == k
+        rows = (y == k) & answered
         if int(rows.sum()) > 1:
             v[k] = _covariance(residual[rows], [other[rows] for other in others], z[rows])
-    return Leaning(v, count, float((scores.argmax(1) == y).float().mean()))
+    return Leaning(v, count, float(((scores.argmax(1) == y) & answered).float().mean()))
 
 
 def wrong_class_scores(scores: Tensor, y: Tensor) -> Tensor:

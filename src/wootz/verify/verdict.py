@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from wootz.errors import ConfigError
-from wootz.ownership import Key
+from wootz.ownership import DirectionKey, Key, LabelKey
 from wootz.types import Access, Predict
+from wootz.verify.early import Decoys, early_evidence
 from wootz.verify.evidence import EVIDENCE, Evidence
 from wootz.verify.exact import bits, fisher
 
@@ -17,6 +19,16 @@ Word: TypeAlias = Literal["KEY-DEPENDENT", "NOT SHOWN", "INCONCLUSIVE", "INVALID
 EXIT_CODES: Mapping[Word, int] = {"KEY-DEPENDENT": 0, "NOT SHOWN": 1, "INCONCLUSIVE": 3, "INVALID CLAIM": 4}
 
 DEFAULT_BAR = 40.0
+UNSTAMPED_BAR = 80.0
+
+
+def bar_of(*, stamped: bool) -> float:
+    """Return the bits that a claim needs.
+
+    40 where keys were drawn after a time token, so that every try of another key costs a request; 80 without one, so
+    that trying keys is out of reach.
+    """
+    return DEFAULT_BAR if stamped else UNSTAMPED_BAR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +51,8 @@ def verify(
     access: Access = "scores",
     bar: float = DEFAULT_BAR,
     budget: int | None = None,
+    tries: int = 1,
+    early: bool = False,
 ) -> Verdict:
     """Test a suspect against every key that its access allows, and combine.
 
@@ -50,23 +64,34 @@ def verify(
         access: what the suspect shows, `scores` or top-1 `label`.
         bar: bits that make KEY-DEPENDENT.
         budget: queries a mark may spend at most, in registered order; None spends all.
+        tries: in how many ways the claimant could have been lucky (tranches, registrations, suspects looked at);
+            log2 of it is taken off the bits.
+        early: ask triggers one at a time and stop at the bar; other marks are asked only where that is not reached.
+            Such a test looks twice and pays one bit for it.
 
     Raises:
         ConfigError: no mark can be tested with this access.
     """
-    found = _evidence(keys, suspect, panel, access, budget)
+    allowance = math.log2(tries)
+    labelled = next((key for key in keys.values() if isinstance(key, LabelKey)), None)
+    if early and labelled is not None:
+        rest = {name: key for name, key in keys.items() if key is not labelled and _testable(key, access)}
+        allowance += bool(rest)
+        decoys = next((Decoys(k.probes, k.probe_labels) for k in keys.values() if isinstance(k, DirectionKey)), None)
+        first, stopped = early_evidence(labelled, suspect, bar=bar + allowance, decoys=decoys, budget=budget)
+        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, access, budget)]
+    else:
+        found = _evidence(keys, suspect, panel, access, budget)
     if not found:
         raise ConfigError(f"access = {access!r}: none of the marks {', '.join(keys)} can be tested with it")
-    total = bits(fisher([item.log_p for item in found]))
-    notes: list[str] = []
+    total = max(0.0, bits(fisher([item.log_p for item in found])) - allowance)
     word: Word = "KEY-DEPENDENT" if total >= bar else "NOT SHOWN"
+    notes = [f"{allowance:.1f} bits are taken off for other tries and looks"] if allowance else []
     if word == "KEY-DEPENDENT":
-        for number, member in enumerate(panel):
-            rest = [other for other in panel if other is not member]
-            theirs = bits(fisher([e.log_p for e in _evidence(keys, member, rest, access, budget)]))
-            if theirs >= bar:
-                word = "INVALID CLAIM"
-                notes.append(f"independent panel model {number} reaches {theirs:.1f} bits itself")
+        tested = {item.mark for item in found}
+        used = {name: key for name, key in keys.items() if key.mark in tested}
+        vetoes = _vetoes(used, panel, access, budget, bar)
+        word, notes = ("INVALID CLAIM" if vetoes else word), notes + vetoes
     elif _answers_at_chance(found, keys):
         word = "INCONCLUSIVE"
         notes.append("the suspect answers ordinary images no better than chance: is its input range or layout another?")
@@ -80,6 +105,23 @@ def _evidence(
     return [item for item in tests if item is not None]
 
 
+def _testable(key: Key, access: Access) -> bool:
+    return access == "scores" or not isinstance(key, DirectionKey)
+
+
+def _vetoes(
+    keys: Mapping[str, Key], panel: Sequence[Predict], access: Access, budget: int | None, bar: float
+) -> list[str]:
+    """Say which independent models reach the bar by the same marks themselves."""
+    notes = []
+    for number, member in enumerate(panel):
+        others = [other for other in panel if other is not member]
+        theirs = bits(fisher([e.log_p for e in _evidence(keys, member, others, access, budget)]))
+        if theirs >= bar:
+            notes.append(f"independent panel model {number} reaches {theirs:.1f} bits itself")
+    return notes
+
+
 def _answers_at_chance(found: Sequence[Evidence], keys: Mapping[str, Key]) -> bool:
-    rates = [item.details["accuracy"] for item in found if "probes" in item.details]
+    rates = [item.details["accuracy"] for item in found if {"probes", "decoys"} & item.details.keys()]
     return bool(rates) and rates[0] < 1.5 / next(iter(keys.values())).num_classes

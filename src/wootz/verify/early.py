@@ -1,0 +1,84 @@
+"""Ask a suspect one image at a time and stop as soon as the bar is reached.
+
+Triggers go out in their registered order, mixed one to one with ordinary images (decoys), so that a suspect can
+not tell a test by its lack of ordinary queries; the decoys' answers say whether it knows its task at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from wootz.ownership import LabelKey
+from wootz.types import Predict
+from wootz.verify.answers import labels_of
+from wootz.verify.evidence import Evidence
+from wootz.verify.exact import binomial_tail, bits
+from wootz.verify.sequential import Walk, walk
+
+
+class Decoys(NamedTuple):
+    """Ordinary images uint8 [n, C, H, W] and their classes [n]; the first are used first."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+def early_evidence(
+    key: LabelKey, predict: Predict, *, bar: float, decoys: Decoys | None = None, budget: int | None = None
+) -> tuple[Evidence, bool]:
+    """Test the triggers of `key` until the e-process reaches `bar` bits; return the evidence, and whether it did.
+
+    The p-value is 1 / the highest e-value, which stopping does not spoil. `fixed` in the details is the exact tail
+    as if the number of queries had been fixed: for comparison only.
+
+    Args:
+        key: triggers with keyed labels.
+        predict: the suspect; asked one image at a time.
+        bar: bits to stop at.
+        decoys: one goes before each trigger, as long as there are any.
+        budget: queries at most, decoys among them; None means all triggers.
+    """
+    known: list[bool] = []
+    spent = 0
+
+    def answers() -> Iterator[tuple[bool, bool]]:
+        nonlocal spent
+        for number in range(len(key.labels)):
+            decoy = decoys if decoys is not None and number < len(decoys.labels) else None
+            cost = 1 if decoy is None else 2
+            if budget is not None and spent + cost > budget:
+                return
+            if decoy is not None:
+                known.append(_answer(predict, decoy.pixels, number) == int(decoy.labels[number]))
+            answer = _answer(predict, key.pixels, number)
+            spent += cost
+            yield key.rule == "uniform" or answer != int(key.base[number]), answer == int(key.labels[number])
+
+    chance = 1 / (key.num_classes if key.rule == "uniform" else key.num_classes - 1)
+    found = walk(answers(), chance, bar)
+    details = _details(key, found, chance)
+    if known:
+        details |= {"decoys": len(known), "accuracy": sum(known) / len(known)}
+    evidence = Evidence(
+        mark=key.mark, log_p=found.log_p, queries=spent, statistic=found.hits / max(1, found.asked), details=details
+    )
+    return evidence, found.crossed
+
+
+def _answer(predict: Predict, pixels: Tensor, row: int) -> int:
+    return int(labels_of(predict, pixels[row : row + 1])[0])
+
+
+def _details(key: LabelKey, found: Walk, chance: float) -> dict[str, Any]:
+    return {
+        "hits": found.hits,
+        "triggers": found.asked,
+        "trials": found.trials,
+        "chance": chance,
+        "rule": key.rule,
+        "stopped": found.crossed,
+        "fixed": round(bits(binomial_tail(found.hits, found.trials, chance)), 2),
+    }
