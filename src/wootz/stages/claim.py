@@ -1,0 +1,136 @@
+"""Write a claim: a signed certificate that a judge can re-check without trusting who wrote it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wootz import __version__
+from wootz.errors import ConfigError
+from wootz.models import read_model
+from wootz.ownership import KeyRing, open_marks, opened_keys, read_keys, signed, signing_key
+from wootz.records import Cell, to_json
+from wootz.stages.register import read_registered
+from wootz.stages.suspects import Identity, identify
+from wootz.stages.verify import PANEL_MEMBERS, check_suspect, verdict_cell
+from wootz.store import append_line, file_digest, read_bytes, read_json, write_bytes, write_tensors
+from wootz.types import Access, Predict, Tell
+from wootz.verify import bar_of, predictor
+
+CLAIM = "urn:wootz:claim:1"
+
+
+def claim_suspect(
+    owner: Path,
+    suspect: Path,
+    out: Path,
+    *,
+    access: Access = "scores",
+    budget: int | None = None,
+    tries: int = 1,
+    tell: Tell = lambda *_: None,
+) -> Cell:
+    """Open one tranche of the key, test the suspect with it, and write the certificate and its material.
+
+    A tranche that was opened against one suspect is burnt: it is used for no other one.
+
+    Args:
+        owner: the run folder, registered.
+        suspect: what the claim is about.
+        out: the certificate to write; its images and panel stand beside it, under the same name with `.safetensors`.
+        access: what the suspect shows.
+        budget: queries a mark may spend.
+        tries: registrations and suspects that the owner has tried; log2 of it, and of the tranches, is taken off.
+        tell: told what is going on.
+
+    Raises:
+        KeyFolderError: the run is not registered.
+        ConfigError: every tranche is burnt.
+    """
+    if out.suffix != ".json":
+        raise ConfigError(f"{out}: a certificate's name must end in .json")
+    ring, identity = read_keys(owner), identify(suspect)
+    registered = read_registered(owner, ring)
+    tranche = burn_tranche(owner, ring, identity)
+    opened, tensors = open_marks(ring, tranche)
+    keys = opened_keys(ring.registration, ring.token, opened, tensors)
+    panel, described, weights = _panel(owner)
+    bar, tries = bar_of(stamped=bool(ring.token)), tries * tranches_of(ring)
+    tell("asking the suspect", 0.0)
+    verdict = check_suspect(keys, ring.registration, suspect, panel, access=access, bar=bar, budget=budget, tries=tries)
+    cell = verdict_cell(verdict, suspect, seconds=0.0)
+    material = out.with_suffix(".safetensors")
+    write_tensors(material, tensors | weights)
+    told = to_json(cell)
+    predicate = {
+        "wootz": __version__,
+        "registered": json.loads(registered),
+        "token": base64.b64encode(ring.token).decode(),
+        "opened": opened,
+        "material": file_digest(material),
+        "panel": described,
+        "test": {"access": access, "bar": f"{bar:g}", "tries": tries, "budget": "" if budget is None else str(budget)},
+        "found": {name: plain_strings(told[name]) for name in ("evidence", "bits", "verdict") if name in told},
+        "environment": {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system()},
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_bytes(out, signed(signing_key(), {identity.name: identity.digest}, CLAIM, predicate))
+    return cell
+
+
+def tranches_of(ring: KeyRing) -> int:
+    """Return how many tranches a claim could choose from."""
+    return max(material.tranches for material in ring.materials.values())
+
+
+def burn_tranche(owner: Path, ring: KeyRing, suspect: Identity) -> int:
+    """Return the tranche to open against this suspect, and note it before anything is asked.
+
+    The next one in order; the same one again where the suspect was claimed before.
+    """
+    path = owner / "key" / "burnt.jsonl"
+    burnt = [json.loads(line) for line in read_bytes(path).splitlines()] if path.is_file() else []
+    for entry in burnt:
+        if entry["suspect"] == suspect.digest:
+            return int(entry["tranche"])
+    count = tranches_of(ring)
+    if len(burnt) >= count:
+        raise ConfigError(
+            f"{owner}: all {count} tranches of its key were opened already ({path}); an opened tranche proves "
+            "nothing against another suspect"
+        )
+    entry = {"tranche": len(burnt), "suspect": suspect.digest, "name": suspect.name}
+    append_line(path, json.dumps(entry))
+    return len(burnt)
+
+
+def plain_strings(value: Any) -> Any:
+    """Return a record with every float as a decimal string, as signed statements hold numbers."""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, Mapping):
+        return {key: plain_strings(item) for key, item in value.items()}
+    return [plain_strings(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _panel(owner: Path) -> tuple[list[Predict], list[dict[str, Any]], dict[str, Tensor]]:
+    """Return the panel as what answers, as descriptions (`model.json`), and as tensors (`panel/NAME/...`)."""
+    answering: list[Predict] = []
+    described: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
+    for name in PANEL_MEMBERS:
+        model, _, _ = read_model(owner / "panel" / name)
+        answering.append(predictor(model))
+        plain = read_json(owner / "panel" / name / "model.json")
+        kept = {key: plain[key] for key in ("schema", "architecture", "settings", "input", "classes")}
+        described.append({"name": name, "model": json.dumps(kept, sort_keys=True)})
+        tensors |= {f"panel/{name}/{key}": tensor for key, tensor in model.state_dict().items()}
+    return answering, described, tensors
