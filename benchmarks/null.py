@@ -1,10 +1,10 @@
 """How often a key that a suspect never met looks like it was met: P(p <= a) over many random keys on one suspect.
 
-    python benchmarks/null.py RUN SUSPECT [--keys 100000] [--json]
+    python benchmarks/null.py RUN SUSPECT [--keys 1000000] [--json]
 
 RUN is an owner's run folder; SUSPECT any run folder. The suspect is asked once; then every mark's key is drawn
-anew from fresh random secrets, all else equal, and the exact p-value is computed for each. With SUSPECT = RUN
-this is the marked model itself under wrong keys.
+anew, all else equal, and the exact p-value is computed for each; for keyed labels the e-process too, which may stop
+whenever it likes. With SUSPECT = RUN this is the marked model itself under wrong keys.
 """
 
 from __future__ import annotations
@@ -15,86 +15,53 @@ import math
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from wootz.models import read_model
-from wootz.ownership import DirectionKey, HalfKey, LabelKey, fresh_secret, read_keys
-from wootz.ownership.prf import half, integers
+from wootz.ownership import DirectionKey, HalfKey, LabelKey, read_keys
 from wootz.stages.verify import open_panel
-from wootz.verify import predictor
+from wootz.verify import null, predictor
 from wootz.verify.answers import labels_of
 from wootz.verify.evidence import leaning
-from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail
 
 LEVELS = (0.05, 0.01, 0.001, 0.0001)
-
-
-def labels(key: LabelKey, said: torch.Tensor, keys: int) -> np.ndarray:
-    """New labels for the same images, drawn as the key draws them."""
-    differs, tails = said != key.base, {}
-    trials = int(differs.sum()) if key.rule == "wrong" else len(said)
-    chance = 1 / (key.num_classes - 1) if key.rule == "wrong" else 1 / key.num_classes
-    found = np.empty(keys)
-    for number in range(keys):
-        if key.rule == "wrong":
-            drawn = (key.base + 1 + integers(fresh_secret(), b"null", len(said), key.num_classes - 1)) % key.num_classes
-        else:
-            drawn = integers(fresh_secret(), b"null", len(said), key.num_classes)
-        hits = int((drawn == said).sum())
-        found[number] = tails.setdefault(hits, binomial_tail(hits, trials, chance))
-    return found
-
-
-def directions(key: DirectionKey, v: torch.Tensor, keys: int) -> np.ndarray:
-    """New directions, isotropic in the same subspace: Gaussian, centered over the wrong classes."""
-    stream = torch.Generator().manual_seed(int.from_bytes(fresh_secret()[:7], "big"))
-    own = torch.eye(key.num_classes).unsqueeze(2)
-    v = (v / v.norm()).float()
-    found = np.empty(keys)
-    for start in range(0, keys, 500):
-        count = min(500, keys - start)
-        w = torch.randn(count, *v.shape, generator=stream) * (1 - own)
-        w = (w - w.sum(2, keepdim=True) / (key.num_classes - 1)) * (1 - own)
-        cosines = (w * v).flatten(1).sum(1) / w.flatten(1).norm(dim=1)
-        found[start : start + count] = [cosine_tail(float(c), key.dimensions) for c in cosines]
-    return found
-
-
-def halves(key: HalfKey, right: torch.Tensor, keys: int) -> np.ndarray:
-    """New halves of the same candidates."""
-    total, drawn, tails, found = len(right), int(right.sum()), {}, np.empty(keys)
-    for number in range(keys):
-        hits = int((right & half(fresh_secret(), b"null", total)).sum())
-        found[number] = tails.setdefault(hits, hypergeometric_tail(hits, drawn, total // 2, total))
-    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("suspect", type=Path)
-    parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    predict, panel = predictor(read_model(args.suspect)[0]), open_panel(args.run)
+    predict, panel, stream = predictor(read_model(args.suspect)[0]), open_panel(args.run), np.random.default_rng()
     results = {}
     for name, key in read_keys(args.run).keys.items():
         if isinstance(key, LabelKey):
-            found = labels(key, labels_of(predict, key.pixels), args.keys)
+            said = labels_of(predict, key.pixels)
+            results[name] = shares(null.label_null(key, said, args.keys, stream))
+            results[f"{name}, e-process"] = shares(null.early_null(key, said, args.keys, stream))
         elif isinstance(key, DirectionKey):
-            found = directions(key, leaning(key, predict, panel, len(key.probe_labels)).v, args.keys)
-        else:
-            found = halves(key, labels_of(predict, key.pixels) == key.labels, args.keys)
-        results[name] = {str(a): float((found <= math.log(a) + 1e-12).mean()) for a in LEVELS}
+            v = leaning(key, predict, panel, len(key.probe_labels)).v
+            results[name] = shares(null.direction_null(key, v, args.keys, stream))
+        elif isinstance(key, HalfKey):
+            right = labels_of(predict, key.pixels) == key.labels
+            results[name] = shares(null.half_null(key, right, args.keys, stream))
     if args.json:
         print(json.dumps({"keys": args.keys, "suspect": args.suspect.name, "share": results}))
         return
-    for name, shares in results.items():
+    for name, found in results.items():
         print(f"{args.suspect.name}, {name}, {args.keys:,} keys")
         for a in LEVELS:
             bound = a + 3 * math.sqrt(a * (1 - a) / args.keys)
-            share = shares[str(a)]
-            print(f"  P(p <= {a:g}) = {share:.5f}  (bound {bound:.5f}) {'ok' if share <= bound else 'ABOVE'}")
+            print(f"  P(p <= {a:g}) = {found[str(a)]:.6f}  (bound {bound:.6f}) {verdict(found[str(a)], bound)}")
+
+
+def shares(log_p: null.Logs) -> dict[str, float]:
+    return {str(a): float((log_p <= math.log(a) + 1e-12).mean()) for a in LEVELS}
+
+
+def verdict(share: float, bound: float) -> str:
+    return "ok" if share <= bound else "ABOVE"
 
 
 if __name__ == "__main__":

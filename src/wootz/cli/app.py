@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from wootz.cli import data, demo, evaluate, protect, remove, report, steal, verify
+from wootz.cli import claim, data, demo, evaluate, judge, protect, register, remove, report, steal, verify
 from wootz.cli.options import console
 from wootz.errors import Error
 
@@ -23,6 +23,9 @@ app.command("evaluate")(evaluate.command)
 app.command("steal")(steal.command)
 app.command("remove")(remove.command)
 app.command("verify")(verify.command)
+app.command("register")(register.command)
+app.command("claim")(claim.command)
+app.command("judge")(judge.command)
 app.command("report")(report.command)
 app.add_typer(data.app, name="data")
 

@@ -26,6 +26,9 @@ def command(
     ] = None,
     wm_eps: Annotated[str | None, typer.Option("--wm-eps", help="Trigger budget, larger than eps.")] = None,
     marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks, or none.")] = "triggers,runner-up",
+    tsa: Annotated[
+        str | None, typer.Option("--tsa", help="Address of an RFC 3161 authority that stamps before keys are drawn.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     resume: Resume = False,
@@ -56,7 +59,7 @@ def command(
         chosen = "" if marks == "none" else marks
         cfg = with_settings(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
     with progress() as tell:
-        cell = protect(cfg, out, data_dir=data_dir, execution=execution(device), resume=resume, tell=tell)
+        cell = protect(cfg, out, data_dir=data_dir, execution=execution(device), resume=resume, tsa=tsa, tell=tell)
     show_cell(cell, as_json=as_json)
 
 

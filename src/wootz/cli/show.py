@@ -27,6 +27,18 @@ def show_cell(cell: Cell, *, as_json: bool) -> None:
         _OUT.print(f"note: {note}", markup=False)
 
 
+def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print named facts: as JSON, or one a line."""
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in facts.items():
+        told = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
+        table.add_row(f"[dim]{name}[/dim]", told)
+    _OUT.print(table)
+
+
 def show_attacks(attacks: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a table of attacks: name, source, access, cost."""
     rows = [

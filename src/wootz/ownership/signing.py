@@ -131,6 +131,8 @@ def opened(data: bytes, kind: str) -> Statement:
         if rfc8785.dumps(envelope.to_dict()) != data or envelope.payload_type != PAYLOAD:
             raise ValueError("is not an in-toto statement in one envelope")
         ((signer, signature),) = envelope.signatures.items()
+        if bytes.fromhex(signer).hex() != signer:
+            raise ValueError("its signer is not named in canonical form")
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer))
         public.verify(bytes.fromhex(signature.signature), envelope.pae())
         statement = json.loads(envelope.payload)

@@ -1,57 +1,40 @@
-"""Re-check a claim without trusting who wrote it: signatures, time, commitments, images, labels; then ask anew."""
+"""Re-check a claim without trusting who wrote it: derive everything again, ask the suspect anew, sign what was seen."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import rfc8785
-from torch import Tensor, nn
+import numpy as np
 
 from wootz import __version__
-from wootz.errors import Error, SignatureError
-from wootz.marks import weights_digest
-from wootz.models import read_described
-from wootz.ownership import (
-    Key,
-    Statement,
-    opened,
-    opened_keys,
-    read_public,
-    read_roots,
-    registration_digest,
-    signed,
-    signing_key,
-    stamped_at,
-)
+from wootz.errors import SignatureError
+from wootz.ownership import DirectionKey, Key, LabelKey, signed, signing_key
 from wootz.records import Cell, to_json
-from wootz.stages.claim import CLAIM, plain_strings
-from wootz.stages.register import REGISTERED
+from wootz.stages.claim import plain_strings
+from wootz.stages.dispute import settle
+from wootz.stages.examine import Proven, examine
 from wootz.stages.run import Clock
-from wootz.stages.suspects import identify
-from wootz.stages.verify import check_suspect, verdict_cell
-from wootz.store import file_digest, read_bytes, read_tensors, sha256, write_bytes
-from wootz.types import Predict, Tell
-from wootz.verify import bar_of, predictor
+from wootz.stages.suspects import Identity, identify
+from wootz.stages.verify import check_fit, verdict_cell
+from wootz.store import read_bytes, sha256, write_bytes
+from wootz.types import Access, Predict, Tell
+from wootz.verify import Verdict, bar_of, null, open_suspect, remembered, verify
+from wootz.verify.answers import labels_of
+from wootz.verify.evidence import leaning
 
 JUDGEMENT = "urn:wootz:judgement:1"
+RANDOM_KEYS = 1000
 
 
-class Proven(NamedTuple):
-    """What a claim proves before the suspect is asked: its keys, its panel, since when they are fixed, remarks."""
+class Rival(NamedTuple):
+    """Another owner's claim about the same suspect, and the two models that were registered, mine first."""
 
-    statement: Statement
-    registration: Mapping[str, Any]
-    keys: Mapping[str, Key]
-    panel: tuple[Predict, ...]
-    since: datetime | None
-    notes: tuple[str, ...]
+    certificate: Path
+    models: tuple[Path, Path]
 
 
 def judge_claim(
@@ -60,6 +43,8 @@ def judge_claim(
     *,
     pinned: Path | None = None,
     authorities: Path | None = None,
+    independents: Sequence[Path] = (),
+    rival: Rival | None = None,
     out: Path | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
@@ -72,6 +57,8 @@ def judge_claim(
         suspect: what is asked; the claim must be about it to be upheld.
         pinned: the claimant's public key (PEM), from a source that the judge trusts; None says whose key it is only.
         authorities: certificates (PEM) of the time-stamp authorities that the judge trusts.
+        independents: models that the judge holds and that met no key; one that reaches the bar voids the claim.
+        rival: another owner's claim about the same suspect, to be settled against this one.
         out: where the judge's signed statement goes; None writes none.
         tell: told what is going on.
 
@@ -81,89 +68,91 @@ def judge_claim(
     time, data, identity = Clock(), read_bytes(certificate), identify(suspect)
     try:
         proven = examine(data, certificate.with_suffix(".safetensors"), pinned=pinned, authorities=authorities)
+        tell("asking the suspect", 0.0)
+        cell = verdict_cell(hear(proven, suspect, independents), suspect, time.seconds)
+        cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes)), proven, identity)
+        if rival is not None and cell.verdict == "KEY-DEPENDENT":
+            cell = _settled(cell, proven, rival, suspect, authorities)
     except SignatureError as error:
         cell = _invalid(suspect, f"{certificate.name}: {error}", time.seconds)
-    else:
-        test = proven.statement.predicate["test"]
-        bar = bar_of(stamped=proven.since is not None)
-        tell("asking the suspect", 0.0)
-        verdict = check_suspect(
-            proven.keys, proven.registration, suspect, proven.panel, access=test["access"], bar=bar,
-            budget=int(test["budget"]) if test["budget"] else None, tries=test["tries"],
-        )  # fmt: skip
-        cell = verdict_cell(verdict, suspect, time.seconds)
-        cell = replace(cell, notes=(*cell.notes, *proven.notes))
-        if identity.digest not in proven.statement.subject.values():
-            cell = _about_another(cell, proven.statement)
     if out is not None:
-        told = plain_strings({k: v for k, v in to_json(cell).items() if k not in ("seconds", "seed")})
-        predicate = {"wootz": __version__, "claim": sha256(data), "found": told} | {
-            "written": datetime.now(UTC).isoformat(timespec="seconds")
-        }
-        write_bytes(out, signed(signing_key(), {identity.name: identity.digest}, JUDGEMENT, predicate))
-    return cell
+        _sign(out, cell, data, identity)
+    return replace(cell, seconds=time.seconds)
 
 
-def examine(data: bytes, material: Path, *, pinned: Path | None = None, authorities: Path | None = None) -> Proven:
-    """Check everything about a claim that needs no suspect.
+def hear(proven: Proven, suspect: Path, independents: Sequence[Path] = ()) -> Verdict:
+    """Ask a suspect, and the judge's own independent models, about an opened claim; then a thousand random keys."""
+    test, bar = proven.claim.predicate["test"], bar_of(stamped=proven.since is not None)
+    access: Access = test["access"]
+    budget = int(test["budget"]) if test["budget"] else None
 
-    Raises:
-        SignatureError: something does not hold; says what.
-    """
-    claim = opened(data, CLAIM)
-    if pinned is not None and claim.signer != read_public(pinned):
-        raise SignatureError(f"is signed by {claim.signer[:16]}..., not by the key in {pinned}")
-    try:
-        told = claim.predicate
-        first = opened(rfc8785.dumps(told["registered"]), REGISTERED)
-        registration, token = first.predicate["registration"], base64.b64decode(told["token"], validate=True)
-        if not claim.signer == first.signer == registration["owner"]:
-            raise SignatureError("claim and registration are not signed by the registered owner")
-        tranches = max(len(mark["tranches"]) for mark in registration["marks"].values())
-        if told["test"]["tries"] < tranches or told["opened"].keys() != registration["marks"].keys():
-            raise SignatureError("it leaves out marks or tries; all that was registered counts")
-        since, notes = _since(token, registration_digest(registration), authorities)
-        if not material.is_file() or file_digest(material) != told["material"]:
-            raise SignatureError(f"its material {material.name} is missing, or not the one that was signed")
-        tensors = read_tensors(material)
-        keys = opened_keys(registration, token, told["opened"], tensors)
-        panel = _panel(told["panel"], tensors, registration["panel"])
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
-        raise SignatureError(f"is not a whole claim ({' '.join(repr(error).split())})") from error
-    if pinned is None:
-        notes = (*notes, f"signed by the holder of {claim.signer}; who that is, this check does not say")
-    return Proven(claim, registration, keys, panel, since, notes)
+    def ask(predict: Predict) -> Verdict:
+        return verify(
+            proven.keys, predict, panel=proven.panel, access=access, bar=bar, budget=budget, tries=test["tries"]
+        )
+
+    with open_suspect(suspect, access) as (predict, spec):
+        check_fit(proven.registration, spec, suspect)
+        predict = remembered(predict)
+        verdict = ask(predict)
+        notes = _lucky_strangers(proven, predict, access, budget)
+    for place in independents:
+        with open_suspect(place, access) as (predict, spec):
+            check_fit(proven.registration, spec, place)
+            theirs = ask(predict)
+        if theirs.bits >= bar:
+            notes.append(f"the independent model {place.name} reaches {theirs.bits:.1f} bits itself")
+    if notes and verdict.word == "KEY-DEPENDENT":
+        verdict = replace(verdict, word="INVALID CLAIM")
+    return replace(verdict, notes=(*verdict.notes, *notes))
 
 
-def _since(token: bytes, digest: bytes, authorities: Path | None) -> tuple[datetime | None, tuple[str, ...]]:
-    """Return the trusted time before the keys, where there is one, and what to say of it."""
-    if not token:
-        return None, ("no time token: the bar is 80 bits",)
-    if authorities is None:
-        return None, ("its time token was not checked (no authorities were named): the bar is 80 bits",)
-    since = stamped_at(token, digest, read_roots(authorities))
-    return since, (f"registered no later than {since.isoformat(timespec='seconds')}",)
+def _lucky_strangers(proven: Proven, predict: Predict, access: Access, budget: int | None) -> list[str]:
+    """Say of which mark random keys do too well on this suspect: its test would not be what it says."""
+    stream = np.random.default_rng(list(bytes.fromhex(proven.model)))
+    return [
+        f"{name}: too many of {RANDOM_KEYS:,} random keys look as if the suspect had met them"
+        for name, key in proven.keys.items()
+        if (found := _random_keys(key, proven, predict, access, budget, stream)) is not None and null.too_many(found)
+    ]
 
 
-def _panel(described: list[dict[str, str]], tensors: Mapping[str, Tensor], digests: list[str]) -> tuple[Predict, ...]:
-    models: list[nn.Module] = []
-    for member in described:
-        prefix = f"panel/{member['name']}/"
-        weights = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-        try:
-            models.append(read_described(json.loads(member["model"]), weights, prefix))
-        except Error as error:
-            raise SignatureError(f"its panel can not be built ({error})") from error
-    if [weights_digest(model) for model in models] != digests:
-        raise SignatureError("its panel is not the one that was registered")
-    return tuple(predictor(model) for model in models)
+def _random_keys(
+    key: Key, proven: Proven, predict: Predict, access: Access, budget: int | None, stream: np.random.Generator
+) -> null.Logs | None:
+    if isinstance(key, LabelKey):
+        return null.label_null(key, labels_of(predict, key.pixels[:budget]), RANDOM_KEYS, stream)
+    if isinstance(key, DirectionKey) and access == "scores":
+        count = min(len(key.probe_labels), budget or len(key.probe_labels))
+        return null.direction_null(key, leaning(key, predict, proven.panel, count).v, RANDOM_KEYS, stream)
+    return None
 
 
-def _about_another(cell: Cell, claim: Statement) -> Cell:
+def _about_whom(cell: Cell, proven: Proven, identity: Identity) -> Cell:
     """A claim is upheld for its own subject only."""
-    note = f"the claim is about {', '.join(claim.subject)}, other weights than these"
+    if identity.digest in proven.claim.subject.values():
+        return cell
+    note = f"the claim is about {', '.join(proven.claim.subject)}, other weights than these"
     upheld = cell.verdict == "KEY-DEPENDENT"
     return replace(cell, verdict="INVALID CLAIM" if upheld else cell.verdict, notes=(*cell.notes, note))
+
+
+def _settled(cell: Cell, proven: Proven, rival: Rival, suspect: Path, authorities: Path | None) -> Cell:
+    """Hear the rival, and say which of two marks was there first."""
+    theirs = examine(
+        read_bytes(rival.certificate), rival.certificate.with_suffix(".safetensors"), authorities=authorities
+    )
+    if hear(theirs, suspect).word != "KEY-DEPENDENT":
+        return replace(cell, notes=(*cell.notes, "the rival's claim about this suspect does not hold"))
+    word, note = settle(proven, theirs, rival.models, lambda side, model: hear(side, model).word == "KEY-DEPENDENT")
+    return replace(cell, verdict=word, notes=(*cell.notes, note))
+
+
+def _sign(out: Path, cell: Cell, claim: bytes, identity: Identity) -> None:
+    told = plain_strings({name: value for name, value in to_json(cell).items() if name not in ("seconds", "seed")})
+    written = datetime.now(UTC).isoformat(timespec="seconds")
+    predicate = {"wootz": __version__, "claim": sha256(claim), "found": told, "written": written}
+    write_bytes(out, signed(signing_key(), {identity.name: identity.digest}, JUDGEMENT, predicate))
 
 
 def _invalid(suspect: Path, reason: str, seconds: float) -> Cell:

@@ -24,6 +24,8 @@ def verify_suspect(
     access: Access = "scores",
     bar: float = DEFAULT_BAR,
     budget: int | None = None,
+    tries: int = 1,
+    early: bool = False,
     panel: Sequence[Predict] | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
@@ -35,6 +37,8 @@ def verify_suspect(
         access: what the suspect shows.
         bar: bits that a verdict needs.
         budget: queries a mark may spend.
+        tries: suspects and keys that were tried; log2 of it is taken off.
+        early: ask triggers one at a time and stop at the bar.
         panel: the independent models that came with the key, where they are open already.
         tell: told what is going on.
 
@@ -45,7 +49,9 @@ def verify_suspect(
     time, ring = Clock(), read_keys(owner)
     panel = open_panel(owner) if panel is None else panel
     tell("asking the suspect", 0.0)
-    verdict = check_suspect(ring.keys, ring.registration, suspect, panel, access=access, bar=bar, budget=budget)
+    verdict = check_suspect(
+        ring.keys, ring.registration, suspect, panel, access=access, bar=bar, budget=budget, tries=tries, early=early
+    )
     return verdict_cell(verdict, suspect, time.seconds)
 
 
@@ -59,11 +65,12 @@ def check_suspect(
     bar: float,
     budget: int | None,
     tries: int = 1,
+    early: bool = False,
 ) -> Verdict:
     """Open a suspect, check that it takes what was registered, and test it."""
     with open_suspect(suspect, access) as (predict, spec):
         check_fit(registration, spec, suspect)
-        return verify(keys, predict, panel=panel, access=access, bar=bar, budget=budget, tries=tries)
+        return verify(keys, predict, panel=panel, access=access, bar=bar, budget=budget, tries=tries, early=early)
 
 
 def verdict_cell(verdict: Verdict, suspect: Path, seconds: float) -> Cell:

@@ -1,0 +1,64 @@
+"""`wootz judge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wootz.cli.options import Json, progress
+from wootz.cli.show import show_cell
+from wootz.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wootz.stages.judge import Rival
+
+
+def command(
+    certificate: Annotated[Path, typer.Argument(help="The claim, as `wootz claim` wrote it; its images beside it.")],
+    suspect: Annotated[Path, typer.Argument(help="Whom the claim is about, see `wootz verify`.")],
+    owner: Annotated[
+        Path | None, typer.Option("--owner", help="The claimant's public key (PEM), from a source that you trust.")
+    ] = None,
+    authorities: Annotated[
+        Path | None, typer.Option("--authorities", help="Certificates (PEM) of time-stamp authorities you trust.")
+    ] = None,
+    independent: Annotated[
+        list[Path] | None, typer.Option("--independent", help="A model of yours that met no key. May be repeated.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="A rival's claim about the same suspect; needs both --model.")
+    ] = None,
+    models: Annotated[
+        list[Path] | None, typer.Option("--model", help="The models that both owners registered, the claimant's first.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where your own signed statement goes (.json).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Re-derive all that a claim says, ask the suspect anew, and say what holds.
+
+    Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
+    """
+    from wootz.stages.judge import judge_claim
+    from wootz.verify import EXIT_CODES
+
+    with progress() as tell:
+        cell = judge_claim(
+            certificate, suspect, pinned=owner, authorities=authorities, independents=independent or (),
+            rival=_rival(against, models or []), out=out, tell=tell,
+        )  # fmt: skip
+    show_cell(cell, as_json=as_json)
+    raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]
+
+
+def _rival(against: Path | None, models: list[Path]) -> Rival | None:
+    from wootz.stages.judge import Rival
+
+    if against is None:
+        return None
+    if len(models) != 2:
+        raise ConfigError(
+            f"--against: needs the two registered models, --model MINE --model THEIRS ({len(models)} given)"
+        )
+    return Rival(against, (models[0], models[1]))

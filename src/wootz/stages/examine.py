@@ -1,0 +1,117 @@
+"""Check everything about a claim that needs no suspect: signatures, time, commitments, images, labels, panel."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rfc8785
+from torch import Tensor, nn
+
+from wootz.errors import Error, SignatureError
+from wootz.marks import weights_digest
+from wootz.models import read_described
+from wootz.ownership import (
+    Key,
+    Statement,
+    opened,
+    opened_keys,
+    read_public,
+    read_roots,
+    registration_digest,
+    stamped_at,
+)
+from wootz.stages.claim import CLAIM
+from wootz.stages.register import REGISTERED
+from wootz.store import file_digest, read_tensors
+from wootz.types import Predict
+from wootz.verify import predictor
+
+
+class Proven(NamedTuple):
+    """What a claim proves before the suspect is asked.
+
+    Attributes:
+        claim: the signed statement.
+        registration: what was fixed before the keys.
+        model: SHA-256 of the weights that were registered, in hexadecimal.
+        keys: what was opened, by mark.
+        panel: the registered independent models.
+        since: trusted time before the keys, where there is one.
+        notes: remarks for a reader.
+    """
+
+    claim: Statement
+    registration: Mapping[str, Any]
+    model: str
+    keys: Mapping[str, Key]
+    panel: tuple[Predict, ...]
+    since: datetime | None
+    notes: tuple[str, ...]
+
+
+def examine(data: bytes, material: Path, *, pinned: Path | None = None, authorities: Path | None = None) -> Proven:
+    """Check everything about a claim that needs no suspect.
+
+    Args:
+        data: the certificate.
+        material: its images and panel.
+        pinned: the claimant's public key (PEM), from a source that the judge trusts.
+        authorities: certificates (PEM) of time-stamp authorities that the judge trusts.
+
+    Raises:
+        SignatureError: something does not hold; says what.
+    """
+    claim = opened(data, CLAIM)
+    if pinned is not None and claim.signer != read_public(pinned):
+        raise SignatureError(f"is signed by {claim.signer[:16]}..., not by the key in {pinned}")
+    try:
+        told = claim.predicate
+        first = opened(rfc8785.dumps(told["registered"]), REGISTERED)
+        registration, token = first.predicate["registration"], base64.b64decode(told["token"], validate=True)
+        if not claim.signer == first.signer == registration["owner"]:
+            raise SignatureError("claim and registration are not signed by the registered owner")
+        tranches = max(len(mark["tranches"]) for mark in registration["marks"].values())
+        if told["test"]["tries"] < tranches or told["opened"].keys() != registration["marks"].keys():
+            raise SignatureError("it leaves out marks or tries; all that was registered counts")
+        since, notes = _since(token, registration_digest(registration), authorities)
+        if not material.is_file() or file_digest(material) != told["material"]:
+            raise SignatureError(f"its material {material.name} is missing, or not the one that was signed")
+        (model,) = first.subject.values()
+        tensors = read_tensors(material)
+        keys = opened_keys(registration, token, told["opened"], tensors)
+        panel = _panel(told["panel"], tensors, registration["panel"])
+    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+        raise SignatureError(f"is not a whole claim ({' '.join(repr(error).split())})") from error
+    if pinned is None:
+        notes = (*notes, f"signed by the holder of {claim.signer}; who that is, this check does not say")
+    return Proven(claim, registration, model, keys, panel, since, notes)
+
+
+def _since(token: bytes, digest: bytes, authorities: Path | None) -> tuple[datetime | None, tuple[str, ...]]:
+    """Return the trusted time before the keys, where there is one, and what to say of it."""
+    if not token:
+        return None, ("no time token: the bar is 80 bits",)
+    if authorities is None:
+        return None, ("its time token was not checked (no authorities were named): the bar is 80 bits",)
+    since = stamped_at(token, digest, read_roots(authorities))
+    return since, (f"registered no later than {since.isoformat(timespec='seconds')}",)
+
+
+def _panel(described: list[dict[str, str]], tensors: Mapping[str, Tensor], digests: list[str]) -> tuple[Predict, ...]:
+    models: list[nn.Module] = []
+    for member in described:
+        prefix = f"panel/{member['name']}/"
+        weights = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        try:
+            models.append(read_described(json.loads(member["model"]), weights, prefix))
+        except Error as error:
+            raise SignatureError(f"its panel can not be built ({error})") from error
+    if [weights_digest(model) for model in models] != digests:
+        raise SignatureError("its panel is not the one that was registered")
+    return tuple(predictor(model) for model in models)

@@ -1,0 +1,96 @@
+"""How often a key that a suspect never met looks as if it had: many random keys on the answers of one suspect.
+
+Every function draws keys anew as the owner's were drawn, all else equal, and returns ln p of the exact test (or of
+the e-process) for each. A judge runs a thousand; the published null a million.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from scipy.stats import binom
+from torch import Tensor
+
+from wootz.ownership import DirectionKey, HalfKey, LabelKey
+from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail
+from wootz.verify.sequential import log_e_value
+
+Logs: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
+_CHUNK = 2000
+
+
+def label_null(key: LabelKey, answers: Tensor, draws: int, stream: np.random.Generator) -> Logs:
+    """Return ln p [draws] of the exact tail under redrawn labels, for top-1 answers int64 [n] to the first n images."""
+    trials, chance = counted(key, answers).sum(), _chance(key)
+    tails = np.array([binomial_tail(hits, int(trials), chance) for hits in range(int(trials) + 1)])
+    return np.concatenate([tails[hits.sum(1)] for hits in _redrawn(key, answers, draws, stream)])
+
+
+def early_null(key: LabelKey, answers: Tensor, draws: int, stream: np.random.Generator) -> Logs:
+    """Return ln (1 / highest e-value on the way) [draws] under redrawn labels, over all n answers in order."""
+    seen = counted(key, answers)
+    trials, chance = int(seen.sum()), _chance(key)
+    values = np.full((trials + 1, trials + 1), -np.inf)
+    for m in range(trials + 1):
+        values[m, : m + 1] = [log_e_value(hits, m, chance) for hits in range(m + 1)]
+    along = np.arange(1, trials + 1)
+    paths = (values[along, hits[:, seen].cumsum(1)] for hits in _redrawn(key, answers, draws, stream))
+    highest: Logs = np.concatenate([path.max(1) for path in paths])
+    return -highest.clip(0)
+
+
+def direction_null(key: DirectionKey, v: Tensor, draws: int, stream: np.random.Generator) -> Logs:
+    """Return ln p [draws] of the cosine test under redrawn directions, for a suspect's leaning v [K, K, d]."""
+    random = torch.Generator().manual_seed(int(stream.integers(2**62)))
+    own = torch.eye(key.num_classes).unsqueeze(2)
+    v = (v / v.norm()).float()
+    found = []
+    for count in _chunks(draws, 500):
+        w = torch.randn(count, *v.shape, generator=random) * (1 - own)
+        w = (w - w.sum(2, keepdim=True) / (key.num_classes - 1)) * (1 - own)
+        cosines = (w * v).flatten(1).sum(1) / w.flatten(1).norm(dim=1)
+        found += [cosine_tail(cosine, key.dimensions) for cosine in cosines.tolist()]
+    return np.array(found)
+
+
+def half_null(key: HalfKey, right: Tensor, draws: int, stream: np.random.Generator) -> Logs:
+    """Return ln p [draws] of Fisher's exact test under redrawn halves, for which answers were right, bool [n]."""
+    total, drawn, marked = len(right), int(right.sum()), len(right) // 2
+    tails = np.array([hypergeometric_tail(hits, drawn, marked, total) for hits in range(drawn + 1)])
+    return tails[stream.hypergeometric(marked, total - marked, drawn, draws)]
+
+
+def too_many(log_p: Logs, level: float = 0.01) -> bool:
+    """Return whether more p-values lie at or below `level` than chance gives but once in a million such tests."""
+    return int((log_p <= np.log(level) + 1e-12).sum()) > int(binom.isf(1e-6, len(log_p), level))
+
+
+def counted(key: LabelKey, answers: Tensor) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Return which answers count as trials: all, or those that are not the base class."""
+    said = answers.numpy()
+    return np.ones(len(said), bool) if key.rule == "uniform" else said != key.base[: len(said)].numpy()
+
+
+def _redrawn(
+    key: LabelKey, answers: Tensor, draws: int, stream: np.random.Generator
+) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.bool_]]]:
+    """Give, chunk by chunk, which answers [chunk, n] hit labels drawn anew."""
+    said, base = answers.numpy(), key.base[: len(answers)].numpy()
+    for count in _chunks(draws, _CHUNK):
+        if key.rule == "uniform":
+            labels = stream.integers(0, key.num_classes, (count, len(said)))
+        else:
+            labels = (base + stream.integers(1, key.num_classes, (count, len(said)))) % key.num_classes
+        yield labels == said
+
+
+def _chance(key: LabelKey) -> float:
+    return 1 / (key.num_classes if key.rule == "uniform" else key.num_classes - 1)
+
+
+def _chunks(total: int, size: int) -> Iterator[int]:
+    for start in range(0, total, size):
+        yield min(size, total - start)
