@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,8 @@ def protect(
     recipe: Recipe | None = None,
     seed: int = 0,
     execution: Execution | None = None,
+    owner: str = "",
+    stamp: Callable[[bytes], bytes] | None = None,
 ) -> Protected:
     """Train a copy of `model` so that it resists evasion within `eps` and carries the marks.
 
@@ -55,6 +57,8 @@ def protect(
         recipe: training recipe; its eps is replaced by `eps`.
         seed: of training; keys come from the operating system's randomness.
         execution: device, precision, processes.
+        owner: public key that claims will be signed with, see `wootz.ownership.public_hex`; empty where none will be.
+        stamp: see `wootz.ownership.draw_keys`.
 
     Raises:
         ModelError: the model does not fit the data or the contract.
@@ -66,8 +70,9 @@ def protect(
     secret = fresh_secret()
     materials = prepare_all(chosen, data, list(panel), eps=eps, wm_eps=wm_eps, secret=secret)
     ring = draw_keys(
-        secret, materials, classes=data.classes, shape=data.shape, panel=[weights_digest(m) for m in panel]
-    )
+        secret, materials, classes=data.classes, shape=data.shape, panel=[weights_digest(m) for m in panel],
+        owner=owner, stamp=stamp,
+    )  # fmt: skip
     recipe = replace(recipe or Recipe(), eps=eps)
     hook = hook_of(chosen, ring.keys, data, seed=seed)
     trained = train(recipe, model, data.train, data.validation, seed=seed, hook=hook, execution=execution)

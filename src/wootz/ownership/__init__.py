@@ -1,8 +1,9 @@
 """Keys, the registration they are drawn after, and their folder: formats only, no training, no queries."""
 
+from wootz.ownership.answers import guard_key
 from wootz.ownership.folder import KeyRing, draw_keys, fresh_secret, has_keys, read_keys, write_keys
 from wootz.ownership.keys import AnswerKey, DirectionKey, HalfKey, Key, LabelKey, Material, derive, open_tranche
-from wootz.ownership.opening import open_marks, opened_keys
+from wootz.ownership.opening import marks_opened, open_marks, opened_keys
 from wootz.ownership.owner import owner_secret, run_secret
 from wootz.ownership.registration import Sealed, commit, fixed_before, register, registration_digest, tranche_root
 from wootz.ownership.signing import (
@@ -32,7 +33,10 @@ __all__ = [
     "draw_keys",
     "fixed_before",
     "fresh_secret",
+    "guard_key",
     "has_keys",
+    "marks_opened",
+    "marks_opened",
     "open_marks",
     "open_tranche",
     "opened",

@@ -24,21 +24,26 @@ _ROWS = ("labels", "half")
 def open_marks(ring: KeyRing, tranche: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what a claim reveals (plain JSON, by mark) and the tensors that go with it (`MARK/NAME`).
 
-    A mark of one tranche is opened whole.
+    A mark of one tranche is opened whole, with the first tranche, and never again.
 
     Raises:
         SignatureError: no mark has such a tranche.
     """
     opened: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
-    for name, material in ring.materials.items():
-        number = tranche if material.tranches > 1 else 0
-        if number >= material.tranches:
-            raise SignatureError(f"tranche {tranche}: mark {name!r} has {material.tranches}")
-        secret, salt = ring.sealed[name][number]
-        opened[name] = {"tranche": number, "secret": secret.hex(), "salt": salt.hex()}
-        tensors |= {f"{name}/{key}": tensor for key, tensor in material.tranche(number).tensors.items()}
+    for name in marks_opened(ring.registration, tranche):
+        secret, salt = ring.sealed[name][tranche]
+        opened[name] = {"tranche": tranche, "secret": secret.hex(), "salt": salt.hex()}
+        tensors |= {f"{name}/{key}": tensor for key, tensor in ring.materials[name].tranche(tranche).tensors.items()}
     return opened, tensors
+
+
+def marks_opened(registration: Mapping[str, Any], tranche: int) -> list[str]:
+    """Return which marks a claim opens with this tranche: all that have one, so that nobody picks among them."""
+    names = [name for name, entry in registration["marks"].items() if 0 <= tranche < len(entry["tranches"])]
+    if not names:
+        raise SignatureError(f"tranche {tranche}: no mark has one")
+    return names
 
 
 def opened_keys(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import platform
 from collections.abc import Mapping
@@ -73,7 +72,6 @@ def claim_suspect(
     predicate = {
         "wootz": __version__,
         "registered": json.loads(registered),
-        "token": base64.b64encode(ring.token).decode(),
         "opened": opened,
         "material": file_digest(material),
         "panel": described,

@@ -19,6 +19,7 @@ from wootz.models import read_described
 from wootz.ownership import (
     Key,
     Statement,
+    marks_opened,
     opened,
     opened_keys,
     read_public,
@@ -73,11 +74,12 @@ def examine(data: bytes, material: Path, *, pinned: Path | None = None, authorit
     try:
         told = claim.predicate
         first = opened(rfc8785.dumps(told["registered"]), REGISTERED)
-        registration, token = first.predicate["registration"], base64.b64decode(told["token"], validate=True)
+        registration, token = first.predicate["registration"], base64.b64decode(first.predicate["token"], validate=True)
         if not claim.signer == first.signer == registration["owner"]:
             raise SignatureError("claim and registration are not signed by the registered owner")
         tranches = max(len(mark["tranches"]) for mark in registration["marks"].values())
-        if told["test"]["tries"] < tranches or told["opened"].keys() != registration["marks"].keys():
+        (tranche,) = {entry["tranche"] for entry in told["opened"].values()}
+        if told["test"]["tries"] < tranches or sorted(told["opened"]) != sorted(marks_opened(registration, tranche)):
             raise SignatureError("it leaves out marks or tries; all that was registered counts")
         since, notes = _since(token, registration_digest(registration), authorities)
         if not material.is_file() or file_digest(material) != told["material"]:

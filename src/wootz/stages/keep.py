@@ -1,0 +1,36 @@
+"""Write what the library's `protect` returns as a run folder, so that every command knows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wootz.errors import ConfigError
+from wootz.marks import Protected
+from wootz.models import ModelSpec, write_model
+from wootz.ownership import write_keys
+from wootz.stages.run import claim_folder
+from wootz.stages.verify import PANEL_MEMBERS
+
+
+def keep_protected(
+    made: Protected, out: Path, spec: ModelSpec, panel: tuple[ModelSpec, ModelSpec], *, data: str, eps: float, seed: int
+) -> None:
+    """Write model, key and panel.
+
+    Args:
+        made: what `protect` returned; its panel must have two members, an adversarially trained and a plain one.
+        out: the run folder to make.
+        spec: how its model is built.
+        panel: how the panel's members are built.
+        data: name of the data set.
+        eps: the training budget.
+        seed: of training.
+    """
+    if len(made.panel) != len(PANEL_MEMBERS):
+        raise ConfigError(f"panel: {len(made.panel)} models; a run folder keeps {len(PANEL_MEMBERS)}")
+    claim_folder(out)
+    about = {"data": data, "eps": eps, "seed": seed}
+    for name, member, kind in zip(PANEL_MEMBERS, made.panel, panel, strict=True):
+        write_model(out / "panel" / name, member, kind, about | {"kind": "independent"})
+    write_keys(out, made.ring)
+    write_model(out, made.model, spec, about | {"kind": "protected"})
