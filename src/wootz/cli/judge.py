@@ -27,6 +27,9 @@ def command(
     independent: Annotated[
         list[Path] | None, typer.Option("--independent", help="A model of yours that met no key. May be repeated.")
     ] = None,
+    earlier: Annotated[
+        list[Path] | None, typer.Option("--earlier", help="A claim judged before: what it opened is public since.")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option("--against", help="A rival's claim about the same suspect; needs both --model.")
     ] = None,
@@ -46,7 +49,7 @@ def command(
     with progress() as tell:
         cell = judge_claim(
             certificate, suspect, pinned=owner, authorities=authorities, independents=independent or (),
-            rival=_rival(against, models or []), out=out, tell=tell,
+            rival=_rival(against, models or []), earlier=earlier or (), out=out, tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)
     raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]

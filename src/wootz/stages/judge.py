@@ -12,9 +12,9 @@ import numpy as np
 
 from wootz import __version__
 from wootz.errors import SignatureError
-from wootz.ownership import DirectionKey, Key, LabelKey, signed, signing_key
+from wootz.ownership import DirectionKey, Key, LabelKey, opened, signed, signing_key
 from wootz.records import Cell, to_json
-from wootz.stages.claim import plain_strings
+from wootz.stages.claim import CLAIM, plain_strings
 from wootz.stages.dispute import settle
 from wootz.stages.examine import Proven, examine
 from wootz.stages.run import Clock
@@ -45,6 +45,7 @@ def judge_claim(
     authorities: Path | None = None,
     independents: Sequence[Path] = (),
     rival: Rival | None = None,
+    earlier: Sequence[Path] = (),
     out: Path | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
@@ -59,6 +60,7 @@ def judge_claim(
         authorities: certificates (PEM) of the time-stamp authorities that the judge trusts.
         independents: models that the judge holds and that met no key; one that reaches the bar voids the claim.
         rival: another owner's claim about the same suspect, to be settled against this one.
+        earlier: claims that were judged before; what they opened about another suspect proves nothing any more.
         out: where the judge's signed statement goes; None writes none.
         tell: told what is going on.
 
@@ -68,6 +70,7 @@ def judge_claim(
     time, data, identity = Clock(), read_bytes(certificate), identify(suspect)
     try:
         proven = examine(data, certificate.with_suffix(".safetensors"), pinned=pinned, authorities=authorities)
+        _refuse_replay(proven, earlier)
         tell("asking the suspect", 0.0)
         cell = verdict_cell(hear(proven, suspect, independents), suspect, time.seconds)
         cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes)), proven, identity)
@@ -105,6 +108,19 @@ def hear(proven: Proven, suspect: Path, independents: Sequence[Path] = ()) -> Ve
     if notes and verdict.word == "KEY-DEPENDENT":
         verdict = replace(verdict, word="INVALID CLAIM")
     return replace(verdict, notes=(*verdict.notes, *notes))
+
+
+def _refuse_replay(proven: Proven, earlier: Sequence[Path]) -> None:
+    """Raise SignatureError where an earlier claim opened the same secret about another suspect."""
+    mine = {(name, entry["secret"]) for name, entry in proven.claim.predicate["opened"].items()}
+    for path in earlier:
+        claim = opened(read_bytes(path), CLAIM)
+        same = mine & {(name, entry["secret"]) for name, entry in claim.predicate["opened"].items()}
+        if same and claim.subject != proven.claim.subject:
+            names = ", ".join(sorted(name for name, _ in same))
+            raise SignatureError(
+                f"{path.name} opened the same part of {names} about another suspect: it is public since"
+            )
 
 
 def _lucky_strangers(proven: Proven, predict: Predict, access: Access, budget: int | None) -> list[str]:
