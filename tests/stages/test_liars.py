@@ -190,9 +190,7 @@ class TestTime:
 
     def restamped(self, claim: Path, token: Callable[[dict[str, Any]], bytes]) -> bytes:
         told = opened(claim.read_bytes(), CLAIM)
-        first = opened(
-            json.dumps(told.predicate["registered"], sort_keys=True, separators=(",", ":")).encode(), REGISTERED
-        )
+        first = opened(canonical(told.predicate["registered"]), REGISTERED)
         stamped = dict(first.predicate)
         stamped["token"] = base64.b64encode(token(stamped["registration"])).decode()
         again = json.loads(signed(signing_key(), first.subject, REGISTERED, stamped))
