@@ -38,8 +38,8 @@ def early_null(key: LabelKey, answers: Tensor, draws: int, stream: np.random.Gen
         values[m, : m + 1] = [log_e_value(hits, m, chance) for hits in range(m + 1)]
     along = np.arange(1, trials + 1)
     paths = (values[along, hits[:, seen].cumsum(1)] for hits in _redrawn(key, answers, draws, stream))
-    highest: Logs = np.concatenate([path.max(1) for path in paths])
-    return -highest.clip(0)
+    highest: Logs = np.concatenate([path.max(1, initial=0.0) for path in paths])
+    return -highest
 
 
 def direction_null(key: DirectionKey, v: Tensor, draws: int, stream: np.random.Generator) -> Logs:
