@@ -23,6 +23,7 @@ from wootz.errors import Error
 from wootz.records import Cell, append, read_lines
 from wootz.stages.attack import FAMILIES, attack_run
 from wootz.stages.evaluate import evaluate_run
+from wootz.stages.suspects import Asking
 from wootz.stages.verify import open_panel, verify_suspect
 from wootz.types import Predict
 from wootz.verify import remembered
@@ -80,7 +81,7 @@ def undertake(
     place = out / "suspect"
     shutil.rmtree(place, ignore_errors=True)
     cell = attack_run(attempt.family, target, attempt.attack, place, settings=attempt.settings, count=count)  # type: ignore[arg-type]
-    found = verify_suspect(owner, place, panel=panel)
+    found = verify_suspect(owner, place, Asking(isolated=False), panel=panel)
     return replace(cell, suspect=name, evidence=found.evidence, bits=found.bits, bar=found.bar, verdict=found.verdict)
 
 

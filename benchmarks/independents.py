@@ -19,6 +19,7 @@ from wootz.records import to_json
 from wootz.stages.protect import protect
 from wootz.stages.protection import preset
 from wootz.stages.run import open_run
+from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
 
 STRANGERS = {
@@ -47,7 +48,7 @@ def main() -> None:
             seed = args.first_seed + 10 * number
             place = args.out / f"{kind}-{seed}"
             protect(with_settings(base, ("marks=", f"seed={seed}", *settings)), place)
-            cell = verify_suspect(args.run, place)
+            cell = verify_suspect(args.run, place, Asking(isolated=False))
             found = {item.mark: item.bits for item in cell.evidence}
             worst = {mark: max(worst.get(mark, 0.0), value) for mark, value in found.items()}
             if args.json:

@@ -13,6 +13,7 @@ from wootz.records import Cell
 from wootz.stages.attack import attack_run
 from wootz.stages.protect import protect
 from wootz.stages.protection import preset
+from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
 
 pytestmark = [
@@ -42,8 +43,8 @@ def owned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return goal, out, protect(cfg, out)
 
 
-def bits(owner: Path, suspect: Path, **options: object) -> dict[str, float]:
-    cell = verify_suspect(owner, suspect, **options)  # type: ignore[arg-type]
+def bits(owner: Path, suspect: Path, budget: int | None = None) -> dict[str, float]:
+    cell = verify_suspect(owner, suspect, Asking(budget=budget))
     return {item.mark: item.bits for item in cell.evidence}
 
 

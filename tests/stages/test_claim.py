@@ -20,9 +20,12 @@ from wootz.ownership import opened, read_keys, signed, signing_key
 from wootz.records import Cell
 from wootz.stages.claim import CLAIM, claim_suspect
 from wootz.stages.examine import examine
-from wootz.stages.judge import JUDGEMENT, Rival, judge_claim
+from wootz.stages.judge import JUDGEMENT, Bench, Rival, judge_claim
 from wootz.stages.register import register_run
+from wootz.stages.suspects import Asking
 from wootz.store import read_tensors, write_tensors
+
+OWN = Asking(isolated=False)
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +39,13 @@ def whole_key(court: Court) -> None:
 def claim(as_owner: Court, tmp_path: Path) -> Path:
     """A claim of the owner's against the thief."""
     path = tmp_path / "claim.json"
-    assert claim_suspect(as_owner.owner, as_owner.thief, path).verdict == "KEY-DEPENDENT"
+    assert claim_suspect(as_owner.owner, as_owner.thief, path, OWN).verdict == "KEY-DEPENDENT"
     return path
 
 
 def judged(court: Court, certificate: Path, suspect: Path, **more: Any) -> Cell:
-    return judge_claim(certificate, suspect, authorities=court.authority.roots, **more)
+    out = more.pop("out", None)
+    return judge_claim(certificate, suspect, Bench(authorities=court.authority.roots, isolated=False, **more), out=out)
 
 
 def changed(path: Path, change: Any) -> bytes:
@@ -76,7 +80,7 @@ class TestHonest:
         assert len(read_tensors(claim.with_suffix(".safetensors"))["triggers/pixels"]) == 80
 
     def test_without_trusted_time_the_bar_is_eighty(self, claim: Path, as_owner: Court) -> None:
-        cell = judge_claim(claim, as_owner.thief)
+        cell = judge_claim(claim, as_owner.thief, Bench(isolated=False))
         assert cell.bar == 80
         assert any("time token was not checked" in note for note in cell.notes)
 
@@ -85,7 +89,7 @@ class TestHonest:
     ) -> None:
         monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(as_owner.keys / "thief.pem"))
         theirs = tmp_path / "theirs.json"
-        assert claim_suspect(as_owner.thief, as_owner.thief, theirs).verdict == "KEY-DEPENDENT"
+        assert claim_suspect(as_owner.thief, as_owner.thief, theirs, OWN).verdict == "KEY-DEPENDENT"
         assert judged(as_owner, theirs, as_owner.thief).verdict == "KEY-DEPENDENT"  # unopposed, it stands
         models = (as_owner.owner, as_owner.thief)
         first = judged(as_owner, claim, as_owner.thief, rival=Rival(theirs, models))
@@ -107,9 +111,9 @@ class TestHonest:
         shutil.copytree(as_owner.owner, bare)
         (bare / "registration.dsse.json").unlink()
         with pytest.raises(KeyFolderError, match=r"wootz register .*bare"):
-            claim_suspect(bare, as_owner.thief, tmp_path / "c.json")
+            claim_suspect(bare, as_owner.thief, tmp_path / "c.json", OWN)
         with pytest.raises(ConfigError, match=r"must end in \.json"):
-            claim_suspect(as_owner.owner, as_owner.thief, tmp_path / "c")
+            claim_suspect(as_owner.owner, as_owner.thief, tmp_path / "c", OWN)
 
 
 class TestRefused:
@@ -167,7 +171,7 @@ class TestRefused:
         assert judged(as_owner, claim, as_owner.thief).verdict == "INVALID CLAIM"
 
     def test_a_stranger(self, claim: Path, as_owner: Court, tmp_path: Path) -> None:
-        cell = claim_suspect(as_owner.owner, as_owner.stranger, tmp_path / "b.json")
+        cell = claim_suspect(as_owner.owner, as_owner.stranger, tmp_path / "b.json", OWN)
         assert cell.verdict == "NOT SHOWN"
         assert judged(as_owner, tmp_path / "b.json", as_owner.stranger).verdict == "NOT SHOWN"
         assert judged(as_owner, claim, as_owner.stranger).verdict == "NOT SHOWN"
@@ -177,9 +181,9 @@ class TestRefused:
         assert (cell.verdict, "other weights" in cell.notes[-1]) == ("INVALID CLAIM", True)
 
     def test_an_independent_model_at_the_bar_voids_the_claim(self, claim: Path, as_owner: Court) -> None:
-        fine = judged(as_owner, claim, as_owner.thief, independents=[as_owner.stranger])
+        fine = judged(as_owner, claim, as_owner.thief, independents=(as_owner.stranger,))
         assert fine.verdict == "KEY-DEPENDENT"
-        void = judged(as_owner, claim, as_owner.thief, independents=[as_owner.owner])
+        void = judged(as_owner, claim, as_owner.thief, independents=(as_owner.owner,))
         assert void.verdict == "INVALID CLAIM"
 
     def test_a_suspect_of_other_images(
@@ -201,13 +205,13 @@ class TestRefused:
             write_model(suspects[-1], build(small_spec, number), small_spec, {})
         for number, suspect in enumerate(suspects[:4]):
             for _ in range(2):  # the same suspect again opens the same tranche
-                claim_suspect(as_owner.owner, suspect, tmp_path / "c.json")
+                claim_suspect(as_owner.owner, suspect, tmp_path / "c.json", OWN)
             told = opened((tmp_path / "c.json").read_bytes(), CLAIM).predicate["opened"]
             assert told["triggers"]["tranche"] == number
             assert ("runner-up" in told) == (number == 0)  # it has one tranche, which the first claim opened
             examine((tmp_path / "c.json").read_bytes(), tmp_path / "c.safetensors")
         with pytest.raises(ConfigError, match="all 4 tranches of its key were opened"):
-            claim_suspect(as_owner.owner, suspects[4], tmp_path / "c.json")
+            claim_suspect(as_owner.owner, suspects[4], tmp_path / "c.json", OWN)
 
 
 def test_the_registration_in_a_claim_is_the_one_that_was_signed(claim: Path, as_owner: Court) -> None:

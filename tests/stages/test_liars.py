@@ -25,8 +25,9 @@ from wootz.ownership import LabelKey, Material, draw_keys, opened, public_hex, r
 from wootz.ownership.timestamps import stamp_request
 from wootz.stages.claim import CLAIM, claim_suspect
 from wootz.stages.examine import examine
-from wootz.stages.judge import Rival, judge_claim
+from wootz.stages.judge import Bench, Rival, judge_claim
 from wootz.stages.register import REGISTERED
+from wootz.stages.suspects import Asking
 from wootz.store import canonical, read_tensors, write_tensors
 from wootz.training import Recipe, train
 from wootz.verify import null, predictor, verify
@@ -36,6 +37,7 @@ from wootz.verify.exact import binomial_tail, bits
 from wootz.verify.sequential import walk
 
 COUNT = 128
+OWN = Asking(isolated=False)
 EPS, WM_EPS = 0.1, 0.6
 
 
@@ -128,7 +130,7 @@ class TestSelection:
     @pytest.fixture
     def claim(self, as_owner: Court, tmp_path: Path) -> Path:
         (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
-        claim_suspect(as_owner.owner, as_owner.stranger, tmp_path / "c.json")
+        claim_suspect(as_owner.owner, as_owner.stranger, tmp_path / "c.json", OWN)
         return tmp_path / "c.json"
 
     def test_misses_are_dropped(self, claim: Path, as_owner: Court) -> None:
@@ -176,7 +178,10 @@ def refused(claim: Path, court: Court, change: Callable[[dict[str, Tensor]], dic
     told = opened(claim.read_bytes(), CLAIM)
     data = signed(signing_key(), told.subject, CLAIM, dict(told.predicate) | {"material": file_digest(path)})
     claim.write_bytes(data)
-    return judge_claim(claim, court.stranger, authorities=court.authority.roots).verdict == "INVALID CLAIM"
+    return (
+        judge_claim(claim, court.stranger, Bench(authorities=court.authority.roots, isolated=False)).verdict
+        == "INVALID CLAIM"
+    )
 
 
 class TestTime:
@@ -185,7 +190,7 @@ class TestTime:
     @pytest.fixture
     def claim(self, as_owner: Court, tmp_path: Path) -> Path:
         (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
-        claim_suspect(as_owner.owner, as_owner.thief, tmp_path / "c.json")
+        claim_suspect(as_owner.owner, as_owner.thief, tmp_path / "c.json", OWN)
         return tmp_path / "c.json"
 
     def restamped(self, claim: Path, token: Callable[[dict[str, Any]], bytes]) -> bytes:
@@ -212,11 +217,14 @@ class TestTime:
             examine(data, claim.with_suffix(".safetensors"), authorities=as_owner.authority.roots)
 
     def test_a_token_is_left_out_or_taken_anew(self, claim: Path, as_owner: Court) -> None:
-        assert judge_claim(claim, as_owner.thief, authorities=as_owner.authority.roots).verdict == "KEY-DEPENDENT"
+        assert (
+            judge_claim(claim, as_owner.thief, Bench(authorities=as_owner.authority.roots, isolated=False)).verdict
+            == "KEY-DEPENDENT"
+        )
         stamp = as_owner.authority.stamp
         for token in (lambda _: b"", lambda r: stamp(stamp_request(registration_digest(r)))):
             claim.write_bytes(self.restamped(claim, token))
-            cell = judge_claim(claim, as_owner.thief, authorities=as_owner.authority.roots)
+            cell = judge_claim(claim, as_owner.thief, Bench(authorities=as_owner.authority.roots, isolated=False))
             assert cell.verdict == "NOT SHOWN"  # other labels follow from another token
             assert all(item.bits < 20 for item in cell.evidence)
 
@@ -227,14 +235,14 @@ class TestReplay:
     def test_an_opened_tranche_on_another_suspect(self, as_owner: Court, tmp_path: Path) -> None:
         (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
         first, second = tmp_path / "first.json", tmp_path / "second.json"
-        claim_suspect(as_owner.owner, as_owner.stranger, first)
+        claim_suspect(as_owner.owner, as_owner.stranger, first, OWN)
         (as_owner.owner / "key/burnt.jsonl").unlink()  # the liar forgets
-        assert claim_suspect(as_owner.owner, as_owner.thief, second).verdict == "KEY-DEPENDENT"
+        assert claim_suspect(as_owner.owner, as_owner.thief, second, OWN).verdict == "KEY-DEPENDENT"
         roots = as_owner.authority.roots
-        assert judge_claim(second, as_owner.thief, authorities=roots).verdict == "KEY-DEPENDENT"
-        cell = judge_claim(second, as_owner.thief, authorities=roots, earlier=[first])
+        assert judge_claim(second, as_owner.thief, Bench(authorities=roots, isolated=False)).verdict == "KEY-DEPENDENT"
+        cell = judge_claim(second, as_owner.thief, Bench(authorities=roots, isolated=False, earlier=(first,)))
         assert (cell.verdict, "about another suspect" in cell.notes[0]) == ("INVALID CLAIM", True)
-        again = judge_claim(second, as_owner.thief, authorities=roots, earlier=[second])
+        again = judge_claim(second, as_owner.thief, Bench(authorities=roots, isolated=False, earlier=(second,)))
         assert again.verdict == "KEY-DEPENDENT"
 
     def test_a_second_mark_is_forged_into_a_stolen_model(
@@ -243,11 +251,13 @@ class TestReplay:
         for run in (as_owner.owner, as_owner.thief):
             (run / "key/burnt.jsonl").unlink(missing_ok=True)
         honest, forged = tmp_path / "honest.json", tmp_path / "forged.json"
-        claim_suspect(as_owner.owner, as_owner.thief, honest)
+        claim_suspect(as_owner.owner, as_owner.thief, honest, OWN)
         monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(as_owner.keys / "thief.pem"))
-        assert claim_suspect(as_owner.thief, as_owner.thief, forged).verdict == "KEY-DEPENDENT"
+        assert claim_suspect(as_owner.thief, as_owner.thief, forged, OWN).verdict == "KEY-DEPENDENT"
         rival = Rival(honest, (as_owner.thief, as_owner.owner))
-        cell = judge_claim(forged, as_owner.thief, authorities=as_owner.authority.roots, rival=rival)
+        cell = judge_claim(
+            forged, as_owner.thief, Bench(authorities=as_owner.authority.roots, isolated=False, rival=rival)
+        )
         assert cell.verdict == "INVALID CLAIM"
 
 
@@ -256,8 +266,8 @@ def test_nobody_signs_for_another(as_owner: Court, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(tmp_path / "liar.pem"))
     assert public_hex(signing_key()) not in (as_owner.owner / "registration.json").read_text()
     (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
-    claim_suspect(as_owner.owner, as_owner.thief, tmp_path / "c.json")
-    cell = judge_claim(tmp_path / "c.json", as_owner.thief, authorities=as_owner.authority.roots)
+    claim_suspect(as_owner.owner, as_owner.thief, tmp_path / "c.json", OWN)
+    cell = judge_claim(tmp_path / "c.json", as_owner.thief, Bench(authorities=as_owner.authority.roots, isolated=False))
     assert cell.verdict == "INVALID CLAIM"
 
 

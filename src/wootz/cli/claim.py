@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import AccessOption, Budget, Json, Tries, access_of, progress
+from wootz.cli.options import SUSPECT, AccessOption, Budget, Calibrate, Json, TorchZip, Tries, progress
 from wootz.cli.show import show_cell
 
 
 def command(
     owner: Annotated[Path, typer.Argument(help="The owner's run folder, registered.")],
-    suspect: Annotated[Path, typer.Argument(help="Whom the claim is about, see `wootz verify`.")],
+    suspect: Annotated[str, typer.Argument(help=SUSPECT)],
     out: Annotated[Path, typer.Option("--out", help="Certificate to write (.json); its images stand beside it.")],
     access: AccessOption = "scores",
     budget: Budget = None,
     tries: Tries = 1,
+    calibrate: Calibrate = 0,
+    allow_torch_zip: TorchZip = False,
     as_json: Json = False,
 ) -> None:
     """Open one part of the key against a suspect, and write a signed claim that a judge can re-check.
@@ -25,9 +27,11 @@ def command(
     The part that was opened is burnt: no other suspect is claimed with it. Exit codes as of `wootz verify`.
     """
     from wootz.stages.claim import claim_suspect
+    from wootz.stages.suspects import Asking
     from wootz.verify import EXIT_CODES
 
+    asking = Asking(access=access, budget=budget, tries=tries, calibrate=calibrate, torch_zip=allow_torch_zip)  # type: ignore[arg-type]
     with progress() as tell:
-        cell = claim_suspect(owner, suspect, out, access=access_of(access), budget=budget, tries=tries, tell=tell)
+        cell = claim_suspect(owner, suspect, out, asking, tell=tell)
     show_cell(cell, as_json=as_json)
     raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]

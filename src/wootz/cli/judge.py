@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wootz.cli.options import Json, progress
+from wootz.cli.options import SUSPECT, Json, TorchZip, progress
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def command(
     certificate: Annotated[Path, typer.Argument(help="The claim, as `wootz claim` wrote it; its images beside it.")],
-    suspect: Annotated[Path, typer.Argument(help="Whom the claim is about, see `wootz verify`.")],
+    suspect: Annotated[str, typer.Argument(help=SUSPECT)],
     owner: Annotated[
         Path | None, typer.Option("--owner", help="The claimant's public key (PEM), from a source that you trust.")
     ] = None,
@@ -30,6 +31,10 @@ def command(
     earlier: Annotated[
         list[Path] | None, typer.Option("--earlier", help="A claim judged before: what it opened is public since.")
     ] = None,
+    suspect_since: Annotated[
+        str | None,
+        typer.Option("--suspect-since", help="The suspect did not exist before this (ISO 8601): a guard counts."),
+    ] = None,
     against: Annotated[
         Path | None, typer.Option("--against", help="A rival's claim about the same suspect; needs both --model.")
     ] = None,
@@ -37,20 +42,22 @@ def command(
         list[Path] | None, typer.Option("--model", help="The models that both owners registered, the claimant's first.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where your own signed statement goes (.json).")] = None,
+    allow_torch_zip: TorchZip = False,
     as_json: Json = False,
 ) -> None:
     """Re-derive all that a claim says, ask the suspect anew, and say what holds.
 
     Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
     """
-    from wootz.stages.judge import judge_claim
+    from wootz.stages.judge import Bench, judge_claim
     from wootz.verify import EXIT_CODES
 
+    bench = Bench(
+        pinned=owner, authorities=authorities, independents=tuple(independent or ()), earlier=tuple(earlier or ()),
+        rival=_rival(against, models or []), suspect_since=_time(suspect_since), torch_zip=allow_torch_zip,
+    )  # fmt: skip
     with progress() as tell:
-        cell = judge_claim(
-            certificate, suspect, pinned=owner, authorities=authorities, independents=independent or (),
-            rival=_rival(against, models or []), earlier=earlier or (), out=out, tell=tell,
-        )  # fmt: skip
+        cell = judge_claim(certificate, suspect, bench, out=out, tell=tell)
     show_cell(cell, as_json=as_json)
     raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]
 
@@ -65,3 +72,15 @@ def _rival(against: Path | None, models: list[Path]) -> Rival | None:
             f"--against: needs the two registered models, --model MINE --model THEIRS ({len(models)} given)"
         )
     return Rival(against, (models[0], models[1]))
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"--suspect-since {text}: must be a time such as 2026-11-25 or 2026-11-25T12:00+01:00"
+        ) from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

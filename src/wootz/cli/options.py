@@ -7,13 +7,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from wootz.types import Access, Tell
+from wootz.types import Tell
 
 console = Console(stderr=True)
 """Everything for people goes here; standard output is for results."""
@@ -24,10 +24,21 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a sett
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random but keys.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what an earlier call left unfinished.")]
 Count = Annotated[int, typer.Option("-n", min=1, help="Test images that robust accuracy is measured on.")]
+SUSPECT = "Run folder, .safetensors (model.json beside it) or .onnx file, or URL such as http://host/v2/models/NAME."
 AccessOption = Annotated[str, typer.Option("--access", help="What the suspect shows: scores, or top-1 label.")]
 Budget = Annotated[int | None, typer.Option("--budget", min=1, help="Queries a mark may spend at most.")]
 Tries = Annotated[
     int, typer.Option("--tries", min=1, help="Suspects and keys that were tried; log2 of it is taken off the bits.")
+]
+Early = Annotated[
+    bool | None,
+    typer.Option("--early/--all", help="Ask triggers one by one and stop at the bar (default at a URL), or ask all."),
+]
+Calibrate = Annotated[
+    int, typer.Option("--calibrate", min=0, help="Ordinary images on which to find range, layout and class order.")
+]
+TorchZip = Annotated[
+    bool, typer.Option("--allow-torch-zip", help="Also read files of torch.save (weights only, dense tensors).")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
@@ -65,14 +76,6 @@ def progress() -> Iterator[Tell]:
 def print_json(value: Any) -> None:
     """Print one JSON value on standard output."""
     typer.echo(json.dumps(value))
-
-
-def access_of(text: str) -> Access:
-    """Return what a suspect shows, checked."""
-    from wootz import checks
-
-    checks.one_of(("scores", "label"), access=text)
-    return cast("Access", text)
 
 
 def execution(device: str) -> Any:

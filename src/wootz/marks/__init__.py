@@ -6,12 +6,13 @@ A mark is a row of `MARKS`. `prepare` fixes everything public before a key exist
 
 from wootz.marks.baselines import OutOfDistribution, Paper
 from wootz.marks.beyond import check_budget
+from wootz.marks.guard import Guard, Guarded
 from wootz.marks.protecting import Protected, hook_of, prepare_all, protect, weights_digest
 from wootz.marks.runner_up import RunnerUp
 from wootz.marks.table import MARKS, Mark
 from wootz.marks.triggers import Triggers
 
 __all__ = [
-    "MARKS", "Mark", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers", "check_budget", "hook_of",
-    "prepare_all", "protect", "weights_digest",
+    "MARKS", "Guard", "Guarded", "Mark", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers",
+    "check_budget", "hook_of", "prepare_all", "protect", "weights_digest",
 ]  # fmt: skip

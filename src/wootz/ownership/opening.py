@@ -49,7 +49,7 @@ def marks_opened(registration: Mapping[str, Any], tranche: int) -> list[str]:
 def opened_keys(
     registration: Mapping[str, Any], token: bytes, opened: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> dict[str, Key]:
-    """Check an opening against the registration, and derive its keys.
+    """Check an opening against the registration, and derive its keys, those of images first.
 
     Raises:
         SignatureError: something does not fit; says what.
@@ -58,7 +58,8 @@ def opened_keys(
         if registration["protocol"] != PROTOCOL:
             raise SignatureError(f"the registration is of another protocol, {registration['protocol']!r}")
         after = fixed_before(registration, token)
-        return {name: _key(name, registration, after, entry, tensors) for name, entry in opened.items()}
+        order = sorted(opened, key=lambda name: (registration["marks"][name]["kind"] not in _ROWS, name))
+        return {name: _key(name, registration, after, opened[name], tensors) for name in order}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         reason = " ".join(repr(error).split())
         raise SignatureError(f"the opening does not fit its registration ({reason})") from error

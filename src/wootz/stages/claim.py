@@ -5,37 +5,33 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from wootz import __version__
+from wootz.endpoints import Identity
 from wootz.errors import ConfigError
 from wootz.models import read_model
-from wootz.ownership import KeyRing, open_marks, opened_keys, read_keys, signed, signing_key
+from wootz.ownership import AnswerKey, Key, KeyRing, open_marks, opened, opened_keys, read_keys, signed, signing_key
 from wootz.records import Cell, to_json
-from wootz.stages.register import read_registered
-from wootz.stages.suspects import Identity, identify
-from wootz.stages.verify import PANEL_MEMBERS, check_suspect, verdict_cell
+from wootz.stages.guarding import LOG, with_log, without_guard
+from wootz.stages.register import REGISTERED, read_registered
+from wootz.stages.suspects import Asking, Where, opened_suspect
+from wootz.stages.verify import PANEL_MEMBERS, ask_suspect, verdict_cell
 from wootz.store import append_line, file_digest, read_bytes, read_json, write_bytes, write_tensors
-from wootz.types import Access, Predict, Tell
+from wootz.types import Predict, Tell
 from wootz.verify import bar_of, predictor
 
 CLAIM = "urn:wootz:claim:1"
 
 
 def claim_suspect(
-    owner: Path,
-    suspect: Path,
-    out: Path,
-    *,
-    access: Access = "scores",
-    budget: int | None = None,
-    tries: int = 1,
-    tell: Tell = lambda *_: None,
+    owner: Path, where: Where, out: Path, asking: Asking | None = None, *, tell: Tell = lambda *_: None
 ) -> Cell:
     """Open one tranche of the key, test the suspect with it, and write the certificate and its material.
 
@@ -43,11 +39,10 @@ def claim_suspect(
 
     Args:
         owner: the run folder, registered.
-        suspect: what the claim is about.
-        out: the certificate to write; its images and panel stand beside it, under the same name with `.safetensors`.
-        access: what the suspect shows.
-        budget: queries a mark may spend.
-        tries: registrations and suspects that the owner has tried; log2 of it, and of the tranches, is taken off.
+        where: whom the claim is about, a path or a URL.
+        out: the certificate to write; images and panel stand beside it, under the same name with `.safetensors`, and
+            the guard's sealed log with `.guard.jsonl`.
+        asking: how the suspect is asked; its `tries` are those that the owner made, tranches come on top.
         tell: told what is going on.
 
     Raises:
@@ -56,15 +51,19 @@ def claim_suspect(
     """
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a certificate's name must end in .json")
-    ring, identity = read_keys(owner), identify(suspect)
+    ring, asking = read_keys(owner), asking or Asking()
+    asking = replace(asking, tries=asking.tries * tranches_of(ring))
     registered = read_registered(owner, ring)
-    tranche = burn_tranche(owner, ring, identity)
-    opened, tensors = open_marks(ring, tranche)
-    keys = opened_keys(ring.registration, ring.token, opened, tensors)
     panel, described, weights = _panel(owner)
-    bar, tries = bar_of(stamped=bool(ring.token)), tries * tranches_of(ring)
     tell("asking the suspect", 0.0)
-    verdict = check_suspect(keys, ring.registration, suspect, panel, access=access, bar=bar, budget=budget, tries=tries)
+    with opened_suspect(where, asking, out.parent) as suspect:
+        tranche = burn_tranche(owner, ring, suspect.identity)
+        opening, tensors = open_marks(ring, tranche)
+        keys = opened_keys(ring.registration, ring.token, opening, tensors)
+        log = _sealed_log(owner, registered, keys, out)
+        keys = with_log(keys, log.path, sealed=log.sealed) if log else without_guard(keys)
+        bar = bar_of(stamped=bool(ring.token))
+        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar)
     cell = verdict_cell(verdict, suspect, seconds=0.0)
     material = out.with_suffix(".safetensors")
     write_tensors(material, tensors | weights)
@@ -72,16 +71,40 @@ def claim_suspect(
     predicate = {
         "wootz": __version__,
         "registered": json.loads(registered),
-        "opened": opened,
+        "opened": opening,
         "material": file_digest(material),
+        "guard": file_digest(log.path) if log else "",
         "panel": described,
-        "test": {"access": access, "bar": f"{bar:g}", "tries": tries, "budget": "" if budget is None else str(budget)},
-        "found": {name: plain_strings(told[name]) for name in ("evidence", "bits", "verdict") if name in told},
+        "test": _test(asking, bar),
+        "found": {name: plain_strings(told[name]) for name in ("evidence", "bits", "verdict", "notes") if name in told},
         "environment": {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_bytes(out, signed(signing_key(), {identity.name: identity.digest}, CLAIM, predicate))
+    write_bytes(out, signed(signing_key(), {suspect.identity.name: suspect.identity.digest}, CLAIM, predicate))
     return cell
+
+
+class SealedLog(NamedTuple):
+    """The guard's log in a claim, and the chain hash that it is sealed at."""
+
+    path: Path
+    sealed: str
+
+
+def _sealed_log(owner: Path, registered: bytes, keys: Mapping[str, Key], out: Path) -> SealedLog | None:
+    """Copy the guard's log beside the certificate, where it was sealed with a time and its key is opened."""
+    guard = opened(registered, REGISTERED).predicate.get("guard")
+    if not guard or not guard["token"] or not any(isinstance(key, AnswerKey) for key in keys.values()):
+        return None
+    path = out.with_suffix(".guard.jsonl")
+    write_bytes(path, read_bytes(owner / LOG))
+    return SealedLog(path, guard["head"])
+
+
+def _test(asking: Asking, bar: float) -> dict[str, Any]:
+    """Return how the suspect was asked, as strings and whole numbers."""
+    plain = {"access": asking.access, "bar": f"{bar:g}", "tries": asking.tries, "calibrate": asking.calibrate}
+    return plain | {"budget": "" if asking.budget is None else str(asking.budget)}
 
 
 def tranches_of(ring: KeyRing) -> int:

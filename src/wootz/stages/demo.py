@@ -18,6 +18,7 @@ from wootz.stages.attack import attack_run
 from wootz.stages.protect import curve, protect
 from wootz.stages.protection import Protection, preset
 from wootz.stages.run import Clock
+from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
 from wootz.store import read_json, write_json
 from wootz.training import Execution
@@ -112,7 +113,7 @@ def _maker(row: Suspect, cfg: Protection, owner: Path, count: int, *, stranger: 
 
 
 def _verified(cell: Cell, owner: Path, suspect: Path, tell: Tell) -> Cell:
-    found = verify_suspect(owner, suspect, tell=tell)
+    found = verify_suspect(owner, suspect, Asking(isolated=False), tell=tell)
     return replace(
         cell,
         access=found.access,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import rfc8785
 from torch import Tensor, nn
 
-from wootz.errors import Error, SignatureError
+from wootz.errors import Error, SignatureError, StoreError
 from wootz.marks import weights_digest
 from wootz.models import read_described
 from wootz.ownership import (
@@ -28,6 +28,7 @@ from wootz.ownership import (
     stamped_at,
 )
 from wootz.stages.claim import CLAIM
+from wootz.stages.guarding import with_log, without_guard
 from wootz.stages.register import REGISTERED
 from wootz.store import file_digest, read_tensors
 from wootz.types import Predict
@@ -56,7 +57,14 @@ class Proven(NamedTuple):
     notes: tuple[str, ...]
 
 
-def examine(data: bytes, material: Path, *, pinned: Path | None = None, authorities: Path | None = None) -> Proven:
+def examine(
+    data: bytes,
+    material: Path,
+    *,
+    pinned: Path | None = None,
+    authorities: Path | None = None,
+    suspect_since: datetime | None = None,
+) -> Proven:
     """Check everything about a claim that needs no suspect.
 
     Args:
@@ -64,6 +72,8 @@ def examine(data: bytes, material: Path, *, pinned: Path | None = None, authorit
         material: its images and panel.
         pinned: the claimant's public key (PEM), from a source that the judge trusts.
         authorities: certificates (PEM) of time-stamp authorities that the judge trusts.
+        suspect_since: before this time the suspect did not exist, as the judge is satisfied; a guard's log that was
+            sealed earlier counts then.
 
     Raises:
         SignatureError: something does not hold; says what.
@@ -87,9 +97,11 @@ def examine(data: bytes, material: Path, *, pinned: Path | None = None, authorit
         (model,) = first.subject.values()
         tensors = read_tensors(material)
         keys = opened_keys(registration, token, told["opened"], tensors)
+        keys, remarks = _guard(keys, first.predicate, told, material, authorities, suspect_since)
         panel = _panel(told["panel"], tensors, registration["panel"])
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
         raise SignatureError(f"is not a whole claim ({' '.join(repr(error).split())})") from error
+    notes = (*notes, *remarks)
     if pinned is None:
         notes = (*notes, f"signed by the holder of {claim.signer}; who that is, this check does not say")
     return Proven(claim, registration, model, keys, panel, since, notes)
@@ -103,6 +115,36 @@ def _since(token: bytes, digest: bytes, authorities: Path | None) -> tuple[datet
         return None, ("its time token was not checked (no authorities were named): the bar is 80 bits",)
     since = stamped_at(token, digest, read_roots(authorities))
     return since, (f"registered no later than {since.isoformat(timespec='seconds')}",)
+
+
+def _guard(
+    keys: dict[str, Key],
+    registered: Mapping[str, Any],
+    told: Mapping[str, Any],
+    material: Path,
+    authorities: Path | None,
+    suspect_since: datetime | None,
+) -> tuple[dict[str, Key], tuple[str, ...]]:
+    """Return the keys with the guard's log, where that was sealed before the suspect existed, and what to say of it."""
+    if not told["guard"]:
+        return without_guard(keys), ()
+    log = material.with_suffix(".guard.jsonl")
+    if not log.is_file() or file_digest(log) != told["guard"]:
+        raise SignatureError(f"its log {log.name} is missing, or not the one that was signed")
+    if authorities is None or suspect_since is None:
+        return without_guard(keys), ("the guard does not count: nobody says since when the suspect exists",)
+    sealed = registered["guard"]
+    token = base64.b64decode(sealed["token"], validate=True)
+    when = stamped_at(token, bytes.fromhex(sealed["head"]), read_roots(authorities))
+    if when >= suspect_since:
+        return without_guard(keys), (
+            f"the guard does not count: its log was sealed at {when}, after the suspect was made",
+        )
+    try:
+        found = with_log(keys, log, sealed=sealed["head"])
+    except StoreError as error:
+        raise SignatureError(f"its guard's log does not hold ({error})") from error
+    return found, (f"the guard counts on condition that the suspect did not exist before {when.isoformat()}",)
 
 
 def _panel(described: list[dict[str, str]], tensors: Mapping[str, Tensor], digests: list[str]) -> tuple[Predict, ...]:

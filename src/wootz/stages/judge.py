@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wootz import __version__
+from wootz.endpoints import Identity
 from wootz.errors import SignatureError
 from wootz.ownership import DirectionKey, Key, LabelKey, opened, signed, signing_key
 from wootz.records import Cell, to_json
@@ -18,11 +19,11 @@ from wootz.stages.claim import CLAIM, plain_strings
 from wootz.stages.dispute import settle
 from wootz.stages.examine import Proven, examine
 from wootz.stages.run import Clock
-from wootz.stages.suspects import Identity, identify
-from wootz.stages.verify import check_fit, verdict_cell
+from wootz.stages.suspects import Asking, Suspect, Where, identify, is_endpoint, opened_suspect
+from wootz.stages.verify import ask_suspect, verdict_cell
 from wootz.store import read_bytes, sha256, write_bytes
-from wootz.types import Access, Predict, Tell
-from wootz.verify import Verdict, bar_of, null, open_suspect, remembered, verify
+from wootz.types import Predict, Tell
+from wootz.verify import Verdict, bar_of, null, remembered
 from wootz.verify.answers import labels_of
 from wootz.verify.evidence import leaning
 
@@ -37,15 +38,36 @@ class Rival(NamedTuple):
     models: tuple[Path, Path]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What a judge brings to a claim.
+
+    Attributes:
+        pinned: the claimant's public key (PEM), from a source that she trusts; None says whose key it is only.
+        authorities: certificates (PEM) of the time-stamp authorities that she trusts.
+        independents: models that she holds and that met no key; one that reaches the bar voids the claim.
+        rival: another owner's claim about the same suspect, to be settled against this one.
+        earlier: claims that were judged before; what they opened about another suspect proves nothing any more.
+        suspect_since: before this time the suspect did not exist; a guard's log that was sealed earlier counts.
+        isolated: read the suspect's file in a process of its own.
+        torch_zip: also read zip files of `torch.save`.
+    """
+
+    pinned: Path | None = None
+    authorities: Path | None = None
+    independents: tuple[Path, ...] = ()
+    rival: Rival | None = None
+    earlier: tuple[Path, ...] = ()
+    suspect_since: datetime | None = None
+    isolated: bool = True
+    torch_zip: bool = False
+
+
 def judge_claim(
     certificate: Path,
-    suspect: Path,
+    where: Where,
+    bench: Bench | None = None,
     *,
-    pinned: Path | None = None,
-    authorities: Path | None = None,
-    independents: Sequence[Path] = (),
-    rival: Rival | None = None,
-    earlier: Sequence[Path] = (),
     out: Path | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
@@ -55,59 +77,65 @@ def judge_claim(
 
     Args:
         certificate: as `claim_suspect` wrote it, its material beside it.
-        suspect: what is asked; the claim must be about it to be upheld.
-        pinned: the claimant's public key (PEM), from a source that the judge trusts; None says whose key it is only.
-        authorities: certificates (PEM) of the time-stamp authorities that the judge trusts.
-        independents: models that the judge holds and that met no key; one that reaches the bar voids the claim.
-        rival: another owner's claim about the same suspect, to be settled against this one.
-        earlier: claims that were judged before; what they opened about another suspect proves nothing any more.
-        out: where the judge's signed statement goes; None writes none.
+        where: who is asked, a path or a URL; the claim must be about it to be upheld.
+        bench: what the judge trusts and holds.
+        out: where her signed statement goes; None writes none. Transcripts of endpoints stand beside the certificate.
         tell: told what is going on.
 
     Raises:
         StoreError: there is no such certificate or suspect.
     """
-    time, data, identity = Clock(), read_bytes(certificate), identify(suspect)
+    time, data, bench = Clock(), read_bytes(certificate), bench or Bench()
+    identity = None if is_endpoint(where) else identify(Path(where))
     try:
-        proven = examine(data, certificate.with_suffix(".safetensors"), pinned=pinned, authorities=authorities)
-        _refuse_replay(proven, earlier)
+        proven = _examined(certificate, bench)
+        _refuse_replay(proven, bench.earlier)
         tell("asking the suspect", 0.0)
-        cell = verdict_cell(hear(proven, suspect, independents), suspect, time.seconds)
+        verdict, suspect = hear(proven, where, bench, certificate.parent)
+        identity = suspect.identity
+        cell = verdict_cell(verdict, suspect, time.seconds)
         cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes)), proven, identity)
-        if rival is not None and cell.verdict == "KEY-DEPENDENT":
-            cell = _settled(cell, proven, rival, suspect, authorities)
+        if bench.rival is not None and cell.verdict == "KEY-DEPENDENT":
+            cell = _settled(cell, proven, bench.rival, where, bench, certificate.parent)
     except SignatureError as error:
-        cell = _invalid(suspect, f"{certificate.name}: {error}", time.seconds)
+        name = identity.name if identity else str(where)
+        cell = Cell(
+            data="unknown",
+            suspect=name,
+            kind="unknown",
+            verdict="INVALID CLAIM",
+            notes=(f"{certificate.name}: {error}",),
+        )
     if out is not None:
         _sign(out, cell, data, identity)
     return replace(cell, seconds=time.seconds)
 
 
-def hear(proven: Proven, suspect: Path, independents: Sequence[Path] = ()) -> Verdict:
+def hear(proven: Proven, where: Where, bench: Bench, place: Path) -> tuple[Verdict, Suspect]:
     """Ask a suspect, and the judge's own independent models, about an opened claim; then a thousand random keys."""
     test, bar = proven.claim.predicate["test"], bar_of(stamped=proven.since is not None)
-    access: Access = test["access"]
-    budget = int(test["budget"]) if test["budget"] else None
-
-    def ask(predict: Predict) -> Verdict:
-        return verify(
-            proven.keys, predict, panel=proven.panel, access=access, bar=bar, budget=budget, tries=test["tries"]
-        )
-
-    with open_suspect(suspect, access) as (predict, spec):
-        check_fit(proven.registration, spec, suspect)
-        predict = remembered(predict)
-        verdict = ask(predict)
-        notes = _lucky_strangers(proven, predict, access, budget)
-    for place in independents:
-        with open_suspect(place, access) as (predict, spec):
-            check_fit(proven.registration, spec, place)
-            theirs = ask(predict)
+    asking = Asking(
+        access=test["access"], budget=int(test["budget"]) if test["budget"] else None, tries=test["tries"],
+        calibrate=test["calibrate"], isolated=bench.isolated, torch_zip=bench.torch_zip,
+    )  # fmt: skip
+    with opened_suspect(where, asking, place) as suspect:
+        suspect = replace(suspect, predict=remembered(suspect.predict))
+        verdict = ask_suspect(proven.keys, proven.registration, suspect, proven.panel, asking, bar=bar)
+        notes = [] if suspect.remote else _lucky_strangers(proven, suspect.predict, asking)
+    for independent in bench.independents:
+        with opened_suspect(independent, asking, place) as other:
+            theirs = ask_suspect(proven.keys, proven.registration, other, proven.panel, asking, bar=bar)
         if theirs.bits >= bar:
-            notes.append(f"the independent model {place.name} reaches {theirs.bits:.1f} bits itself")
-    if notes and verdict.word == "KEY-DEPENDENT":
-        verdict = replace(verdict, word="INVALID CLAIM")
-    return replace(verdict, notes=(*verdict.notes, *notes))
+            notes.append(f"the independent model {independent.name} reaches {theirs.bits:.1f} bits itself")
+    word = "INVALID CLAIM" if notes and verdict.word == "KEY-DEPENDENT" else verdict.word
+    return replace(verdict, word=word, notes=(*verdict.notes, *notes)), suspect
+
+
+def _examined(certificate: Path, bench: Bench, *, rival: bool = False) -> Proven:
+    return examine(
+        read_bytes(certificate), certificate.with_suffix(".safetensors"), pinned=None if rival else bench.pinned,
+        authorities=bench.authorities, suspect_since=bench.suspect_since,
+    )  # fmt: skip
 
 
 def _refuse_replay(proven: Proven, earlier: Sequence[Path]) -> None:
@@ -123,23 +151,23 @@ def _refuse_replay(proven: Proven, earlier: Sequence[Path]) -> None:
             )
 
 
-def _lucky_strangers(proven: Proven, predict: Predict, access: Access, budget: int | None) -> list[str]:
+def _lucky_strangers(proven: Proven, predict: Predict, asking: Asking) -> list[str]:
     """Say of which mark random keys do too well on this suspect: its test would not be what it says."""
     stream = np.random.default_rng(list(bytes.fromhex(proven.model)))
     return [
         f"{name}: too many of {RANDOM_KEYS:,} random keys look as if the suspect had met them"
         for name, key in proven.keys.items()
-        if (found := _random_keys(key, proven, predict, access, budget, stream)) is not None and null.too_many(found)
+        if (found := _random_keys(key, proven, predict, asking, stream)) is not None and null.too_many(found)
     ]
 
 
 def _random_keys(
-    key: Key, proven: Proven, predict: Predict, access: Access, budget: int | None, stream: np.random.Generator
+    key: Key, proven: Proven, predict: Predict, asking: Asking, stream: np.random.Generator
 ) -> null.Logs | None:
     if isinstance(key, LabelKey):
-        return null.label_null(key, labels_of(predict, key.pixels[:budget]), RANDOM_KEYS, stream)
-    if isinstance(key, DirectionKey) and access == "scores":
-        count = min(len(key.probe_labels), budget or len(key.probe_labels))
+        return null.label_null(key, labels_of(predict, key.pixels[: asking.budget]), RANDOM_KEYS, stream)
+    if isinstance(key, DirectionKey) and asking.access == "scores":
+        count = min(len(key.probe_labels), asking.budget or len(key.probe_labels))
         return null.direction_null(key, leaning(key, predict, proven.panel, count).v, RANDOM_KEYS, stream)
     return None
 
@@ -153,25 +181,23 @@ def _about_whom(cell: Cell, proven: Proven, identity: Identity) -> Cell:
     return replace(cell, verdict="INVALID CLAIM" if upheld else cell.verdict, notes=(*cell.notes, note))
 
 
-def _settled(cell: Cell, proven: Proven, rival: Rival, suspect: Path, authorities: Path | None) -> Cell:
+def _settled(cell: Cell, proven: Proven, rival: Rival, where: Where, bench: Bench, place: Path) -> Cell:
     """Hear the rival, and say which of two marks was there first."""
-    theirs = examine(
-        read_bytes(rival.certificate), rival.certificate.with_suffix(".safetensors"), authorities=authorities
-    )
-    if hear(theirs, suspect).word != "KEY-DEPENDENT":
+    alone = replace(bench, independents=())
+
+    def carries(side: Proven, model: Where) -> bool:
+        return hear(side, model, alone, place)[0].word == "KEY-DEPENDENT"
+
+    theirs = _examined(rival.certificate, bench, rival=True)
+    if not carries(theirs, where):
         return replace(cell, notes=(*cell.notes, "the rival's claim about this suspect does not hold"))
-    word, note = settle(proven, theirs, rival.models, lambda side, model: hear(side, model).word == "KEY-DEPENDENT")
+    word, note = settle(proven, theirs, rival.models, carries)
     return replace(cell, verdict=word, notes=(*cell.notes, note))
 
 
-def _sign(out: Path, cell: Cell, claim: bytes, identity: Identity) -> None:
+def _sign(out: Path, cell: Cell, claim: bytes, identity: Identity | None) -> None:
     told = plain_strings({name: value for name, value in to_json(cell).items() if name not in ("seconds", "seed")})
     written = datetime.now(UTC).isoformat(timespec="seconds")
     predicate = {"wootz": __version__, "claim": sha256(claim), "found": told, "written": written}
-    write_bytes(out, signed(signing_key(), {identity.name: identity.digest}, JUDGEMENT, predicate))
-
-
-def _invalid(suspect: Path, reason: str, seconds: float) -> Cell:
-    return Cell(
-        data="unknown", suspect=suspect.name, kind="unknown", verdict="INVALID CLAIM", notes=(reason,), seconds=seconds
-    )
+    subject = {identity.name: identity.digest} if identity else {}
+    write_bytes(out, signed(signing_key(), subject, JUDGEMENT, predicate))

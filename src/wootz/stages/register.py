@@ -18,6 +18,7 @@ from wootz.ownership import (
     signing_key,
 )
 from wootz.records import from_json
+from wootz.stages.guarding import seal
 from wootz.stages.suspects import identify
 from wootz.store import read_bytes, read_json, write_bytes
 
@@ -25,11 +26,16 @@ REGISTERED = "urn:wootz:registration:1"
 FILE = "registration.dsse.json"
 
 
-def register_run(run: Path) -> dict[str, Any]:
+def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
     """Write the signed registration of a run folder, and return what it says.
 
     The statement names the model's digest and carries the registration, the time token that the keys were drawn
-    after (where there is one), and clean and robust accuracy as measured at the end of training.
+    after (where there is one), and clean and robust accuracy as measured at the end of training. Where the model was
+    served with its guard, it seals the guard's log as it stands: register again to seal what came since.
+
+    Args:
+        run: the run folder.
+        tsa: address of an RFC 3161 authority that stamps the guard's log.
 
     Raises:
         KeyFolderError: the run has no key, or was protected under another signing key.
@@ -47,9 +53,11 @@ def register_run(run: Path) -> dict[str, Any]:
         "token": base64.b64encode(ring.token).decode(),
         "measured": _measured(run),
     }
+    sealed = seal(ring.keys, run, tsa)
+    predicate |= {"guard": sealed} if sealed else {}
     write_bytes(run / FILE, signed(key, {identity.name: identity.digest}, REGISTERED, predicate))
     return {"file": str(run / FILE), "owner": public_hex(key), "model": identity.digest} | {
-        name: predicate[name] for name in ("digest", "measured")
+        name: predicate[name] for name in ("digest", "measured", "guard") if name in predicate
     }
 
 

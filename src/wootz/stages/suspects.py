@@ -1,25 +1,144 @@
-"""Whom a claim is about: the digest of a model's file, and a name for people."""
+"""Whoever is asked: a run folder, a file, or an endpoint; how, and under which name."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, TypeAlias
 
+from wootz import checks
+from wootz.endpoints import Client, Identity, open_endpoint
+from wootz.errors import ModelError
+from wootz.models import read_spec
 from wootz.store import file_digest
+from wootz.types import Access, Predict
+from wootz.verify import open_suspect
+
+Where: TypeAlias = str | Path
+"""A path, or the URL of an endpoint."""
+
+REMOTE_BUDGET = 500
 
 
-class Identity(NamedTuple):
-    """A suspect's name, and the SHA-256 (hexadecimal) of its weights."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """How a suspect is asked.
 
-    name: str
-    digest: str
+    Attributes:
+        access: what it shows, `scores` or top-1 `label`.
+        budget: queries a mark may spend; None spends all, at an endpoint 500.
+        tries: in how many ways the claimant could have been lucky; log2 of it is taken off.
+        early: ask triggers one at a time, decoys between, and stop at the bar; None does so at endpoints.
+        calibrate: ordinary images on which range, layout, size and class order are found first; 0 takes them as
+            they are.
+        isolated: read a file in a process of its own, with limits.
+        torch_zip: also read zip files of `torch.save`, with `weights_only`.
+    """
+
+    access: Access = "scores"
+    budget: int | None = None
+    tries: int = 1
+    early: bool | None = None
+    calibrate: int = 0
+    isolated: bool = True
+    torch_zip: bool = False
+
+    def __post_init__(self) -> None:
+        checks.one_of(("scores", "label"), access=self.access)
+        checks.at_least(1, tries=self.tries)
+        checks.at_least(0, calibrate=self.calibrate)
 
 
-def identify(suspect: Path) -> Identity:
-    """Return who the suspect at this path is.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """An open suspect.
+
+    Attributes:
+        predict: what answers.
+        shape: (C, H, W) that it says it takes, where it says.
+        num_classes: that it knows, where it says.
+        identity: whom a claim about it names.
+        about: what it says of itself, for the record only: no test depends on it.
+        remote: whether it is an endpoint.
+        notes: what is to be told when all was asked.
+    """
+
+    predict: Predict = field(repr=False)
+    shape: tuple[int, int, int] | None
+    num_classes: int | None
+    identity: Identity
+    about: Mapping[str, Any]
+    remote: bool
+    notes: Callable[[], tuple[str, ...]] = tuple
+
+
+def is_endpoint(where: Where) -> bool:
+    """Return whether this is a URL."""
+    return isinstance(where, str) and where.startswith(("http://", "https://"))
+
+
+def identify(path: Path) -> Identity:
+    """Return the name of a suspect on disk, and the SHA-256 of its weights.
 
     Raises:
         StoreError: there is no such file.
     """
-    path = suspect / "model.safetensors" if suspect.is_dir() else suspect
-    return Identity(suspect.name, file_digest(path).removeprefix("sha256:"))
+    weights = path / "model.safetensors" if path.is_dir() else path
+    return Identity(path.name, file_digest(weights).removeprefix("sha256:"))
+
+
+@contextmanager
+def opened_suspect(where: Where, asking: Asking, place: Path) -> Iterator[Suspect]:
+    """Open a suspect.
+
+    Args:
+        where: a path or a URL.
+        asking: how it will be asked.
+        place: folder in which the transcript of an endpoint stands. One that a stopped run left is continued, so that
+            nothing is asked twice; a finished one gets the time into its name.
+    """
+    if is_endpoint(where):
+        with _endpoint(str(where), asking, place) as suspect:
+            yield suspect
+        return
+    path = Path(where)
+    about = path / "model.json"
+    with open_suspect(path, asking.access) as (predict, spec):
+        yield Suspect(
+            predict=predict, shape=spec.shape, num_classes=len(spec.classes), identity=identify(path),
+            about=read_spec(about)[1] if about.is_file() else {}, remote=False,
+        )  # fmt: skip
+
+
+@contextmanager
+def _endpoint(url: str, asking: Asking, place: Path) -> Iterator[Suspect]:
+    name = f"transcript-{hashlib.sha256(url.encode()).hexdigest()[:12]}-{asking.access}"
+    transcript = place / f"{name}.jsonl"
+    place.mkdir(parents=True, exist_ok=True)
+    with open_endpoint(url, Client(), access=asking.access, transcript=transcript) as endpoint:
+        facts = endpoint.facts
+        yield Suspect(
+            predict=endpoint, shape=facts.shape, num_classes=facts.num_classes, identity=endpoint.identity,
+            about={name: value for name, value in facts.parameters.items() if name == "data"}, remote=True,
+            notes=endpoint.notes,
+        )  # fmt: skip
+        digest = endpoint.transcript_digest
+    transcript.rename(place / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest.removeprefix('sha256:')[:8]}.jsonl")
+
+
+def check_fit(registration: Mapping[str, Any], suspect: Suspect, *, calibrated: bool) -> None:
+    """Raise ModelError unless the suspect takes the key's images and knows as many classes."""
+    shape, classes = tuple(registration["shape"]), len(registration["classes"])
+    other_images = suspect.shape is not None and not calibrated and suspect.shape != shape
+    other_classes = suspect.num_classes is not None and suspect.num_classes != classes
+    if other_images or other_classes:
+        takes = "images of any shape" if suspect.shape is None else f"images {list(suspect.shape)}"
+        hint = "; --calibrate 200 finds sizes and layouts" if other_images else ""
+        raise ModelError(
+            f"{suspect.identity.name}: takes {takes} and knows {suspect.num_classes} classes; "
+            f"the key is for images {list(shape)} and {classes} classes{hint}"
+        )

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wootz.errors import ModelError
-from wootz.models import ModelSpec, read_model, read_spec
-from wootz.ownership import Key, read_keys
+from wootz.errors import ConfigError
+from wootz.models import read_model
+from wootz.ownership import DirectionKey, Key, read_keys
 from wootz.records import Cell, EvidenceRecord, decimal_p
+from wootz.stages.guarding import with_guard
 from wootz.stages.run import Clock
-from wootz.types import Access, Predict, Tell
-from wootz.verify import DEFAULT_BAR, Verdict, open_suspect, predictor, verify
+from wootz.stages.suspects import REMOTE_BUDGET, Asking, Suspect, Where, check_fit, opened_suspect
+from wootz.types import Predict, Tell
+from wootz.verify import DEFAULT_BAR, Verdict, predictor, verify
+from wootz.verify.calibration import calibrate, calibrated
 
 PANEL_MEMBERS = ("robust", "plain")
 
 
 def verify_suspect(
     owner: Path,
-    suspect: Path,
+    where: Where,
+    asking: Asking | None = None,
     *,
-    access: Access = "scores",
     bar: float = DEFAULT_BAR,
-    budget: int | None = None,
-    tries: int = 1,
-    early: bool = False,
     panel: Sequence[Predict] | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
@@ -33,12 +34,9 @@ def verify_suspect(
 
     Args:
         owner: run folder with the key.
-        suspect: what is tested.
-        access: what the suspect shows.
+        where: what is tested: a path or a URL.
+        asking: how it is asked.
         bar: bits that a verdict needs.
-        budget: queries a mark may spend.
-        tries: suspects and keys that were tried; log2 of it is taken off.
-        early: ask triggers one at a time and stop at the bar.
         panel: the independent models that came with the key, where they are open already.
         tell: told what is going on.
 
@@ -46,39 +44,57 @@ def verify_suspect(
         KeyFolderError: `owner` holds no key, or a damaged one.
         ModelError: the suspect takes other images, or knows other classes, than the key's.
     """
-    time, ring = Clock(), read_keys(owner)
+    time, ring, asking = Clock(), read_keys(owner), asking or Asking()
     panel = open_panel(owner) if panel is None else panel
+    keys = with_guard(ring.keys, owner)
     tell("asking the suspect", 0.0)
-    verdict = check_suspect(
-        ring.keys, ring.registration, suspect, panel, access=access, bar=bar, budget=budget, tries=tries, early=early
-    )
+    with opened_suspect(where, asking, owner / "transcripts") as suspect:
+        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar)
     return verdict_cell(verdict, suspect, time.seconds)
 
 
-def check_suspect(
+def ask_suspect(
     keys: Mapping[str, Key],
     registration: Mapping[str, Any],
-    suspect: Path,
+    suspect: Suspect,
     panel: Sequence[Predict],
+    asking: Asking,
     *,
-    access: Access,
     bar: float,
-    budget: int | None,
-    tries: int = 1,
-    early: bool = False,
 ) -> Verdict:
-    """Open a suspect, check that it takes what was registered, and test it."""
-    with open_suspect(suspect, access) as (predict, spec):
-        check_fit(registration, spec, suspect)
-        return verify(keys, predict, panel=panel, access=access, bar=bar, budget=budget, tries=tries, early=early)
+    """Check that an open suspect takes what was registered, find how it is asked, and test it."""
+    check_fit(registration, suspect, calibrated=bool(asking.calibrate))
+    predict, notes = _calibrated(keys, suspect, asking)
+    verdict = verify(
+        keys, predict, panel=panel, access=asking.access, bar=bar, tries=asking.tries,
+        budget=REMOTE_BUDGET if asking.budget is None and suspect.remote else asking.budget,
+        early=suspect.remote if asking.early is None else asking.early,
+    )  # fmt: skip
+    return replace(verdict, notes=(*verdict.notes, *notes, *suspect.notes()))
 
 
-def verdict_cell(verdict: Verdict, suspect: Path, seconds: float) -> Cell:
-    """Return a verdict as a cell, with what the suspect's folder says of itself."""
-    about = _about(suspect)
+def _calibrated(keys: Mapping[str, Key], suspect: Suspect, asking: Asking) -> tuple[Predict, tuple[str, ...]]:
+    """Return the suspect as it wants to be asked, and what to say of that."""
+    if not asking.calibrate:
+        return suspect.predict, ()
+    key = next((key for key in keys.values() if isinstance(key, DirectionKey)), None)
+    if key is None:
+        raise ConfigError("--calibrate: needs the ordinary images that come with the mark 'runner-up'")
+    count = asking.calibrate
+    channels, height, width = key.probes.shape[1:]
+    shape = suspect.shape or (channels, height, width)
+    found = calibrate(
+        suspect.predict, key.probes[:count], key.probe_labels[:count], shape=shape, num_classes=key.num_classes
+    )
+    return calibrated(suspect.predict, found), (found.describe(),)
+
+
+def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Cell:
+    """Return a verdict as a cell, with what the suspect says of itself."""
+    about = suspect.about
     return Cell(
         data=about.get("data", "unknown"),
-        suspect=suspect.name,
+        suspect=suspect.identity.name,
         kind=about.get("kind", "unknown"),
         theft=about.get("theft"),
         access=verdict.access,
@@ -106,21 +122,3 @@ def records(verdict: Verdict) -> tuple[EvidenceRecord, ...]:
         )
         for item in verdict.evidence
     )  # fmt: skip
-
-
-def check_fit(registration: Mapping[str, Any], spec: ModelSpec, suspect: Path) -> None:
-    """Raise ModelError unless the suspect takes the key's images and knows as many classes."""
-    shape, classes = list(registration["shape"]), registration["classes"]
-    if list(spec.shape) != shape or len(spec.classes) != len(classes):
-        raise ModelError(
-            f"{suspect}: takes images {list(spec.shape)} and knows {len(spec.classes)} classes; "
-            f"the key is for images {shape} and {len(classes)} classes"
-        )
-
-
-def _about(suspect: Path) -> dict[str, Any]:
-    """Return what the suspect's folder says of itself, for the record only: no test depends on it."""
-    description = suspect / "model.json"
-    if not description.is_file():
-        return {}
-    return read_spec(description)[1]

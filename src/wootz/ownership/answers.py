@@ -1,0 +1,191 @@
+"""What a guarded service changes, as a function of the key: an image's digest, whether, to what; and the log of it.
+
+The service and the judge use the same functions. A digest is made of whole numbers alone, so that every computer
+finds the same one: the image's pixels, held off black and white so that noise can not push them, are added up with
+keyed signs cell by cell; each sum is cut into wide steps at a keyed offset. Nearby images share their digest
+unless a step's edge lies between them, and nobody without the key knows where edges lie.
+
+The log is JSON lines. Its first line names the key and the gap (see `wootz.marks.guard`); every other one holds an
+image whose answer was changed, and the answer that the model would have given. Each line ends with a chain hash,
+SHA-256(chain before || the line's other fields as canonical JSON), so the last one seals all lines before it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from wootz.errors import StoreError
+from wootz.ownership.keys import AnswerKey, LabelKey
+from wootz.ownership.prf import integers, stream
+from wootz.store import canonical, read_bytes
+
+PROTOCOL = "wootz-guard/1"
+
+
+class Projections(NamedTuple):
+    """Keyed signs float64 [C * H * W, n], keyed offsets int64 [n], the width of a step, and the margin in levels."""
+
+    signs: Tensor
+    offsets: Tensor
+    step: int
+    margin: int
+
+
+def projections(key: AnswerKey, shape: tuple[int, int, int]) -> Projections:
+    """Return the projections of a key for images of `shape`; one sign holds for a whole cell of the grid."""
+    channels, height, width = shape
+    grid, count = int(key.facts["grid"]), int(key.facts["projections"])
+    step = round(int(key.facts["step"]) * math.sqrt(channels * height * width))
+    drawn = integers(key.secret, b"signs", count * channels * grid * grid, 2) * 2 - 1
+    rows, columns = torch.arange(height) * grid // height, torch.arange(width) * grid // width
+    signs = drawn.view(count, channels, grid, grid)[:, :, rows][..., columns]
+    words = stream(key.secret, b"offsets", 8 * count)
+    offsets = [int.from_bytes(words[8 * n : 8 * n + 8], "big") % step for n in range(count)]
+    return Projections(signs.flatten(1).T.double(), torch.tensor(offsets), step, int(key.facts["margin"]))
+
+
+def digests(at: Projections, pixels: Tensor) -> list[bytes]:
+    """Images uint8 [N, C, H, W] -> 16 bytes each. Sums of whole numbers are exact in float64."""
+    held = pixels.flatten(1).clamp(at.margin, 255 - at.margin).double() - at.margin
+    cells = torch.div((held @ at.signs).long() + at.offsets, at.step, rounding_mode="floor")
+    return [hashlib.sha256(row.astype("<i4").tobytes()).digest()[:16] for row in cells.numpy()]
+
+
+def chosen(key: AnswerKey, digest: bytes) -> bool:
+    """Whether the answer to an image is changed, if the model is unsure of it; so are share / among of all digests."""
+    rate = Fraction(key.facts["share"]) / Fraction(key.facts["among"])
+    return int.from_bytes(stream(key.secret, b"chosen/" + digest, 8), "big") < rate * 2**64
+
+
+def changed_class(key: AnswerKey, digest: bytes, base: int) -> int:
+    """Return the class that is shown instead of `base`: uniform over the others.
+
+    It is the first of two distinct keyed classes, or the second where the first is `base`; so it seldom depends on
+    the model's answer, which wavers near a boundary.
+    """
+    purpose = b"class/" + digest
+    first = int(integers(key.secret, purpose + b"/1", 1, key.num_classes))
+    step = int(integers(key.secret, purpose + b"/2", 1, key.num_classes - 1))
+    return first if first != base else (first + 1 + step) % key.num_classes
+
+
+class Log(NamedTuple):
+    """A checked log: shape and gap from its first line; pixels uint8 [n, C, H, W], base and answer int64 [n].
+
+    `digests` are of the images in order, `chains` the chain hashes in hexadecimal with the first line's, and `size`
+    the length in bytes of all whole lines.
+    """
+
+    shape: tuple[int, int, int]
+    gap: float
+    pixels: Tensor
+    base: Tensor
+    answer: Tensor
+    digests: tuple[bytes, ...]
+    chains: tuple[str, ...]
+    size: int
+
+
+def first_line(key: AnswerKey, shape: tuple[int, int, int], gap: float) -> dict[str, Any]:
+    """Return the fields of a log's first line."""
+    return {"protocol": PROTOCOL, "key": _name(key), "shape": list(shape), "gap": repr(gap)}
+
+
+def later_line(pixels: Tensor, digest: bytes, base: int, answer: int) -> dict[str, Any]:
+    """Return the fields of the line for one image uint8 [C, H, W]."""
+    image = base64.b64encode(pixels.contiguous().numpy().tobytes()).decode()
+    return {"image": image, "digest": digest.hex(), "base": base, "answer": answer}
+
+
+def chained(before: str, fields: Mapping[str, Any]) -> str:
+    """Return the chain hash of a line, in hexadecimal."""
+    return hashlib.sha256(bytes.fromhex(before) + canonical(fields)).hexdigest()
+
+
+def read_log(key: AnswerKey, path: Path) -> Log:
+    """Read a log, and check its chain and that each line is what the key makes of its image.
+
+    A last line that was cut off is left out: its answer was never sent.
+
+    Raises:
+        StoreError: it can not be read, was changed, or belongs to another key; names the line.
+    """
+    data = read_bytes(path)
+    size = data.rfind(b"\n") + 1
+    chains: list[str] = []
+    fields: list[dict[str, Any]] = []
+    for number, line in enumerate(data[:size].splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            stated = entry.pop("chain")
+            good = stated == chained(chains[-1] if chains else "", entry)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            good = False
+        if not good:
+            raise StoreError(f"{path}, line {number}: was changed, or lines before it were; a log is only added to")
+        chains.append(stated)
+        fields.append(entry)
+    try:
+        return _log(key, path, fields, tuple(chains), size)
+    except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
+        raise StoreError(f"{path}: is no log of a guard ({' '.join(repr(error).split())})") from error
+
+
+def guard_key(key: AnswerKey, path: Path, *, sealed: str | None = None) -> LabelKey:
+    """Return the images whose answers were changed, with labels drawn again from the key, for the test of labels.
+
+    Args:
+        key: of the mark.
+        path: the log.
+        sealed: the chain hash that was time-stamped: later lines are left out. None takes them all.
+
+    Raises:
+        StoreError: see `read_log`; or `sealed` is no chain hash of it.
+    """
+    log = read_log(key, path)
+    if sealed is not None and sealed not in log.chains:
+        raise StoreError(f"{path}: holds no line with the chain hash {sealed}")
+    count = len(log.base) if sealed is None else log.chains.index(sealed)
+    pixels, base = log.pixels[:count], log.base[:count]
+    return LabelKey(
+        mark=key.mark, rule="wrong", num_classes=key.num_classes, pixels=pixels, base_pixels=pixels, base=base,
+        labels=log.answer[:count],
+    )  # fmt: skip
+
+
+def _log(key: AnswerKey, path: Path, fields: list[dict[str, Any]], chains: tuple[str, ...], size: int) -> Log:
+    head, lines = fields[0], fields[1:]
+    if head["protocol"] != PROTOCOL or head["key"] != _name(key):
+        raise StoreError(f"{path}: is the log of another key, or of another version of wootz")
+    channels, height, width = (int(side) for side in head["shape"])
+    raw = b"".join(base64.b64decode(line["image"], validate=True) for line in lines)
+    pixels = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0, dtype=torch.uint8)
+    pixels = pixels.view(len(lines), channels, height, width)
+    made = digests(projections(key, (channels, height, width)), pixels)
+    base = [int(line["base"]) for line in lines]
+    answer = [changed_class(key, digest, b) for digest, b in zip(made, base, strict=True)]
+    known: set[bytes] = set()
+    for number, (line, digest, b, a) in enumerate(zip(lines, made, base, answer, strict=True), 2):
+        right = {"digest": digest.hex(), "base": b, "answer": a, "image": line["image"]} == line
+        if not right or digest in known or not 0 <= b < key.num_classes or not chosen(key, digest):
+            raise StoreError(f"{path}, line {number}: is not what this key makes of the image")
+        known.add(digest)
+    return Log(
+        shape=(channels, height, width), gap=float(head["gap"]), pixels=pixels, base=torch.tensor(base).long(),
+        answer=torch.tensor(answer).long(), digests=tuple(made), chains=chains, size=size,
+    )  # fmt: skip
+
+
+def _name(key: AnswerKey) -> str:
+    """Return what a log calls its key, which tells nothing of it."""
+    return stream(key.secret, b"name", 16).hex()
