@@ -25,7 +25,7 @@ def command(
         str | None, typer.Option("--eps", help="Training budget in pixels of [0, 1], e.g. 0.25 or 8/255.")
     ] = None,
     wm_eps: Annotated[str | None, typer.Option("--wm-eps", help="Trigger budget, larger than eps.")] = None,
-    marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks, or none.")] = "triggers,runner-up",
+    marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks, or none.")] = "triggers,runner-up,guard",
     tsa: Annotated[
         str | None, typer.Option("--tsa", help="Address of an RFC 3161 authority that stamps before keys are drawn.")
     ] = None,

@@ -13,13 +13,18 @@ from wootz.errors import ConfigError
 
 
 def command(
-    run: Annotated[Path | None, typer.Argument(help="The victim's run folder.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="The victim's run folder, or URL such as http://host/v2/models/NAME.")
+    ] = None,
     attack: Annotated[str, typer.Option("--attack", help="Name of the attack; `list` lists them.")] = "list",
     out: Annotated[Path | None, typer.Option("--out", help="The thief's run folder to make.")] = None,
     access: Annotated[
         str | None, typer.Option("--access", help="What the victim shows: label, scores, top-K, rounded-D.")
     ] = None,
     budget: Annotated[int | None, typer.Option("--budget", min=1, help="Queries the thief may spend.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Data set that a URL's model knows, if it does not say.")
+    ] = None,
     count: Count = 2000,
     settings: Settings = None,
     seed: Seed = 0,
@@ -40,6 +45,6 @@ def command(
     with progress() as tell:
         cell = attack_run(
             "steal", run, attack, out, settings=settings or (), access=access, budget=budget, count=count, seed=seed,
-            resume=resume, data_dir=data_dir, execution=execution(device), tell=tell,
+            resume=resume, data=data, data_dir=data_dir, execution=execution(device), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

@@ -16,17 +16,18 @@ from wootz import removal, stealing
 from wootz.adversary import Means, Outfit
 from wootz.config import to_mapping, with_settings
 from wootz.data import Dataset, Share, load_other
-from wootz.errors import ConfigError
+from wootz.errors import ConfigError, StoreError
 from wootz.models import MODELS, ModelSpec, build, other_architecture, write_model
 from wootz.records import Cell, Price, from_json, to_json
 from wootz.registry import lookup
 from wootz.rng import derive
-from wootz.stages.run import TEST_IMAGES, Clock, Run, agreement, claim_folder, measure, open_run
+from wootz.stages.run import TEST_IMAGES, Clock, agreement, claim_folder, measure
+from wootz.stages.suspects import Where, is_endpoint
+from wootz.stages.victim import Victim, opened_victim
 from wootz.stealing import Ledger, Thief
 from wootz.store import read_json, write_json
 from wootz.training import Execution
 from wootz.types import Attack, Tell
-from wootz.verify import predictor
 
 
 class Family(NamedTuple):
@@ -45,9 +46,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 
 
+TRANSCRIPT = "transcript.jsonl"
+
+
 def attack_run(
     family: Literal["steal", "remove"],
-    folder: Path,
+    where: Where,
     attack: str,
     out: Path,
     *,
@@ -57,16 +61,17 @@ def attack_run(
     count: int = TEST_IMAGES,
     seed: int = 0,
     resume: bool = False,
+    data: str | None = None,
     data_dir: Path | None = None,
     execution: Execution | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
-    """Run one attack against a run folder's model and measure what came out.
+    """Run one attack against a victim and measure what came out.
 
     Args:
         family: `steal`: the attack sees the model's answers through a ledger (its weights where the attack's access
             says so); `remove`: it holds the model. The key is opened by neither.
-        folder: the victim's run folder.
+        where: the victim's run folder; for a theft by answers also the URL of an endpoint.
         attack: name of the attack in its family's table.
         out: the attacker's run folder.
         settings: `key=value` changes of the attack's config.
@@ -76,6 +81,7 @@ def attack_run(
         count: test images that robust accuracy is measured on.
         seed: of the attacker.
         resume: go on from what an earlier call left in `out`; queries that it asked stay counted.
+        data: name of the data set, where an endpoint does not say it.
         data_dir: where data are looked for first.
         execution: device and precision.
         tell: told what is going on.
@@ -89,43 +95,53 @@ def attack_run(
     cfg = with_settings(row.config, settings)
     if "weights" in (access, row.access) and access not in (None, row.access):
         raise ConfigError(f"access = {access!r}: the attack {attack!r} works with {row.access}")
-    run = open_run(folder)
-    data = run.data(data_dir)
-    spec = _spec(cfg, run.spec)
-    claim_folder(out)
-    attempt = out / "attempt"
-    if not resume:
-        shutil.rmtree(attempt, ignore_errors=True)
-    attempt.mkdir(exist_ok=True)
-    held = _held(cfg, data, data_dir)
-    means = Means(
-        data=held, fresh=partial(_fresh, spec, seed), eps=run.eps, seed=derive(seed, family, attack),
-        execution=execution or Execution(), folder=attempt, tell=tell,
-    )  # fmt: skip
-    target, ledger = _target(run, row, access, budget, attempt)
-    made = row.run(cfg, target, means)
-    about = {"kind": kin.kind, "theft": attack, "data": data.name, "eps": run.eps, "seed": seed}
+    attempt = _begin(out, where, resume=resume)
+    with opened_victim(
+        where, access=access or row.access, data=data, data_dir=data_dir, transcript=attempt / TRANSCRIPT
+    ) as victim:
+        spec, known = _spec(cfg, victim.spec), victim.data
+        held = _held(cfg, known, data_dir)
+        means = Means(
+            data=held, fresh=partial(_fresh, spec, seed), eps=victim.eps, seed=derive(seed, family, attack),
+            execution=execution or Execution(), folder=attempt, tell=tell,
+        )  # fmt: skip
+        target, ledger = _target(victim, row, access, budget, attempt)
+        made = row.run(cfg, target, means)
+    about = {"kind": kin.kind, "theft": attack, "data": known.name, "eps": victim.eps, "seed": seed}
     about |= {"attack": to_mapping(cfg)} | ({"queries": ledger.queries} if ledger else {})
     write_model(out, made, spec, about)
-    clean, robust = measure(made, data, eps=run.eps, count=count, tell=tell, seed=seed)
+    clean, robust = measure(made, known, eps=victim.eps, count=count, tell=tell, seed=seed)
     cell = Cell(
-        data=data.name, suspect=out.name, kind=kin.kind, theft=attack, access=ledger.access if ledger else None,
+        data=known.name, suspect=out.name, kind=kin.kind, theft=attack, access=ledger.access if ledger else None,
         clean=clean, robust=robust, seconds=time.seconds, seed=seed, queries=ledger.queries if ledger else None,
-        agreement=agreement(made, run.model, data), notes=_notes(cfg, held),
+        agreement=agreement(made, victim.model, known) if victim.model else None, notes=_notes(cfg, held),
     )  # fmt: skip
-    cell = replace(cell, price=_price(folder, cell))
+    cell = replace(cell, price=_price(victim.record, cell) if victim.record else None)
     write_json(out / "record.json", to_json(cell))
     _settle(out, attempt)
     return cell
 
 
+def _begin(out: Path, where: Where, *, resume: bool) -> Path:
+    """Return the folder of the attempt, a fresh one unless the attack goes on."""
+    if not is_endpoint(where) and not Path(where).is_dir():
+        raise StoreError(f"{where}: is not a run folder (there is no such folder)")
+    claim_folder(out)
+    attempt = out / "attempt"
+    if not resume:
+        shutil.rmtree(attempt, ignore_errors=True)
+    attempt.mkdir(exist_ok=True)
+    return attempt
+
+
 def _target(
-    run: Run, row: Attack, access: str | None, budget: int | None, attempt: Path
+    victim: Victim, row: Attack, access: str | None, budget: int | None, attempt: Path
 ) -> tuple[nn.Module | Ledger, Ledger | None]:
     if row.access == "weights":
-        return run.model, None
+        assert victim.model is not None
+        return victim.model, None
     ledger = Ledger(
-        predictor(run.model), access=access or row.access, num_classes=len(run.spec.classes), budget=budget,
+        victim.predict, access=access or row.access, num_classes=len(victim.spec.classes), budget=budget,
         log=attempt / "queries.log",
     )  # fmt: skip
     return ledger, ledger
@@ -180,8 +196,8 @@ def _price(folder: Path, cell: Cell) -> Price | None:
 
 
 def _settle(out: Path, attempt: Path) -> None:
-    """Keep the log of queries; checkpoints of a finished attempt go."""
-    log = attempt / "queries.log"
-    if log.is_file():
-        log.replace(out / log.name)
+    """Keep the log of queries and the transcript; checkpoints of a finished attempt go."""
+    for log in (attempt / "queries.log", attempt / TRANSCRIPT):
+        if log.is_file():
+            log.replace(out / log.name)
     shutil.rmtree(attempt, ignore_errors=True)

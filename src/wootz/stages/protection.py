@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from wootz import checks
 from wootz.config import to_mapping
 from wootz.data import Dataset
-from wootz.marks import MARKS, OutOfDistribution, Paper, RunnerUp, Triggers, check_budget
+from wootz.marks import MARKS, Guard, OutOfDistribution, Paper, RunnerUp, Triggers, check_budget
 from wootz.models import MODELS, ModelSpec
 from wootz.models.paper_cnn import PaperCNN
 from wootz.models.preact_resnet import PreActResNet18
@@ -42,7 +42,7 @@ class Protection:
 
     data: str = "mnist-5k"
     model: str = "small-cnn"
-    marks: tuple[str, ...] = ("triggers", "runner-up")
+    marks: tuple[str, ...] = ("triggers", "runner-up", "guard")
     wm_eps: float = 0.7
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
@@ -52,6 +52,7 @@ class Protection:
     preact_resnet18: PreActResNet18 = field(default_factory=PreActResNet18)
     triggers: Triggers = field(default_factory=Triggers)
     runner_up: RunnerUp = field(default_factory=RunnerUp)
+    guard: Guard = field(default_factory=Guard)
     paper: Paper = field(default_factory=Paper)
     ood: OutOfDistribution = field(default_factory=OutOfDistribution)
 

@@ -1,0 +1,43 @@
+"""`wootz serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wootz.cli.options import Device, Json, access_of, console, execution, print_json
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Run folder; the model is served under its name.")],
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
+    guard: Annotated[bool, typer.Option("--guard", help="Change a keyed share of the answers.")] = False,
+    access: Annotated[str, typer.Option("--access", help="What answers show: scores, or top-1 label.")] = "scores",
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="Whoever asks must show this token; or set WOOTZ_TOKEN.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option("--log", help="Write every question and answer to this file.")] = None,
+    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Of the body of a request.")] = 16 * 2**20,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images that the model is asked about at once.")] = 256,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="PyTorch's threads for one batch.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Serve a model over HTTP by the Open Inference Protocol v2, until Ctrl-C or SIGTERM."""
+    from wootz.serve import Limits, read_token
+    from wootz.stages.serving import serve_run
+
+    def told(url: str) -> None:
+        if as_json:
+            print_json({"url": url})
+        else:
+            console.print(f"serving {url}; Ctrl-C ends it", markup=False, highlight=False, soft_wrap=True)
+
+    serve_run(
+        run, host=host, port=port, guard=guard, access=access_of(access), token=read_token(token_file), log=log,
+        limits=Limits(max_bytes=max_bytes, batch=batch), device=execution(device).accelerator, threads=threads,
+        told=told,
+    )  # fmt: skip

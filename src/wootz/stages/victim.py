@@ -1,0 +1,102 @@
+"""Whom a thief robs or a remover alters: the model of a run folder, or whatever answers behind HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wootz.config import to_mapping
+from wootz.data import Dataset, load
+from wootz.endpoints import Client, open_endpoint
+from wootz.errors import ConfigError, ModelError
+from wootz.models import ModelSpec
+from wootz.models.small_cnn import SmallCNN
+from wootz.stages.protection import BUDGETS, Budgets
+from wootz.stages.run import open_run
+from wootz.stages.suspects import Where, is_endpoint
+from wootz.types import Access, Predict
+from wootz.verify import predictor
+
+THIEFS_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Victim:
+    """A victim that is open.
+
+    Attributes:
+        predict: what answers.
+        model: the network, where the attacker holds it.
+        spec: its architecture; behind HTTP a guess, the small network.
+        data: what it was trained on, which the attacker knows.
+        eps: budget that robustness is measured at.
+        record: the folder with its own record, where there is one.
+    """
+
+    predict: Predict = field(repr=False)
+    model: nn.Module | None = field(repr=False)
+    spec: ModelSpec
+    data: Dataset
+    eps: float
+    record: Path | None
+
+
+@contextmanager
+def opened_victim(
+    where: Where, *, access: str, data: str | None, data_dir: Path | None, transcript: Path
+) -> Iterator[Victim]:
+    """Open a victim.
+
+    Args:
+        where: run folder, or the URL of an endpoint.
+        access: what the attack asks for; an endpoint is asked for labels or scores accordingly.
+        data: name of the data set, where an endpoint does not say it.
+        data_dir: where data are looked for first.
+        transcript: where questions to an endpoint and its answers are recorded.
+
+    Raises:
+        ConfigError: the attack needs weights and the victim is an endpoint; or nobody says what data it knows.
+        ModelError: it takes other images, or knows other classes, than the data have.
+    """
+    if not is_endpoint(where):
+        run = open_run(Path(where))
+        yield Victim(
+            predict=predictor(run.model), model=run.model, spec=run.spec, data=run.data(data_dir), eps=run.eps,
+            record=Path(where),
+        )  # fmt: skip
+        return
+    if access == "weights":
+        raise ConfigError(f"{where}: an endpoint gives answers only; this attack needs the weights")
+    shown: Access = "label" if access == "label" else "scores"
+    with open_endpoint(str(where), Client(batch=THIEFS_BATCH), access=shown, transcript=transcript) as endpoint:
+        facts = endpoint.facts
+        known = _load(str(where), data or facts.parameters.get("data"), data_dir)
+        if facts.shape not in (None, known.shape) or facts.num_classes not in (None, len(known.classes)):
+            raise ModelError(
+                f"{where}: takes {facts.shape} and knows {facts.num_classes} classes; "
+                f"{known.name} has {list(known.shape)} and {len(known.classes)}"
+            )
+        settings = to_mapping(SmallCNN())
+        yield Victim(
+            predict=endpoint, model=None, data=known, eps=_eps(facts.parameters, known.name), record=None,
+            spec=ModelSpec(architecture="small-cnn", settings=settings, shape=known.shape, classes=known.classes),
+        )  # fmt: skip
+
+
+def _load(where: str, name: Any, data_dir: Path | None) -> Dataset:
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: does not say what data it knows; name them with --data")
+    return load(name, data_dir)
+
+
+def _eps(parameters: Mapping[str, Any], data: str) -> float:
+    """Return the budget that the endpoint says it withstands, else the data set's customary one."""
+    try:
+        return float(parameters["eps"])
+    except (KeyError, TypeError, ValueError):
+        return BUDGETS.get(data, Budgets()).eps
