@@ -36,7 +36,6 @@ __all__ = [
     "guard_key",
     "has_keys",
     "marks_opened",
-    "marks_opened",
     "open_marks",
     "open_tranche",
     "opened",

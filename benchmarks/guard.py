@@ -1,0 +1,112 @@
+"""What the guard proves of thieves: share x architecture x epochs -> changed, deviations, hits, bits, accuracies.
+
+    python benchmarks/guard.py RUN [--attack retrain-hard] [--share 0.005 ...] [--among 0.1 ...] [--model same other]
+        [--epochs 15 ...] [--set key=value ...] [--seed N] [--json]
+
+RUN is a run folder (`wootz protect --data mnist --marks none --out RUN`). Each row serves its model behind a guard
+with a key of the seed, steals it with the attack's defaults but for what the row says, and counts. `asked` are queries,
+`changed` the images in the log, `deviations` those that the thief answers otherwise than the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wootz.adversary import Means
+from wootz.config import with_settings
+from wootz.data import Dataset, load_other
+from wootz.evasion import predict_logits
+from wootz.marks.guard import Guard, Guarded, prepare
+from wootz.models import ModelSpec, build, other_architecture
+from wootz.ownership import AnswerKey, derive, guard_key
+from wootz.ownership.prf import stream
+from wootz.rng import derive as seeded
+from wootz.stages.run import open_run
+from wootz.stealing import ATTACKS, Ledger
+from wootz.verify import predictor
+from wootz.verify.evidence import label_evidence
+
+COLUMNS = ("share", "among", "model", "epochs", "asked", "changed", "deviations", "hits", "bits", "thief", "served")
+
+
+def key_of(cfg: Guard, data: Dataset, seed: int) -> AnswerKey:
+    material = prepare(cfg, data, [], eps=0.1, wm_eps=0.2, generator=torch.Generator())
+    key = derive("guard", material, len(data.classes), [stream(str(seed).encode(), b"benchmark", 32)], b"")
+    assert isinstance(key, AnswerKey)
+    return key
+
+
+def clean(logits: Tensor, data: Dataset) -> float:
+    return round((logits.argmax(1) == data.test.labels).float().mean().item(), 4)
+
+
+def fresh_net(spec: ModelSpec, architecture: str, seed: int, name: str) -> nn.Module:
+    own = spec if architecture == spec.architecture else replace(spec, architecture=architecture, settings={})
+    return build(own, seeded(seed, "fresh", name))
+
+
+def row(
+    run: Path, attack: str, cfg: Guard, model: str, epochs: int, settings: list[str], seed: int
+) -> dict[str, object]:
+    victim = open_run(run)
+    data, answer = victim.data(None), predictor(victim.model)
+    key = key_of(cfg, data, seed)
+    entry = ATTACKS[attack]
+    thief = with_settings(entry.config, [f"model={model}", f"epochs={epochs}", *settings])
+    architecture = victim.spec.architecture if model == "same" else other_architecture(victim.spec.architecture)
+    held = load_other(data).train if thief.data == "other" else data.thief
+    held = held.take(slice(thief.images))
+    ordinary = predict_logits(victim.model, data.validation.images())
+    with tempfile.TemporaryDirectory() as place:
+        log = Path(place) / "guard.jsonl"
+        with Guarded(key, log, shape=data.shape, ordinary=ordinary) as guarded:
+            ledger = Ledger(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
+            fresh = partial(fresh_net, victim.spec, architecture, seed)
+            stolen = entry.run(thief, ledger, Means(data=held, fresh=fresh, eps=victim.eps, seed=seed))
+        found = label_evidence(guard_key(key, log), predictor(stolen), (), access="label", budget=None)
+        with Guarded(key, Path(place) / "test.jsonl", shape=data.shape, ordinary=ordinary) as guarded:
+            x = data.test.images()
+            served = clean(guarded(x, predict_logits(victim.model, x)), data)
+    values = (
+        cfg.share, cfg.among, model, epochs, ledger.queries, found.details["triggers"], found.details["trials"],
+        found.details["hits"], round(found.bits, 1), clean(predict_logits(stolen, x), data), served,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--attack", default="retrain-hard", choices=sorted(ATTACKS))
+    parser.add_argument("--share", type=float, nargs="+", default=[0.005])
+    parser.add_argument("--among", type=float, nargs="+", default=[0.1])
+    parser.add_argument("--model", nargs="+", default=["same", "other"], choices=["same", "other"])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[15])
+    parser.add_argument("--set", dest="settings", nargs="*", default=[])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    victim = open_run(args.run)
+    plain = clean(predict_logits(victim.model, victim.data(None).test.images()), victim.data(None))
+    if not args.json:
+        print(f"{args.attack}; the model's own clean accuracy is {plain}\n" + " ".join(f"{c:>10}" for c in COLUMNS))
+    for share, among, model, epochs in product(args.share, args.among, args.model, args.epochs):
+        cfg = Guard(share=share, among=among)
+        found = row(args.run, args.attack, cfg, model, epochs, args.settings, args.seed)
+        if args.json:
+            print(json.dumps({"attack": args.attack, "unguarded": plain} | found), flush=True)
+        else:
+            print(" ".join(f"{value!s:>10}" for value in found.values()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
