@@ -236,7 +236,7 @@ FAULTS: Mapping[str, tuple[bool, Callable[[_Handler, Any], None]]] = MappingProx
         "no JSON": (True, lambda handler, _: handler.say_bytes(200, b"[" * 100_000)),
         "deep JSON": (True, lambda handler, _: handler.say_bytes(200, b'{"model_name":' + _DEEP + b"}")),
         "no HTTP": (True, _garbage),
-        "compressed": (True, lambda handler, _: handler.say_bytes(200, b"{}", Content_Encoding="gzip")),
+        "compressed": (True, lambda handler, told: handler.say(200, told, Content_Encoding="gzip")),
         "redirect": (False, _status(302, Location="/v2/models/digits/infer")),
         "refusal": (False, _status(403)),
     }

@@ -59,7 +59,7 @@ def test_a_killed_run_costs_no_second_query(tmp_path: Path) -> None:
 
 
 def test_every_failing_write_stops_before_the_next_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, fsync, write = pictures(4), os.fsync, os.write
+    x, write = pictures(4), os.write
     with serving() as server:
         for point in range(2 * 4 + 2):
             transcript, calls = tmp_path / f"{point}.jsonl", 0
@@ -84,7 +84,24 @@ def test_every_failing_write_stops_before_the_next_question(tmp_path: Path, monk
             assert server.again == []
             lost = {point // 2 - 1} if point in (2, 4, 6, 8) else set()
             assert [row for row in range(4) if answers[row].isnan().any()] == sorted(lost)
-    assert os.fsync is fsync
+
+
+def test_a_question_is_on_disk_before_it_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transcript, fsync, synced = tmp_path / "asked.jsonl", os.fsync, list[int]()
+    sent: list[bool] = []
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with serving() as server:
+        server.before = lambda count: sent.append(
+            synced[-1] == transcript.stat().st_size and transcript.read_text().count('"kind":"ask"') == count
+        )
+        ask(server, pictures(3), transcript)
+    assert sent == [True] * 3
+    assert synced[-1] == transcript.stat().st_size
 
 
 def test_a_torn_last_line_is_cut_off_wherever_it_was_torn(tmp_path: Path) -> None:

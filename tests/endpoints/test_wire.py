@@ -40,7 +40,8 @@ def certificate(tmp_path: Path) -> Path:
     return path
 
 
-def test_certificates_are_verified_and_told(certificate: Path) -> None:
+def test_certificates_are_verified_and_told(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # the environment convinces nobody
     with serving(certificate=certificate) as server:
         url = at(server, scheme="https")
         with pytest.raises(ModelError, match="CERTIFICATE_VERIFY_FAILED"), open_endpoint(

@@ -13,7 +13,7 @@ from authority import Authority
 from court import Court
 from helpers import CPU
 from wootz.data import Dataset
-from wootz.marks import RunnerUp, Triggers, protect
+from wootz.marks import Guard, RunnerUp, Triggers, protect
 from wootz.models import ModelSpec, build, write_model
 from wootz.ownership import public_hex, public_pem, signing_key
 from wootz.ownership.timestamps import stamp_request
@@ -21,7 +21,11 @@ from wootz.stages.keep import keep_protected
 from wootz.stages.register import register_run
 from wootz.training import Recipe
 
-OWNERS = {"triggers": Triggers(count=320, every=1, batch=48, recall=1.0), "runner-up": RunnerUp(features=15)}
+OWNERS = {
+    "triggers": Triggers(count=320, every=1, batch=48, recall=1.0),
+    "runner-up": RunnerUp(features=15),
+    "guard": Guard(share=0.1, among=0.3),
+}
 THIEFS = {"triggers": Triggers(count=128, tranches=1, every=1, batch=64, recall=1.0, weight=1.0)}
 RECIPE = Recipe(loss="n-fgsm", steps=1, epochs=40, lr=5e-3)
 

@@ -41,7 +41,7 @@ class Triggers:
         batch: triggers in such a batch.
     """
 
-    count: int = 384
+    count: int = 512
     tranches: int = 4
     alpha: float = 0.02
     steps: int = 40

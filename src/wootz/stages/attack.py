@@ -114,7 +114,8 @@ def attack_run(
     cell = Cell(
         data=known.name, suspect=out.name, kind=kin.kind, theft=attack, access=ledger.access if ledger else None,
         clean=clean, robust=robust, seconds=time.seconds, seed=seed, queries=ledger.queries if ledger else None,
-        agreement=agreement(made, victim.model, known) if victim.model else None, notes=_notes(cfg, held),
+        agreement=agreement(made, victim.model, known) if victim.model else None,
+        notes=(*_notes(cfg, held), *victim.notes()),
     )  # fmt: skip
     cell = replace(cell, price=_price(victim.record, cell) if victim.record else None)
     write_json(out / "record.json", to_json(cell))

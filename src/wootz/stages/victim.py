@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from wootz.config import to_mapping
 from wootz.data import Dataset, load
@@ -36,6 +37,7 @@ class Victim:
         data: what it was trained on, which the attacker knows.
         eps: budget that robustness is measured at.
         record: the folder with its own record, where there is one.
+        notes: what is to be told when all was asked.
     """
 
     predict: Predict = field(repr=False)
@@ -44,6 +46,7 @@ class Victim:
     data: Dataset
     eps: float
     record: Path | None
+    notes: Callable[[], tuple[str, ...]] = tuple
 
 
 @contextmanager
@@ -83,9 +86,25 @@ def opened_victim(
             )
         settings = to_mapping(SmallCNN())
         yield Victim(
-            predict=endpoint, model=None, data=known, eps=_eps(facts.parameters, known.name), record=None,
+            predict=_filled(endpoint), model=None, data=known, eps=_eps(facts.parameters, known.name), record=None,
+            notes=endpoint.notes,
             spec=ModelSpec(architecture="small-cnn", settings=settings, shape=known.shape, classes=known.classes),
         )  # fmt: skip
+
+
+def _filled(predict: Predict) -> Predict:
+    """Return `predict` with something in place of what was not answered: even scores, or the label of the image before.
+
+    A thief can not tell why he got no answer, and learns from what he has.
+    """
+
+    def answer(x: Tensor) -> Tensor:
+        said = predict(x)
+        if said.dim() == 2:
+            return said.masked_fill(said.isnan().any(1, keepdim=True), 0.0)
+        return torch.where(said < 0, said.roll(1).clamp_min(0), said)
+
+    return answer
 
 
 def _load(where: str, name: Any, data_dir: Path | None) -> Dataset:

@@ -1,0 +1,209 @@
+"""Endpoints from end to end, over real HTTP: verified, claimed, judged, robbed; and a thief caught by the guard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from authority import serving
+from court import Court
+from helpers import CPU
+from wootz.data import Dataset
+from wootz.errors import BudgetError, ConfigError, ModelError
+from wootz.marks import Guarded
+from wootz.models import read_model
+from wootz.ownership import AnswerKey, opened, read_keys
+from wootz.serve import Facts, app, running
+from wootz.stages.attack import attack_run
+from wootz.stages.claim import CLAIM, claim_suspect
+from wootz.stages.guarding import LOG
+from wootz.stages.judge import Bench, judge_claim
+from wootz.stages.register import register_run
+from wootz.stages.suspects import Asking
+from wootz.stages.verify import verify_suspect
+from wootz.stealing import read_queries
+from wootz.verify import predictor
+
+LABEL = Asking(access="label")
+FEW = Asking(access="label", budget=100)
+
+
+@pytest.fixture(autouse=True)
+def whole_key(court: Court) -> None:
+    (court.owner / "key/burnt.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(court.owner / "transcripts", ignore_errors=True)
+
+
+def facts(digits: Dataset, name: str) -> Facts:
+    return Facts(name=name, shape=digits.shape, classes=digits.classes, data="mnist-5k", eps=0.1)
+
+
+@pytest.fixture
+def served(court: Court, digits: Dataset) -> Iterator[str]:
+    """Give the address of the owner's model, served by somebody."""
+    with running(app(predictor(read_model(court.owner)[0]), facts(digits, "found"))) as url:
+        yield f"{url}/v2/models/found"
+
+
+class TestVerify:
+    def test_labels_suffice_and_few_of_them(self, as_owner: Court, served: str) -> None:
+        cell = verify_suspect(as_owner.owner, served, LABEL)
+        (item,) = cell.evidence
+        assert cell.verdict == "KEY-DEPENDENT"
+        assert item.queries < 2 * 120  # decoys among them; this small model recalls half of its triggers
+        assert item.details["stopped"]
+        transcripts = list((as_owner.owner / "transcripts").iterdir())
+        assert len(transcripts) == 1
+        told = [json.loads(line)["line"] for line in transcripts[0].read_text().splitlines()]
+        assert sum(line["kind"] == "ask" for line in told) == item.queries
+
+    def test_scores_bring_the_other_mark(self, as_owner: Court, served: str) -> None:
+        cell = verify_suspect(as_owner.owner, served, Asking(early=False, budget=150))
+        assert {item.mark: item.queries for item in cell.evidence} == {"triggers": 150, "runner-up": 150}
+        assert cell.verdict == "KEY-DEPENDENT"
+
+    def test_a_stranger_s_endpoint(self, as_owner: Court, digits: Dataset) -> None:
+        with running(app(predictor(read_model(as_owner.stranger)[0]), facts(digits, "s"))) as url:
+            assert (
+                verify_suspect(as_owner.owner, f"{url}/v2/models/s", replace(LABEL, budget=100)).verdict == "NOT SHOWN"
+            )
+
+    def test_nobody_there(self, as_owner: Court, served: str) -> None:
+        with pytest.raises(ModelError, match="no model answers there"):
+            verify_suspect(as_owner.owner, served + "x", LABEL)
+
+    def test_a_rambling_service_is_inconclusive(self, as_owner: Court, digits: Dataset) -> None:
+        noise = torch.Generator().manual_seed(0)
+
+        def rambling(x: torch.Tensor) -> torch.Tensor:
+            return torch.rand(len(x), 10, generator=noise).log()
+
+        with running(app(rambling, facts(digits, "r"))) as url:
+            assert (
+                verify_suspect(as_owner.owner, f"{url}/v2/models/r", replace(LABEL, budget=100)).verdict
+                == "INCONCLUSIVE"
+            )
+
+
+def test_a_claim_about_an_endpoint(as_owner: Court, served: str, tmp_path: Path) -> None:
+    claim = tmp_path / "c.json"
+    assert claim_suspect(as_owner.owner, served, claim).verdict == "KEY-DEPENDENT"
+    assert list(opened(claim.read_bytes(), CLAIM).subject) == [served]
+    cell = judge_claim(claim, served, Bench(authorities=as_owner.authority.roots))
+    assert cell.verdict == "KEY-DEPENDENT"
+    assert len(list(tmp_path.glob("transcript-*.jsonl"))) == 2  # the owner's and the judge's, who asked anew
+    other = judge_claim(claim, as_owner.owner, Bench(authorities=as_owner.authority.roots, isolated=False))
+    assert other.verdict == "INVALID CLAIM"  # the claim is about the endpoint
+
+
+class TestTheft:
+    def test_a_thief_asks_over_http(self, as_owner: Court, served: str, tmp_path: Path, digits: Dataset) -> None:
+        settings = ("epochs=2", "images=300")
+        cell = attack_run(
+            "steal", served, "retrain-hard", tmp_path / "s", settings=settings, count=20, execution=CPU
+        )  # fmt: skip
+        assert (cell.queries, cell.access, cell.data, cell.agreement) == (300, "label", "mnist-5k", None)
+        assert len((tmp_path / "s/transcript.jsonl").read_text().splitlines()) == 1 + 2 * 2  # two requests
+        here = attack_run(
+            "steal", as_owner.owner, "retrain-hard", tmp_path / "h", settings=settings, count=20, execution=CPU
+        )  # fmt: skip
+        labels = [read_queries(place / "queries.log")["label"].tolist() for place in (tmp_path / "s", tmp_path / "h")]
+        assert labels[0] == labels[1]
+        assert here.agreement is not None
+
+    def test_what_was_not_answered_is_told(self, digits: Dataset, court: Court, tmp_path: Path) -> None:
+        model = predictor(read_model(court.owner)[0])
+        asked = 0
+
+        def moody(x: torch.Tensor) -> torch.Tensor:
+            nonlocal asked
+            asked += 1
+            if asked == 3:  # the first question is the server's own
+                raise ConfigError("not in the mood")
+            return model(x)
+
+        with running(app(moody, facts(digits, "m"))) as url:
+            cell = attack_run(
+                "steal", f"{url}/v2/models/m", "retrain-hard", tmp_path / "s", count=20, execution=CPU,
+                settings=("epochs=1", "images=300"),
+            )  # fmt: skip
+        assert cell.queries == 300
+        assert asked >= 4
+
+    def test_what_is_refused(self, served: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="an endpoint gives answers only"):
+            attack_run("remove", served, "prune", tmp_path / "a")
+        with pytest.raises(BudgetError):
+            attack_run("steal", served, "retrain-hard", tmp_path / "b", budget=3)
+        with pytest.raises(ModelError, match="no model answers there"):
+            attack_run("steal", served + "x", "retrain-hard", tmp_path / "c")
+
+
+class TestGuard:
+    """The guard in a service, a thief who learns hard labels until he knows them, and what a judge makes of it."""
+
+    @pytest.fixture
+    def robbed(
+        self, as_owner: Court, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> tuple[Court, Path]:
+        model, spec, _ = read_model(as_owner.owner)
+        key = read_keys(as_owner.owner).keys["guard"]
+        assert isinstance(key, AnswerKey)
+        answer = predictor(model)
+        (as_owner.owner / LOG).unlink(missing_ok=True)
+        with (
+            Guarded(
+                key, as_owner.owner / LOG, shape=spec.shape, ordinary=answer(digits.validation.images())
+            ) as guarded,
+            running(app(answer, facts(digits, "own"), guard=guarded)) as url,
+        ):
+            attack_run(
+                "steal", f"{url}/v2/models/own", "retrain-hard", tmp_path / "thief", count=20, execution=CPU,
+                settings=("epochs=40", "lr=5e-3", "data=owner", "images=1000"),
+            )  # fmt: skip
+            assert guarded.count > 20
+        return as_owner, tmp_path / "thief"
+
+    def test_a_hard_label_thief_is_told_by_the_guard(
+        self, robbed: tuple[Court, Path], tmp_path: Path, plain: nn.Module
+    ) -> None:
+        court, thief = robbed
+        own = replace(LABEL, isolated=False)
+        cell = verify_suspect(court.owner, thief, own)
+        bits = {item.mark: item.bits for item in cell.evidence}
+        assert cell.verdict == "KEY-DEPENDENT"
+        assert bits["guard"] > 40 > bits["triggers"]
+        stranger = verify_suspect(court.owner, court.stranger, own)
+        assert stranger.verdict == "NOT SHOWN"
+        self.claimed(court, thief, tmp_path, own)
+
+    def claimed(self, court: Court, thief: Path, tmp_path: Path, own: Asking) -> None:
+        """A judge counts a log that was sealed before the suspect was made, and no other."""
+        with serving(court.authority) as url:
+            register_run(court.owner, tsa=url)
+        try:
+            claim = tmp_path / "g.json"
+            claim_suspect(court.owner, thief, claim, own)
+            roots, now = court.authority.roots, datetime.now(UTC)
+            for since, verdict in (
+                (now + timedelta(hours=1), "KEY-DEPENDENT"),
+                (now - timedelta(hours=1), "NOT SHOWN"),
+                (None, "NOT SHOWN"),
+            ):
+                cell = judge_claim(claim, thief, Bench(authorities=roots, suspect_since=since, isolated=False))
+                assert cell.verdict == verdict, cell.notes
+            log = tmp_path / "g.guard.jsonl"
+            log.write_bytes(log.read_bytes().replace(b'"base":1', b'"base":2', 1))
+            late = Bench(authorities=roots, suspect_since=now + timedelta(hours=1), isolated=False)
+            assert judge_claim(claim, thief, late).verdict == "INVALID CLAIM"
+        finally:
+            (court.owner / LOG).unlink()
+            register_run(court.owner)
