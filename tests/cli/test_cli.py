@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import shutil
@@ -132,6 +133,25 @@ class TestMainJob:
             said = wootz("evaluate", shelf / "stranger", "--attack", attack, "-n", "20", "--eps", "0.1", "--json")
             assert said.json["robust"]["attack"] == name  # type: ignore[index]
             assert said.json["robust"]["n"] == 20  # type: ignore[index]
+
+    def test_register_claim_judge(self, wootz, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(shelf / "signing.pem"))
+        own, claim = shelf / "own", tmp_path / "c.json"
+        refused = wootz("claim", own, own, "--out", claim)
+        assert (refused.code, "wootz register" in refused.err) == (2, True)
+        assert len(wootz("register", own, "--json").json["owner"]) == 64  # type: ignore[arg-type]
+        assert wootz("claim", own, own, "--out", claim, "--json").json["verdict"] == "KEY-DEPENDENT"
+        word = tmp_path / "word.json"
+        judged = wootz("judge", claim, own, "--out", word, "--json")
+        assert (judged.code, judged.json["verdict"], judged.json["bar"]) == (0, "KEY-DEPENDENT", 80)
+        assert b"urn:wootz:judgement:1" in base64.b64decode(json.loads(word.read_text())["payload"])
+        assert wootz("judge", claim, shelf / "stranger").code == 1
+        data = bytearray(claim.read_bytes())
+        data[len(data) // 2] ^= 1
+        claim.write_bytes(data)
+        assert wootz("judge", claim, own).code == 4
+        for wrong in (["--against", claim], ["--suspect-since", "yesterday"], ["--owner", tmp_path / "none.pem"]):
+            assert wootz("judge", claim, own, *wrong).code == 2
 
     def test_people_get_words(self, wootz, shelf: Path) -> None:
         said = wootz("verify", shelf / "own", shelf / "own")

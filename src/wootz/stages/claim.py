@@ -21,6 +21,7 @@ from wootz.ownership import AnswerKey, Key, KeyRing, open_marks, opened, opened_
 from wootz.records import Cell, to_json
 from wootz.stages.guarding import LOG, with_log, without_guard
 from wootz.stages.register import REGISTERED, read_registered
+from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Where, opened_suspect
 from wootz.stages.verify import PANEL_MEMBERS, ask_suspect, verdict_cell
 from wootz.store import append_line, file_digest, read_bytes, read_json, write_bytes, write_tensors
@@ -51,7 +52,7 @@ def claim_suspect(
     """
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a certificate's name must end in .json")
-    ring, asking = read_keys(owner), asking or Asking()
+    time, ring, asking = Clock(), read_keys(owner), asking or Asking()
     asking = replace(asking, tries=asking.tries * tranches_of(ring))
     registered = read_registered(owner, ring)
     panel, described, weights = _panel(owner)
@@ -64,7 +65,7 @@ def claim_suspect(
         keys = with_log(keys, log.path, sealed=log.sealed) if log else without_guard(keys)
         bar = bar_of(stamped=bool(ring.token))
         verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar)
-    cell = verdict_cell(verdict, suspect, seconds=0.0)
+    cell = verdict_cell(verdict, suspect, time.seconds)
     material = out.with_suffix(".safetensors")
     write_tensors(material, tensors | weights)
     told = to_json(cell)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import rfc8785
+from cryptography.x509 import Certificate
 from torch import Tensor, nn
 
 from wootz.errors import Error, SignatureError, StoreError
@@ -78,8 +79,10 @@ def examine(
     Raises:
         SignatureError: something does not hold; says what.
     """
+    trusted = read_public(pinned) if pinned else None
+    roots = read_roots(authorities) if authorities else None
     claim = opened(data, CLAIM)
-    if pinned is not None and claim.signer != read_public(pinned):
+    if trusted is not None and claim.signer != trusted:
         raise SignatureError(f"is signed by {claim.signer[:16]}..., not by the key in {pinned}")
     try:
         told = claim.predicate
@@ -91,13 +94,13 @@ def examine(
         (tranche,) = {entry["tranche"] for entry in told["opened"].values()}
         if told["test"]["tries"] < tranches or sorted(told["opened"]) != sorted(marks_opened(registration, tranche)):
             raise SignatureError("it leaves out marks or tries; all that was registered counts")
-        since, notes = _since(token, registration_digest(registration), authorities)
+        since, notes = _since(token, registration_digest(registration), roots)
         if not material.is_file() or file_digest(material) != told["material"]:
             raise SignatureError(f"its material {material.name} is missing, or not the one that was signed")
         (model,) = first.subject.values()
         tensors = read_tensors(material)
         keys = opened_keys(registration, token, told["opened"], tensors)
-        keys, remarks = _guard(keys, first.predicate, told, material, authorities, suspect_since)
+        keys, remarks = _guard(keys, first.predicate, told, material, roots, suspect_since)
         panel = _panel(told["panel"], tensors, registration["panel"])
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
         raise SignatureError(f"is not a whole claim ({' '.join(repr(error).split())})") from error
@@ -107,13 +110,13 @@ def examine(
     return Proven(claim, registration, model, keys, panel, since, notes)
 
 
-def _since(token: bytes, digest: bytes, authorities: Path | None) -> tuple[datetime | None, tuple[str, ...]]:
+def _since(token: bytes, digest: bytes, roots: Sequence[Certificate] | None) -> tuple[datetime | None, tuple[str, ...]]:
     """Return the trusted time before the keys, where there is one, and what to say of it."""
     if not token:
         return None, ("no time token: the bar is 80 bits",)
-    if authorities is None:
+    if roots is None:
         return None, ("its time token was not checked (no authorities were named): the bar is 80 bits",)
-    since = stamped_at(token, digest, read_roots(authorities))
+    since = stamped_at(token, digest, roots)
     return since, (f"registered no later than {since.isoformat(timespec='seconds')}",)
 
 
@@ -122,7 +125,7 @@ def _guard(
     registered: Mapping[str, Any],
     told: Mapping[str, Any],
     material: Path,
-    authorities: Path | None,
+    roots: Sequence[Certificate] | None,
     suspect_since: datetime | None,
 ) -> tuple[dict[str, Key], tuple[str, ...]]:
     """Return the keys with the guard's log, where that was sealed before the suspect existed, and what to say of it."""
@@ -131,11 +134,11 @@ def _guard(
     log = material.with_suffix(".guard.jsonl")
     if not log.is_file() or file_digest(log) != told["guard"]:
         raise SignatureError(f"its log {log.name} is missing, or not the one that was signed")
-    if authorities is None or suspect_since is None:
+    if roots is None or suspect_since is None:
         return without_guard(keys), ("the guard does not count: nobody says since when the suspect exists",)
     sealed = registered["guard"]
     token = base64.b64decode(sealed["token"], validate=True)
-    when = stamped_at(token, bytes.fromhex(sealed["head"]), read_roots(authorities))
+    when = stamped_at(token, bytes.fromhex(sealed["head"]), roots)
     if when >= suspect_since:
         return without_guard(keys), (
             f"the guard does not count: its log was sealed at {when}, after the suspect was made",
