@@ -3,7 +3,7 @@
     python benchmarks/independents.py RUN [--count 60] [--first-seed 1000] [--json]
 
 Half are adversarially trained (N-FGSM), half plain, every other one of another architecture; all of them learn the
-owner's own training images, which is the hardest case. Prints each one's accuracy and bits; none should come near a bar.
+owner's own training images, the hardest case. Prints accuracy and bits of each; none should come near a bar.
 """
 
 from __future__ import annotations
