@@ -6,6 +6,7 @@ Error                     one plain line for a person: what, where, what would b
  +-- ModelError           a model that breaks the contract, or does not fit the data or the key
  +-- StoreError           a file that can not be read or written, or whose content was changed
  +-- KeyFolderError       a run without a key, or a key that does not match its registration
+ +-- SuspectError         a model file that is refused, or whose isolated process broke
  +-- SignatureError       a signed statement or a time token that does not verify
  +-- TrainingError        training that can not go on (the last good checkpoint stands)
  +-- BudgetError          a query beyond the declared budget or access
@@ -22,6 +23,7 @@ __all__ = [
     "ModelError",
     "SignatureError",
     "StoreError",
+    "SuspectError",
     "TrainingError",
 ]
 
@@ -48,6 +50,10 @@ class StoreError(Error):
 
 class KeyFolderError(Error):
     """A run without a key, or a key that does not match its registration."""
+
+
+class SuspectError(Error):
+    """A model file that is refused, or whose isolated process broke."""
 
 
 class SignatureError(Error):

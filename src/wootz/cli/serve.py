@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Device, Json, access_of, console, execution, print_json
+from wootz.cli.options import DataDir, Device, Json, console, execution, print_json
 
 
 def command(
@@ -24,6 +24,7 @@ def command(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images that the model is asked about at once.")] = 256,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="PyTorch's threads for one batch.")] = None,
     device: Device = "auto",
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Serve a model over HTTP by the Open Inference Protocol v2, until Ctrl-C or SIGTERM."""
@@ -37,7 +38,8 @@ def command(
             console.print(f"serving {url}; Ctrl-C ends it", markup=False, highlight=False, soft_wrap=True)
 
     serve_run(
-        run, host=host, port=port, guard=guard, access=access_of(access), token=read_token(token_file), log=log,
-        limits=Limits(max_bytes=max_bytes, batch=batch), device=execution(device).accelerator, threads=threads,
+        run, host=host, port=port, guard=guard, access=access, token=read_token(token_file), log=log,  # type: ignore[arg-type]
+        limits=Limits(max_bytes=max_bytes, batch=batch), device=execution(device).accelerator, data_dir=data_dir,
+        threads=threads,
         told=told,
     )  # fmt: skip

@@ -97,8 +97,9 @@ def encode(service: Service, x: Tensor, ident: str, binary: bool) -> Request:
     told = canonical(question)
     if not binary:
         return Request("POST", f"{service.url}/infer", {"Content-Type": "application/json"}, told)
-    headers = {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(told))}
-    return Request("POST", f"{service.url}/infer", headers, told + data)
+    # No Content-Type, as the reference client does: with the documented octet-stream, MLServer 1.7 fails instead of
+    # refusing (500 where 422 is meant), and no fallback to JSON would follow.
+    return Request("POST", f"{service.url}/infer", {JSON_LENGTH: str(len(told))}, told + data)
 
 
 def decode(service: Service, reply: Reply, count: int, ident: str) -> list[Any]:

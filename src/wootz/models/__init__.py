@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from wootz.config import from_mapping
 from wootz.errors import StoreError
@@ -20,7 +20,7 @@ from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter, w
 from wootz.models.paper_cnn import PaperCNN, paper_cnn
 from wootz.models.paper_thief import PaperThief, paper_thief
 from wootz.models.preact_resnet import PreActResNet18, preact_resnet18
-from wootz.models.saved import ModelSpec, load_weights, read_spec, spec_of, write_model
+from wootz.models.saved import ModelSpec, load_weights, read_spec, write_model
 from wootz.models.small_cnn import SmallCNN, small_cnn
 from wootz.registry import lookup
 from wootz.rng import global_seed
@@ -34,7 +34,6 @@ __all__ = [
     "build",
     "check_model",
     "other_architecture",
-    "read_described",
     "read_files",
     "read_model",
     "read_spec",
@@ -86,10 +85,3 @@ def read_files(weights: Path, description: Path) -> tuple[nn.Module, ModelSpec, 
         raise StoreError(f"{description}: its filters can not be read (what is wrong: {error!r})") from error
     load_weights(model, read_tensors(weights), weights)
     return model.eval(), spec, about
-
-
-def read_described(about: Mapping[str, Any], weights: Mapping[str, Tensor], name: str) -> nn.Module:
-    """Build the plain network of a description (as `model.json` holds it) around weights; `name` is for errors."""
-    model = build(spec_of(about, name), seed=0)
-    load_weights(model, weights, name)
-    return model.eval()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from wootz.errors import Error, SignatureError, StoreError
 from wootz.marks import weights_digest
-from wootz.models import read_described
 from wootz.ownership import (
     Key,
     Statement,
@@ -33,7 +31,7 @@ from wootz.stages.guarding import with_log, without_guard
 from wootz.stages.register import REGISTERED
 from wootz.store import file_digest, read_tensors
 from wootz.types import Predict
-from wootz.verify import predictor
+from wootz.verify import Limits, described_network, predictor
 
 
 class Proven(NamedTuple):
@@ -156,7 +154,7 @@ def _panel(described: list[dict[str, str]], tensors: Mapping[str, Tensor], diges
         prefix = f"panel/{member['name']}/"
         weights = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         try:
-            models.append(read_described(json.loads(member["model"]), weights, prefix))
+            models.append(described_network(member["model"].encode(), weights, prefix, Limits()))
         except Error as error:
             raise SignatureError(f"its panel can not be built ({error})") from error
     if [weights_digest(model) for model in models] != digests:

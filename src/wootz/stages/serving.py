@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from wootz import checks
 from wootz.errors import ConfigError
+from wootz.marks import Guarded
+from wootz.ownership import AnswerKey, LabelKey, has_keys, read_keys
 from wootz.serve import Facts, Limits, QueryLog, app, listen, serve, url_of
+from wootz.stages.guarding import LOG
 from wootz.stages.run import Run, open_run
 from wootz.types import Access, Predict
 
@@ -28,6 +31,7 @@ def serve_run(
     log: Path | None = None,
     limits: Limits | None = None,
     device: str = "cpu",
+    data_dir: Path | None = None,
     threads: int | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -37,12 +41,13 @@ def serve_run(
         folder: the run.
         host: address to listen at; the default one is reached from this computer only.
         port: 0 takes a free one.
-        guard: change a keyed share of the answers.
+        guard: change a keyed share of the answers, and log which.
         access: what an answer shows.
         token: whoever asks must show it; empty asks for none.
         log: file of questions and answers; one that is there is continued.
         limits: what is too much.
         device: `cpu` or `cuda`.
+        data_dir: where the data for a new guard's log are looked for first.
         threads: that PyTorch may use for one batch; None leaves it to PyTorch.
         told: gets the model's URL as soon as it can be asked at.
 
@@ -58,11 +63,11 @@ def serve_run(
         name=folder.resolve().name, shape=run.spec.shape, classes=run.spec.classes, data=run.about["data"],
         eps=run.eps, access=access,
     )  # fmt: skip
-    if guard:
-        _guard(run)
+    answer = answering(run.model, device)
     with ExitStack() as opened:
+        guarded = opened.enter_context(guarding(run, answer, data_dir)) if guard else None
         written = opened.enter_context(QueryLog(log)) if log is not None else None
-        application = app(answering(run.model, device), facts, token=token, log=written, limits=limits)
+        application = app(answer, facts, guard=guarded, token=token, log=written, limits=limits)
         listening = opened.enter_context(listen(host, port))
         told(f"{url_of(listening)}/v2/models/{quote(facts.name)}")
         serve(application, listening)
@@ -80,6 +85,19 @@ def answering(model: nn.Module, device: str) -> Predict:
     return predict
 
 
-def _guard(run: Run) -> None:
-    """Open the guard of a run."""
-    raise ConfigError(f"{run.folder}: has no guard key; serve it without --guard")
+def guarding(run: Run, answer: Predict, data_dir: Path | None = None) -> Guarded:
+    """Open the guard of a run, with its log beside the key; a new log learns from validation images what is unsure.
+
+    The run's own triggers are always answered as the model does.
+
+    Raises:
+        ConfigError: the run has no guard.
+    """
+    keys = read_keys(run.folder).keys if has_keys(run.folder) else {}
+    key = next((key for key in keys.values() if isinstance(key, AnswerKey)), None)
+    if key is None:
+        raise ConfigError(f"{run.folder}: has no guard; serve it without --guard, or protect with --marks ...,guard")
+    log = run.folder / LOG
+    ordinary = None if log.is_file() else answer(run.data(data_dir).validation.images())
+    own = [key.pixels for key in keys.values() if isinstance(key, LabelKey)]
+    return Guarded(key, log, shape=run.spec.shape, ordinary=ordinary, allow=torch.cat(own) if own else None)

@@ -13,10 +13,9 @@ from typing import Any, TypeAlias
 from wootz import checks
 from wootz.endpoints import Client, Identity, open_endpoint
 from wootz.errors import ModelError
-from wootz.models import read_spec
 from wootz.store import file_digest
 from wootz.types import Access, Predict
-from wootz.verify import open_suspect
+from wootz.verify import open_file
 
 Where: TypeAlias = str | Path
 """A path, or the URL of an endpoint."""
@@ -106,11 +105,11 @@ def opened_suspect(where: Where, asking: Asking, place: Path) -> Iterator[Suspec
             yield suspect
         return
     path = Path(where)
-    about = path / "model.json"
-    with open_suspect(path, asking.access) as (predict, spec):
+    with open_file(path, asking.access, isolated=asking.isolated, allow_torch_zip=asking.torch_zip) as opened:
         yield Suspect(
-            predict=predict, shape=spec.shape, num_classes=len(spec.classes), identity=identify(path),
-            about=read_spec(about)[1] if about.is_file() else {}, remote=False,
+            predict=opened.predict, shape=opened.spec.shape, num_classes=len(opened.spec.classes),
+            identity=Identity(path.name, opened.digest.removeprefix("sha256:")), about=opened.about, remote=False,
+            notes=lambda: () if all(opened.isolation) or not asking.isolated else (opened.isolation.words,),
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from wootz.errors import ConfigError
 from wootz.models import read_model
@@ -14,7 +14,7 @@ from wootz.records import Cell, EvidenceRecord, decimal_p
 from wootz.stages.guarding import with_guard
 from wootz.stages.run import Clock
 from wootz.stages.suspects import REMOTE_BUDGET, Asking, Suspect, Where, check_fit, opened_suspect
-from wootz.types import Predict, Tell
+from wootz.types import Kind, Predict, Tell
 from wootz.verify import DEFAULT_BAR, Verdict, predictor, verify
 from wootz.verify.calibration import calibrate, calibrated
 
@@ -91,19 +91,20 @@ def _calibrated(keys: Mapping[str, Key], suspect: Suspect, asking: Asking) -> tu
 
 def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Cell:
     """Return a verdict as a cell, with what the suspect says of itself."""
-    about = suspect.about
+    about, kind = suspect.about, suspect.about.get("kind")
+    theft = about.get("theft")
     return Cell(
-        data=about.get("data", "unknown"),
+        data=str(about.get("data", "unknown")),
         suspect=suspect.identity.name,
-        kind=about.get("kind", "unknown"),
-        theft=about.get("theft"),
+        kind=cast("Kind", kind) if kind in get_args(Kind) else "unknown",
+        theft=None if theft is None else str(theft),
         access=verdict.access,
         evidence=records(verdict),
         bits=round(verdict.bits, 2),
         bar=verdict.bar,
         verdict=verdict.word,
         seconds=seconds,
-        seed=about.get("seed", 0),
+        seed=int(about.get("seed", 0)),
         notes=verdict.notes,
     )
 

@@ -2,7 +2,7 @@
 
 from wootz.verify.answers import remembered
 from wootz.verify.evidence import EVIDENCE, Evidence
-from wootz.verify.suspects import open_suspect, predictor
+from wootz.verify.suspects import Limits, described_network, open_file, open_suspect, predictor
 from wootz.verify.verdict import DEFAULT_BAR, EXIT_CODES, Verdict, bar_of, verify
 
 __all__ = [
@@ -10,8 +10,11 @@ __all__ = [
     "EVIDENCE",
     "EXIT_CODES",
     "Evidence",
+    "Limits",
     "Verdict",
     "bar_of",
+    "described_network",
+    "open_file",
     "open_suspect",
     "predictor",
     "remembered",
