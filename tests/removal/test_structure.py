@@ -88,7 +88,7 @@ def test_structured_pruning_and_training_on_remove_a_plain_mark(
 
 
 def test_fine_pruning_removes_a_plain_mark(backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec) -> None:
-    cfg = FinePrune(tolerance=0.2, epochs=20, lr=1e-2)
+    cfg = FinePrune(tolerance=0.1, epochs=40, lr=2e-2)
     altered = fine_prune(cfg, backdoor.model, means(digits.thief, small_spec, seed=1))
     assert backdoor.recall(altered) < 0.5
     assert accuracy(altered, digits) > accuracy(backdoor.model, digits) - 0.02
