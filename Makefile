@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= runs/demo
 
-.PHONY: venv demo test check test-slow test-browser peers format clean
+.PHONY: venv demo test check test-slow test-browser servers peers format clean
 
 venv: .venv/.ready
 
@@ -29,6 +29,9 @@ test-slow: venv                 # quality targets on full data sets, many draws;
 test-browser: venv              # a real browser looks at the report (needs chromium)
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m browser
 
+servers:                        # foreign servers for the slow tests and benchmarks/serve.py, each in its own environment
+	PYTHON=$(PYTHON) scripts/servers.sh
+
 peers: venv                     # what benchmarks/ compares with
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
 
@@ -37,4 +40,4 @@ format: venv
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venvs runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,14 +6,14 @@ Sources: kserve/open-inference-protocol, `inference_rest.md`; triton-inference-s
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from wootz.serve.metadata import INPUT, VERSION, datatype, outputs
@@ -87,7 +87,7 @@ def encode(facts: Facts, question: Question, answers: NDArray[Any]) -> tuple[byt
             output["data"] = flat if np.isfinite(values).all() else [x if math.isfinite(x) else None for x in flat]
         shown.append(output)
     ident = {} if question.id is None else {"id": question.id}
-    told = json.dumps({"model_name": facts.name, "model_version": VERSION, **ident, "outputs": shown}).encode()
+    told = orjson.dumps({"model_name": facts.name, "model_version": VERSION, **ident, "outputs": shown})
     if not tail:
         return told, {"Content-Type": "application/json"}
     return b"".join((told, *tail)), {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(told))}
@@ -143,10 +143,7 @@ def _listed(data: Any, shape: list[int], kind: str) -> NDArray[Any]:
         raise ProtocolError(f"{INPUT}.data: must hold {math.prod(shape)} numbers, flat or nested as shape {shape}")
     if not set(map(type, data)) <= ({int} if kind == "UINT8" else {int, float}):
         raise ProtocolError(f"{INPUT}.data: must hold {'whole ' if kind == 'UINT8' else ''}numbers only")
-    try:
-        return np.array(data, np.float64)
-    except OverflowError:
-        return np.array([math.inf])
+    return np.array(data, np.float64)
 
 
 def _wanted(facts: Facts, told: dict[str, Any]) -> dict[str, bool]:
@@ -181,10 +178,6 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 def _parsed(data: bytes) -> Any:
     try:
-        return json.loads(data.decode(), parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
         raise ProtocolError("the body: must be JSON (UTF-8, finite numbers)") from None
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)
