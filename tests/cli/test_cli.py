@@ -11,60 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from commands import FAST, Said
 from wootz import store
-from wootz.cli.app import main
-
-FAST = [
-    word
-    for setting in (
-        "recipe.loss=n-fgsm", "recipe.epochs=40", "recipe.lr=5e-3", "panel.robust_epochs=4", "panel.plain_epochs=6",
-        "small_cnn.width=16", "triggers.count=96", "triggers.every=1",
-    )
-    for word in ("--set", setting)
-]  # fmt: skip
-
-
-class Said:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> dict[str, object]:
-        value: dict[str, object] = json.loads(self.out)
-        return value
-
-
-def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> Said:
-    monkeypatch.setattr("sys.argv", ["wootz", *map(str, words)])
-    code: int | str | None = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code
-    captured = capsys.readouterr()
-    return Said(int(code or 0), captured.out, captured.err)
-
-
-@pytest.fixture
-def wootz(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    return lambda *words: say(capsys, monkeypatch, *words)
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One protected run and one stranger, made once by the command line itself."""
-    from _pytest.monkeypatch import MonkeyPatch
-
-    place = tmp_path_factory.mktemp("shelf")
-    with MonkeyPatch.context() as patch:
-        (place / "owner.key").write_text("5e" * 32)  # always the same keys, so that bits do not depend on the day
-        patch.setenv("WOOTZ_OWNER_KEY", str(place / "owner.key"))
-        for extra in (["--out", place / "own"], ["--out", place / "stranger", "--marks", "none", "--seed", "9"]):
-            patch.setattr("sys.argv", ["wootz", "protect", "--data", "mnist-5k", *map(str, extra), *FAST, "--json"])
-            with pytest.raises(SystemExit) as stop:
-                main()
-            assert not stop.value.code
-    return place
 
 
 class TestMainJob:

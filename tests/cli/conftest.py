@@ -1,0 +1,32 @@
+"""The command line, and a shelf with a protected run and a stranger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from commands import FAST, say
+from wootz.cli.app import main
+
+
+@pytest.fixture
+def wootz(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    return lambda *words: say(capsys, monkeypatch, *words)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One protected run and one stranger, made once by the command line itself."""
+    from _pytest.monkeypatch import MonkeyPatch
+
+    place = tmp_path_factory.mktemp("shelf")
+    with MonkeyPatch.context() as patch:
+        (place / "owner.key").write_text("5e" * 32)  # always the same keys, so that bits do not depend on the day
+        patch.setenv("WOOTZ_OWNER_KEY", str(place / "owner.key"))
+        for extra in (["--out", place / "own"], ["--out", place / "stranger", "--marks", "none", "--seed", "9"]):
+            patch.setattr("sys.argv", ["wootz", "protect", "--data", "mnist-5k", *map(str, extra), *FAST, "--json"])
+            with pytest.raises(SystemExit) as stop:
+                main()
+            assert not stop.value.code
+    return place
