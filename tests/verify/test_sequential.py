@@ -121,6 +121,13 @@ class TestEarly:
         assert found.details["trials"] == len(self.key.labels)
         assert found.bits == 0
 
+    def test_a_suspect_that_answers_ordinary_images_only_is_told(self) -> None:
+        evasive = Answering(knowing(*self.decoys))
+        found, _ = early_evidence(self.key, evasive, bar=40, decoys=self.decoys)
+        assert (found.details["unanswered"], found.details["evasive"], found.bits) == ([96, 0], True, 0)
+        rude, _ = early_evidence(self.key, Answering({}), bar=40, decoys=self.decoys)
+        assert (rude.details["unanswered"], rude.details["evasive"]) == ([96, 40], False)
+
     def test_the_verdict_spends_only_what_it_needs(self) -> None:
         suspect = Answering(knowing(self.key.pixels, self.key.labels))
         verdict = verify({"triggers": self.key}, suspect, access="label", early=True)

@@ -6,6 +6,7 @@ not tell a test by its lack of ordinary queries; the decoys' answers say whether
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from wootz.ownership import LabelKey
 from wootz.types import Predict
 from wootz.verify.answers import labels_of
 from wootz.verify.evidence import Evidence
-from wootz.verify.exact import binomial_tail, bits
+from wootz.verify.exact import binomial_tail, bits, hypergeometric_tail
 from wootz.verify.sequential import Walk, walk
 
 
@@ -24,6 +25,18 @@ class Decoys(NamedTuple):
 
     pixels: Tensor
     labels: Tensor
+
+
+class Silence(NamedTuple):
+    """How many triggers and how many decoys were not answered."""
+
+    triggers: int = 0
+    decoys: int = 0
+
+    def evasive(self, triggers: int, decoys: int) -> bool:
+        """Return whether more triggers went without an answer than chance gives once in a million (Fisher's exact test)."""
+        p = hypergeometric_tail(self.triggers, self.triggers + self.decoys, triggers, triggers + decoys)
+        return p < math.log(1e-6)
 
 
 def early_evidence(
@@ -42,18 +55,22 @@ def early_evidence(
         budget: queries at most, decoys among them; None means all triggers.
     """
     known: list[bool] = []
+    silent = Silence()
     spent = 0
 
     def answers() -> Iterator[tuple[bool, bool]]:
-        nonlocal spent
+        nonlocal spent, silent
         for number in range(len(key.labels)):
             decoy = decoys if decoys is not None and number < len(decoys.labels) else None
             cost = 1 if decoy is None else 2
             if budget is not None and spent + cost > budget:
                 return
             if decoy is not None:
-                known.append(_answer(predict, decoy.pixels, number) == int(decoy.labels[number]))
+                said = _answer(predict, decoy.pixels, number)
+                known.append(said == int(decoy.labels[number]))
+                silent = silent._replace(decoys=silent.decoys + (said < 0))
             answer = _answer(predict, key.pixels, number)
+            silent = silent._replace(triggers=silent.triggers + (answer < 0))
             spent += cost
             yield key.rule == "uniform" or answer != int(key.base[number]), answer == int(key.labels[number])
 
@@ -62,6 +79,7 @@ def early_evidence(
     details = _details(key, found, chance)
     if known:
         details |= {"decoys": len(known), "accuracy": sum(known) / len(known)}
+        details |= {"unanswered": list(silent), "evasive": silent.evasive(found.asked, len(known))}
     evidence = Evidence(
         mark=key.mark, log_p=found.log_p, queries=spent, statistic=found.hits / max(1, found.asked), details=details
     )

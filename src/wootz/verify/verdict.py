@@ -92,7 +92,9 @@ def verify(
         used = {name: key for name, key in keys.items() if key.mark in tested}
         vetoes = _vetoes(used, panel, access, budget, bar)
         word, notes = ("INVALID CLAIM" if vetoes else word), notes + vetoes
-    elif _answers_at_chance(found, keys):
+    if any(item.details.get("evasive") for item in found):
+        notes.append("answers differ: the suspect leaves triggers unanswered far more often than ordinary images")
+    if word == "NOT SHOWN" and _answers_at_chance(found, keys):
         word = "INCONCLUSIVE"
         notes.append("the suspect answers ordinary images no better than chance: is its input range or layout another?")
     return Verdict(word=word, bits=total, evidence=tuple(found), access=access, bar=bar, notes=tuple(notes))
