@@ -34,7 +34,7 @@ class Silence(NamedTuple):
     decoys: int = 0
 
     def evasive(self, triggers: int, decoys: int) -> bool:
-        """Return whether more triggers went without an answer than chance gives once in a million (Fisher's exact test)."""
+        """Return whether triggers went unanswered more often than one in a million allows (Fisher's exact test)."""
         p = hypergeometric_tail(self.triggers, self.triggers + self.decoys, triggers, triggers + decoys)
         return p < math.log(1e-6)
 
