@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from torch import nn
 
 from authority import serving
@@ -30,6 +35,7 @@ from wootz.stages.register import register_run
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
 from wootz.stealing import read_queries
+from wootz.types import Predict
 from wootz.verify import predictor
 
 LABEL = Asking(access="label")
@@ -51,6 +57,18 @@ def served(court: Court, digits: Dataset) -> Iterator[str]:
     """Give the address of the owner's model, served by somebody."""
     with running(app(predictor(read_model(court.owner)[0]), facts(digits, "found"))) as url:
         yield f"{url}/v2/models/found"
+
+
+@contextmanager
+def labelling(answer: Predict) -> Iterator[str]:
+    """Give the address of a service with an interface of its own: POST /ask {pictures} -> {labels}."""
+
+    async def ask(request: Request) -> JSONResponse:
+        pictures = (await request.json())["pictures"]
+        return JSONResponse({"labels": answer(torch.tensor(pictures, dtype=torch.float32)).tolist()})
+
+    with running(Starlette(routes=[Route("/ask", ask, methods=["POST"])])) as url:
+        yield url
 
 
 class TestVerify:
@@ -75,6 +93,18 @@ class TestVerify:
             assert (
                 verify_suspect(as_owner.owner, f"{url}/v2/models/s", replace(LABEL, budget=100)).verdict == "NOT SHOWN"
             )
+
+    def test_a_service_of_another_form(self, as_owner: Court, digits: Dataset) -> None:
+        """Labels alone, behind a template; somebody else's numbers for the classes are found on ordinary images."""
+        model, order = predictor(read_model(as_owner.owner)[0]), torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+        asking = Asking(
+            access="label", calibrate=60, budget=200,
+            client=("api=template", "template.path=/ask", "template.field=pictures", "template.answer=/labels"),
+        )  # fmt: skip
+        with labelling(lambda x: order[model(x).argmax(1)]) as url:
+            cell = verify_suspect(as_owner.owner, url, asking)
+        assert cell.verdict == "KEY-DEPENDENT"
+        assert "classes renumbered" in " ".join(cell.notes)
 
     def test_nobody_there(self, as_owner: Court, served: str) -> None:
         with pytest.raises(ModelError, match="no model answers there"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import SUSPECT, AccessOption, Budget, Calibrate, Json, TorchZip, Tries, progress
+from wootz.cli.options import SUSPECT, AccessOption, Budget, Calibrate, ClientSettings, Json, TorchZip, Tries, progress
 from wootz.cli.show import show_cell
 
 
@@ -20,6 +20,7 @@ def command(
     tries: Tries = 1,
     calibrate: Calibrate = 0,
     allow_torch_zip: TorchZip = False,
+    client: ClientSettings = None,
     as_json: Json = False,
 ) -> None:
     """Open one part of the key against a suspect, and write a signed claim that a judge can re-check.
@@ -30,7 +31,10 @@ def command(
     from wootz.stages.suspects import Asking
     from wootz.verify import EXIT_CODES
 
-    asking = Asking(access=access, budget=budget, tries=tries, calibrate=calibrate, torch_zip=allow_torch_zip)  # type: ignore[arg-type]
+    asking = Asking(
+        access=access,  # type: ignore[arg-type]
+        budget=budget, tries=tries, calibrate=calibrate, torch_zip=allow_torch_zip, client=tuple(client or ()),
+    )  # fmt: skip
     with progress() as tell:
         cell = claim_suspect(owner, suspect, out, asking, tell=tell)
     show_cell(cell, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wootz.cli.options import SUSPECT, Json, TorchZip, progress
+from wootz.cli.options import SUSPECT, ClientSettings, Json, TorchZip, progress
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
@@ -43,6 +43,7 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where your own signed statement goes (.json).")] = None,
     allow_torch_zip: TorchZip = False,
+    client: ClientSettings = None,
     as_json: Json = False,
 ) -> None:
     """Re-derive all that a claim says, ask the suspect anew, and say what holds.
@@ -55,6 +56,7 @@ def command(
     bench = Bench(
         pinned=owner, authorities=authorities, independents=tuple(independent or ()), earlier=tuple(earlier or ()),
         rival=_rival(against, models or []), suspect_since=_time(suspect_since), torch_zip=allow_torch_zip,
+        client=tuple(client or ()),
     )  # fmt: skip
     with progress() as tell:
         cell = judge_claim(certificate, suspect, bench, out=out, tell=tell)

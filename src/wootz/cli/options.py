@@ -37,6 +37,10 @@ Early = Annotated[
 Calibrate = Annotated[
     int, typer.Option("--calibrate", min=0, help="Ordinary images on which to find range, layout and class order.")
 ]
+ClientSettings = Annotated[
+    list[str] | None,
+    typer.Option("--client", help="How an endpoint is asked: key=value, such as api=template. Repeatable."),
+]
 TorchZip = Annotated[
     bool, typer.Option("--allow-torch-zip", help="Also read files of torch.save (weights only, dense tensors).")
 ]

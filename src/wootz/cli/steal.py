@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Count, DataDir, Device, Json, Resume, Seed, Settings, execution, progress
+from wootz.cli.options import ClientSettings, Count, DataDir, Device, Json, Resume, Seed, Settings, execution, progress
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -25,6 +25,7 @@ def command(
     data: Annotated[
         str | None, typer.Option("--data", help="Data set that a URL's model knows, if it does not say.")
     ] = None,
+    client: ClientSettings = None,
     count: Count = 2000,
     settings: Settings = None,
     seed: Seed = 0,
@@ -45,6 +46,6 @@ def command(
     with progress() as tell:
         cell = attack_run(
             "steal", run, attack, out, settings=settings or (), access=access, budget=budget, count=count, seed=seed,
-            resume=resume, data=data, data_dir=data_dir, execution=execution(device), tell=tell,
+            resume=resume, data=data, client=client or (), data_dir=data_dir, execution=execution(device), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import SUSPECT, AccessOption, Budget, Calibrate, Early, Json, TorchZip, Tries, progress
+from wootz.cli.options import (
+    SUSPECT,
+    AccessOption,
+    Budget,
+    Calibrate,
+    ClientSettings,
+    Early,
+    Json,
+    TorchZip,
+    Tries,
+    progress,
+)
 from wootz.cli.show import show_cell
 
 
@@ -21,6 +32,7 @@ def command(
     early: Early = None,
     calibrate: Calibrate = 0,
     allow_torch_zip: TorchZip = False,
+    client: ClientSettings = None,
     as_json: Json = False,
 ) -> None:
     """Evidence per mark, total bits, verdict.
@@ -32,7 +44,9 @@ def command(
     from wootz.verify import EXIT_CODES
 
     asking = Asking(
-        access=access, budget=budget, tries=tries, early=early, calibrate=calibrate, torch_zip=allow_torch_zip  # type: ignore[arg-type]
+        access=access,  # type: ignore[arg-type]
+        budget=budget, tries=tries, early=early, calibrate=calibrate, torch_zip=allow_torch_zip,
+        client=tuple(client or ()),
     )  # fmt: skip
     with progress() as tell:
         cell = verify_suspect(owner, suspect, asking, bar=bits, tell=tell)

@@ -62,6 +62,7 @@ def attack_run(
     seed: int = 0,
     resume: bool = False,
     data: str | None = None,
+    client: Sequence[str] = (),
     data_dir: Path | None = None,
     execution: Execution | None = None,
     tell: Tell = lambda *_: None,
@@ -82,6 +83,7 @@ def attack_run(
         seed: of the attacker.
         resume: go on from what an earlier call left in `out`; queries that it asked stay counted.
         data: name of the data set, where an endpoint does not say it.
+        client: `key=value` settings of the client that asks an endpoint, see `wootz.endpoints.Client`.
         data_dir: where data are looked for first.
         execution: device and precision.
         tell: told what is going on.
@@ -97,7 +99,12 @@ def attack_run(
         raise ConfigError(f"access = {access!r}: the attack {attack!r} works with {row.access}")
     attempt = _begin(out, where, resume=resume)
     with opened_victim(
-        where, access=access or row.access, data=data, data_dir=data_dir, transcript=attempt / TRANSCRIPT
+        where,
+        access=access or row.access,
+        data=data,
+        data_dir=data_dir,
+        transcript=attempt / TRANSCRIPT,
+        client=client,
     ) as victim:
         spec, known = _spec(cfg, victim.spec), victim.data
         held = _held(cfg, known, data_dir)

@@ -105,6 +105,7 @@ def _sealed_log(owner: Path, registered: bytes, keys: Mapping[str, Key], out: Pa
 def _test(asking: Asking, bar: float) -> dict[str, Any]:
     """Return how the suspect was asked, as strings and whole numbers."""
     plain = {"access": asking.access, "bar": f"{bar:g}", "tries": asking.tries, "calibrate": asking.calibrate}
+    plain |= {"client": list(asking.client)}
     return plain | {"budget": "" if asking.budget is None else str(asking.budget)}
 
 

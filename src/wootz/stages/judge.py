@@ -51,6 +51,8 @@ class Bench:
         suspect_since: before this time the suspect did not exist; a guard's log that was sealed earlier counts.
         isolated: read the suspect's file in a process of its own.
         torch_zip: also read zip files of `torch.save`.
+        client: settings of the client that asks an endpoint; the claimant's own are not taken, since who chooses them
+            could choose them on the triggers.
     """
 
     pinned: Path | None = None
@@ -61,6 +63,7 @@ class Bench:
     suspect_since: datetime | None = None
     isolated: bool = True
     torch_zip: bool = False
+    client: tuple[str, ...] = ()
 
 
 def judge_claim(
@@ -116,7 +119,7 @@ def hear(proven: Proven, where: Where, bench: Bench, place: Path) -> tuple[Verdi
     test, bar = proven.claim.predicate["test"], bar_of(stamped=proven.since is not None)
     asking = Asking(
         access=test["access"], budget=int(test["budget"]) if test["budget"] else None, tries=test["tries"],
-        calibrate=test["calibrate"], isolated=bench.isolated, torch_zip=bench.torch_zip,
+        calibrate=test["calibrate"], isolated=bench.isolated, torch_zip=bench.torch_zip, client=bench.client,
     )  # fmt: skip
     with opened_suspect(where, asking, place) as suspect:
         suspect = replace(suspect, predict=remembered(suspect.predict))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from wootz import checks
+from wootz.config import with_settings
 from wootz.endpoints import Client, Identity, open_endpoint
 from wootz.errors import ModelError
 from wootz.store import file_digest
@@ -35,7 +36,8 @@ class Asking:
         calibrate: ordinary images on which range, layout, size and class order are found first; 0 takes them as
             they are.
         isolated: read a file in a process of its own, with limits.
-        torch_zip: also read zip files of `torch.save`, with `weights_only`.
+        torch_zip: also read zip files of `torch.save`.
+        client: `key=value` settings of the client that asks an endpoint, see `wootz.endpoints.Client`.
     """
 
     access: Access = "scores"
@@ -45,6 +47,7 @@ class Asking:
     calibrate: int = 0
     isolated: bool = True
     torch_zip: bool = False
+    client: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checks.one_of(("scores", "label"), access=self.access)
@@ -118,7 +121,9 @@ def _endpoint(url: str, asking: Asking, place: Path) -> Iterator[Suspect]:
     name = f"transcript-{hashlib.sha256(url.encode()).hexdigest()[:12]}-{asking.access}"
     transcript = place / f"{name}.jsonl"
     place.mkdir(parents=True, exist_ok=True)
-    with open_endpoint(url, Client(), access=asking.access, transcript=transcript) as endpoint:
+    with open_endpoint(
+        url, with_settings(Client(), asking.client), access=asking.access, transcript=transcript
+    ) as endpoint:
         facts = endpoint.facts
         yield Suspect(
             predict=endpoint, shape=facts.shape, num_classes=facts.num_classes, identity=endpoint.identity,

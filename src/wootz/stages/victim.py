@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wootz.config import to_mapping
+from wootz.config import to_mapping, with_settings
 from wootz.data import Dataset, load
 from wootz.endpoints import Client, open_endpoint
 from wootz.errors import ConfigError, ModelError
@@ -51,7 +51,7 @@ class Victim:
 
 @contextmanager
 def opened_victim(
-    where: Where, *, access: str, data: str | None, data_dir: Path | None, transcript: Path
+    where: Where, *, access: str, data: str | None, data_dir: Path | None, transcript: Path, client: Sequence[str] = ()
 ) -> Iterator[Victim]:
     """Open a victim.
 
@@ -61,6 +61,7 @@ def opened_victim(
         data: name of the data set, where an endpoint does not say it.
         data_dir: where data are looked for first.
         transcript: where questions to an endpoint and its answers are recorded.
+        client: `key=value` settings of the client that asks it.
 
     Raises:
         ConfigError: the attack needs weights and the victim is an endpoint; or nobody says what data it knows.
@@ -76,7 +77,8 @@ def opened_victim(
     if access == "weights":
         raise ConfigError(f"{where}: an endpoint gives answers only; this attack needs the weights")
     shown: Access = "label" if access == "label" else "scores"
-    with open_endpoint(str(where), Client(batch=THIEFS_BATCH), access=shown, transcript=transcript) as endpoint:
+    settings = with_settings(Client(batch=THIEFS_BATCH), client)
+    with open_endpoint(str(where), settings, access=shown, transcript=transcript) as endpoint:
         facts = endpoint.facts
         known = _load(str(where), data or facts.parameters.get("data"), data_dir)
         if facts.shape not in (None, known.shape) or facts.num_classes not in (None, len(known.classes)):
@@ -84,11 +86,12 @@ def opened_victim(
                 f"{where}: takes {facts.shape} and knows {facts.num_classes} classes; "
                 f"{known.name} has {list(known.shape)} and {len(known.classes)}"
             )
-        settings = to_mapping(SmallCNN())
         yield Victim(
             predict=_filled(endpoint), model=None, data=known, eps=_eps(facts.parameters, known.name), record=None,
             notes=endpoint.notes,
-            spec=ModelSpec(architecture="small-cnn", settings=settings, shape=known.shape, classes=known.classes),
+            spec=ModelSpec(
+                architecture="small-cnn", settings=to_mapping(SmallCNN()), shape=known.shape, classes=known.classes
+            ),
         )  # fmt: skip
 
 
