@@ -11,6 +11,7 @@ from wootz.ownership import (
     KeyRing,
     opened,
     public_hex,
+    public_pem,
     read_keys,
     registration_digest,
     signed,
@@ -24,10 +25,11 @@ from wootz.store import read_bytes, read_json, write_bytes
 
 REGISTERED = "urn:wootz:registration:1"
 FILE = "registration.dsse.json"
+PUBLIC = "owner.pub"
 
 
 def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
-    """Write the signed registration of a run folder, and return what it says.
+    """Write the signed registration of a run folder and the owner's public key, and return what it says.
 
     The statement names the model's digest and carries the registration, the time token that the keys were drawn
     after (where there is one), and clean and robust accuracy as measured at the end of training. Where the model was
@@ -55,8 +57,9 @@ def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
     }
     sealed = seal(ring.keys, run, tsa)
     predicate |= {"guard": sealed} if sealed else {}
+    write_bytes(run / PUBLIC, public_pem(key))
     write_bytes(run / FILE, signed(key, {identity.name: identity.digest}, REGISTERED, predicate))
-    return {"file": str(run / FILE), "owner": public_hex(key), "model": identity.digest} | {
+    return {"file": str(run / FILE), "public key": str(run / PUBLIC), "owner": public_hex(key), "model": identity.digest} | {
         name: predicate[name] for name in ("digest", "measured", "guard") if name in predicate
     }
 
