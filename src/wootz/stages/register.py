@@ -59,9 +59,9 @@ def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
     predicate |= {"guard": sealed} if sealed else {}
     write_bytes(run / PUBLIC, public_pem(key))
     write_bytes(run / FILE, signed(key, {identity.name: identity.digest}, REGISTERED, predicate))
-    return {"file": str(run / FILE), "public key": str(run / PUBLIC), "owner": public_hex(key), "model": identity.digest} | {
-        name: predicate[name] for name in ("digest", "measured", "guard") if name in predicate
-    }
+    files = {"file": str(run / FILE), "public key": str(run / PUBLIC)}
+    told = {name: predicate[name] for name in ("digest", "measured", "guard") if name in predicate}
+    return files | {"owner": public_hex(key), "model": identity.digest} | told
 
 
 def read_registered(run: Path, ring: KeyRing) -> bytes:
