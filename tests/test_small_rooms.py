@@ -180,7 +180,8 @@ class TestRecords:
         data="mnist", suspect="s", kind="stolen", theft="retrain-soft", access="scores", clean=0.9, seconds=1.5, seed=3,
         robust=records.RobustRecord(eps=0.25, attack="pgd-40x2", n=10, accuracy=0.5, flags=("zero-gradient",)),
         evidence=(records.EvidenceRecord(mark="runner-up", p="1e-9", bits=29.9, queries=5, statistic=0.4),),
-        bits=29.9, verdict="NOT SHOWN", notes=("a note",),
+        bits=29.9, verdict="NOT SHOWN", notes=("a note",), digest="ab12", axes={"data": "mnist", "mark": "wootz"},
+        also=(records.RobustRecord(eps=0.25, attack="pgd-25", n=10, accuracy=0.6),), error="it broke",
     )  # fmt: skip
 
     def test_round_trip(self, tmp_path: Path) -> None:

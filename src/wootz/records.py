@@ -55,7 +55,12 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One suspect, as far as it is known. Accuracies are fractions, `seconds` wall time."""
+    """One suspect, as far as it is known. Accuracies are fractions, `seconds` wall time.
+
+    `also` holds robust accuracies by other evaluations. A grid's cells have three fields more: `digest` names the
+    config that made them, `axes` says where in the grid they stand (axis -> name; the seed has its own field), and
+    `error` is the one line of a cell that failed.
+    """
 
     data: str
     suspect: str
@@ -64,6 +69,7 @@ class Cell:
     access: str | None = None
     clean: float | None = None
     robust: RobustRecord | None = None
+    also: tuple[RobustRecord, ...] = ()
     evidence: tuple[EvidenceRecord, ...] = ()
     bits: float | None = None
     bar: float | None = None
@@ -74,13 +80,16 @@ class Cell:
     agreement: float | None = None
     price: Price | None = None
     notes: tuple[str, ...] = ()
+    digest: str | None = None
+    axes: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
     schema: int = SCHEMA
 
 
 def to_json(cell: Cell) -> dict[str, Any]:
     """Return the cell as plain JSON; what is not known is left out."""
     plain = dataclasses.asdict(cell)
-    return {"schema": plain.pop("schema")} | {k: v for k, v in plain.items() if v is not None and v != ()}
+    return {"schema": plain.pop("schema")} | {k: v for k, v in plain.items() if v is not None and v not in ((), {})}
 
 
 def from_json(plain: dict[str, Any]) -> Cell:
@@ -89,7 +98,8 @@ def from_json(plain: dict[str, Any]) -> Cell:
         raise StoreError(f"record of schema {plain.get('schema')!r}: this version reads schema {SCHEMA}")
     values = dict(plain)
     if values.get("robust"):
-        values["robust"] = RobustRecord(**values["robust"] | {"flags": tuple(values["robust"].get("flags", ()))})
+        values["robust"] = _robust(values["robust"])
+    values["also"] = tuple(_robust(item) for item in values.get("also", ()))
     if values.get("price"):
         values["price"] = Price(**values["price"])
     values["evidence"] = tuple(EvidenceRecord(**item) for item in values.get("evidence", ()))
@@ -122,6 +132,10 @@ def decimal_p(log_p: float) -> str:
     if f"{mantissa:.1f}" == "10.0":
         mantissa, exponent = 1.0, exponent + 1
     return f"{mantissa:.1f}e{exponent}"
+
+
+def _robust(plain: dict[str, Any]) -> RobustRecord:
+    return RobustRecord(**plain | {"flags": tuple(plain.get("flags", ()))})
 
 
 def _lines(path: Path) -> Iterable[str]:
