@@ -54,6 +54,11 @@ def with_settings(config: C, settings: Sequence[str]) -> C:
     return from_mapping(type(config), values, "--set")
 
 
+def with_values(config: C, values: Mapping[str, Any], where: str) -> C:
+    """Return `config` with nested plain values laid over it; `where` names their place in errors."""
+    return from_mapping(type(config), _over(to_mapping(config), values), where)
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; a broken one is a ConfigError that names file and place."""
     try:
@@ -73,9 +78,21 @@ def digest(*configs: Dataclass | Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one nested mapping over another; what only one of them holds stays."""
+    inner = {
+        key: _over(below[key], value)
+        for key, value in above.items()
+        if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
+    }
+    return {**below, **above, **inner}
+
+
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     """Turn `value` (typed, or the text of a setting) into what `hint` asks for."""
     origin = get_origin(hint)
+    if hint is Any:
+        return value
     if origin in (Union, types.UnionType):
         if value is None or (value == "none" and type(None) in get_args(hint)):
             return None
@@ -86,9 +103,19 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise ConfigError(f"{where} = {value!r}: must be a list")
         return tuple(_coerce(get_args(hint)[0], item, where) for item in items if item != "")
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} = {value!r}: must be a table")
+        return {key: _coerce(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return value if isinstance(value, hint) else from_mapping(hint, value, where)
+        if isinstance(value, hint):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} = {value!r}: must be a table")
+        return from_mapping(hint, value, where)
     if hint is bool:
         known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
         if value not in known:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from wootz.cli import claim, data, demo, evaluate, judge, protect, register, remove, report, serve, steal, verify
+from wootz.cli import bench, claim, data, demo, evaluate, judge, protect, register, remove, report, serve, steal, verify
 from wootz.cli.options import console
 from wootz.errors import Error
 
@@ -27,6 +27,7 @@ app.command("register")(register.command)
 app.command("claim")(claim.command)
 app.command("judge")(judge.command)
 app.command("serve")(serve.command)
+app.command("bench")(bench.command)
 app.command("report")(report.command)
 app.add_typer(data.app, name="data")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from wootz.logs import quiet
 from wootz.types import Tell
 
 console = Console(stderr=True)
@@ -50,8 +50,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 @contextmanager
 def progress() -> Iterator[Tell]:
     """Give a `Tell` that draws one bar a task on a terminal, with time left, and is quiet in a pipe."""
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    quiet()
     if not console.is_terminal:
         yield lambda *_: None
         return

@@ -14,7 +14,7 @@ from torch import nn
 
 from wootz import removal, stealing
 from wootz.adversary import Means, Outfit
-from wootz.config import to_mapping, with_settings
+from wootz.config import to_mapping, with_settings, with_values
 from wootz.data import Dataset, Share, load_other
 from wootz.errors import ConfigError, StoreError
 from wootz.models import MODELS, ModelSpec, build, other_architecture, write_model
@@ -55,7 +55,7 @@ def attack_run(
     attack: str,
     out: Path,
     *,
-    settings: Sequence[str] = (),
+    settings: Sequence[str] | Mapping[str, Any] = (),
     access: str | None = None,
     budget: int | None = None,
     count: int = TEST_IMAGES,
@@ -75,7 +75,7 @@ def attack_run(
         where: the victim's run folder; for a theft by answers also the URL of an endpoint.
         attack: name of the attack in its family's table.
         out: the attacker's run folder.
-        settings: `key=value` changes of the attack's config.
+        settings: changes of the attack's config, as `key=value` or as plain values by name.
         access: what the victim's service shows (`label`, `scores`, `top-K`, `rounded-D`); None means what the attack
             asks for.
         budget: queries the thief may spend; None means as many as the attack wants.
@@ -94,7 +94,10 @@ def attack_run(
     """
     time, kin = Clock(), FAMILIES[family]
     row = lookup(kin.attacks, attack, f"{kin.verb} attack")
-    cfg = with_settings(row.config, settings)
+    if isinstance(settings, Mapping):
+        cfg = with_values(row.config, settings, attack)
+    else:
+        cfg = with_settings(row.config, settings)
     if "weights" in (access, row.access) and access not in (None, row.access):
         raise ConfigError(f"access = {access!r}: the attack {attack!r} works with {row.access}")
     attempt = _begin(out, where, resume=resume)

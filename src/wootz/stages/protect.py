@@ -29,7 +29,7 @@ from wootz.ownership import (
 from wootz.records import Cell, to_json
 from wootz.rng import derive
 from wootz.stages.protection import Protection
-from wootz.stages.run import Clock, claim_folder, measure
+from wootz.stages.run import TEST_IMAGES, Clock, claim_folder, measure
 from wootz.stages.stamp import fetch_stamp
 from wootz.store import write_bytes, write_json
 from wootz.training import Execution, Recipe, train
@@ -46,6 +46,7 @@ def protect(
     execution: Execution | None = None,
     resume: bool = False,
     tsa: str | None = None,
+    count: int = TEST_IMAGES,
     tell: Tell = lambda *_: None,
 ) -> Cell:
     """Make the panel, the key and the model, in this order, and measure the model.
@@ -57,6 +58,7 @@ def protect(
         execution: device, precision, processes.
         resume: take up what an earlier call with the same settings left unfinished.
         tsa: address of an RFC 3161 authority that stamps the registration before the keys are drawn.
+        count: test images that robust accuracy is measured on.
         tell: told what is going on.
     """
     time = Clock()
@@ -87,7 +89,7 @@ def protect(
         "best_epoch": trained.best_epoch,
     }
     write_model(out, trained.model, spec, about)
-    clean, robust = measure(trained.model, data, eps=cfg.recipe.eps, tell=tell, seed=cfg.seed)
+    clean, robust = measure(trained.model, data, eps=cfg.recipe.eps, count=count, tell=tell, seed=cfg.seed)
     cell = Cell(
         data=cfg.data, suspect=out.name, kind="protected" if settings else "independent", clean=clean, robust=robust,
         seconds=time.seconds, seed=cfg.seed,

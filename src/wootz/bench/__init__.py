@@ -1,0 +1,12 @@
+"""Grids: from a TOML file to cells, each named by the digest of its config, made once, by whoever is at hand.
+
+`grid` says what a file may hold, `plan` lays it out as jobs, `perform` is what a worker does with one, `local` and
+`on_ray` are crews of workers, `run` hands out jobs and keeps the journal.
+"""
+
+from wootz.bench.crew import Staffing
+from wootz.bench.grid import Grid, read_grid
+from wootz.bench.plan import plan_of
+from wootz.bench.run import EXECUTORS, Done, run_grid
+
+__all__ = ["EXECUTORS", "Done", "Grid", "Staffing", "plan_of", "read_grid", "run_grid"]

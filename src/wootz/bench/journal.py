@@ -1,0 +1,68 @@
+"""What a grid's folder remembers: every cell ever made there, a line each, the newest of a digest last."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wootz.errors import ConfigError, StoreError
+from wootz.records import Cell, append, from_json
+from wootz.store import read_bytes, write_bytes
+
+JOURNAL = "journal.jsonl"
+
+
+def read_journal(folder: Path) -> dict[str, Cell]:
+    """Return the cells by digest. A last line that was cut off is taken away.
+
+    Raises:
+        StoreError: another line is broken; names it.
+    """
+    path = folder / JOURNAL
+    if not path.is_file():
+        return {}
+    data = read_bytes(path)
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        write_bytes(path, whole)
+    cells: dict[str, Cell] = {}
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            cell = from_json(json.loads(line))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
+        if cell.digest is None:
+            raise StoreError(f"{path}, line {number}: names no digest; it is not a grid's")
+        cells[cell.digest] = cell
+    return cells
+
+
+def note(folder: Path, cell: Cell) -> None:
+    """Add a cell."""
+    append(folder / JOURNAL, cell)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a grid's folder, so that no second `wootz bench` writes there.
+
+    Raises:
+        ConfigError: another one does.
+        StoreError: the folder can not be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"{folder}: can not be made ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(f"{folder}: another wootz bench works there; wait for it, or choose another --out") from error
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,71 @@
+"""`wootz bench`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wootz.cli.options import DataDir, Device, Json, console, execution, print_json, progress
+from wootz.errors import ConfigError
+
+
+def command(
+    grid: Annotated[
+        Path | None, typer.Argument(help="Grid file (TOML); with --resume it may be left out: DIR keeps a copy.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the grid.")] = None,
+    executor: Annotated[
+        str, typer.Option("--executor", help="local: processes here; ray: the cluster in RAY_ADDRESS, or Ray here.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Jobs at the same time; as many as cores by default.")
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each job.")] = 1,
+    tries: Annotated[int, typer.Option("--tries", min=1, help="How often a job is begun whose worker dies.")] = 5,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the grid whose copy DIR keeps.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Make failed cells again.")] = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make every cell of a grid that is not there yet, and write its report.
+
+    Whatever an earlier call finished is used; a call that was cut off goes on. Failed cells stay as cells with an
+    error. Exit code 0 with or without them.
+    """
+    from wootz.bench import Staffing, read_grid, run_grid
+    from wootz.bench.about import write_about
+    from wootz.report import write_report
+    from wootz.store import read_bytes, write_bytes
+
+    if out is None:
+        raise ConfigError("bench: needs --out for the grid's folder")
+    source = grid or (out / "grid.toml" if resume else None)
+    if source is None:
+        raise ConfigError("bench: needs a grid file, or --resume and the --out of an earlier call")
+    plan = read_grid(source)
+    text = read_bytes(source)
+    staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=tries)
+    with progress() as tell:
+        done = run_grid(
+            plan, out, executor=executor, staffing=staffing, retry=retry, data_dir=data_dir,
+            execution=execution(device), tell=tell,
+        )  # fmt: skip
+    write_bytes(out / "grid.toml", text)
+    if done.computed or done.models:
+        words = " ".join(["wootz", *map(shlex.quote, sys.argv[1:])])
+        write_about(out, name=plan.name, command=words, seconds=done.seconds, work=done.work)
+    page = write_report(out)
+    failed = len(done.failed)
+    if as_json:
+        facts = {"schema": 1, "cells": len(done.cells), "computed": done.computed, "models": done.models}
+        print_json(facts | {"failed": failed, "seconds": done.seconds, "work": done.work, "report": str(page)})
+        return
+    if failed:
+        console.print(f"{failed} cells failed, each with its error in {out / 'cells.jsonl'}", markup=False)
+    typer.echo(f"{len(done.cells)} cells, {done.computed} made now: {page}")

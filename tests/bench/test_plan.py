@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench_grids import TINY
+from wootz.bench import Grid, plan_of, read_grid
+from wootz.bench.grid import Controls, MarkSet, Theft, Variant
+from wootz.errors import ConfigError
+
+
+def kinds(grid: Grid) -> Counter[str]:
+    return Counter(job.kind for job in plan_of(grid).models.values())
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        ("old", "new", "told"),
+        [
+            ('seed = [3]', 'sed = [3]', r"axes\.sed: no such setting of Axes; did you mean 'seed'"),
+            ('seed = [3]', 'seed = ["three"]', r"axes\.seed = 'three': must be a whole number"),
+            ('seed = [3]', "seed = []", r"axes\.seed: is empty"),
+            ('seed = [3]', "seed = 3", r"axes\.seed = 3: must be a list"),
+            ('attack = "quantize"', 'atack = "quantize"', r"theft\.8-bit\.atack: no such setting of Theft"),
+            ("images = 20", "images = 0", r"images = 0: must be at least 1"),
+            ('name = "tiny"', 'name = "tiny', r"tiny\.toml: "),
+            ("count = 1", "count = 0", r"count = 0: must be at least 1"),
+        ],
+    )  # fmt: skip
+    def test_a_mistake_is_one_line_that_names_its_place(self, old: str, new: str, told: str, tmp_path: Path) -> None:
+        path = tmp_path / "tiny.toml"
+        path.write_text(TINY.replace(old, new, 1))
+        with pytest.raises(ConfigError, match=told):
+            read_grid(path)
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"data": ("mnist-5kk",)}, "unknown data set .* 'mnist-5kk': did you mean 'mnist-5k'"),
+            ({"model": ("small",)}, "unknown model 'small'"),
+            ({"loss": ("pgd",)}, "unknown loss 'pgd': did you mean 'pgd-at'"),
+            ({"mark": ("ordre",)}, "unknown mark 'ordre': did you mean 'order'"),
+            ({"theft": ("prun",)}, "unknown theft 'prun': did you mean 'prune'"),
+        ],
+    )
+    def test_an_unknown_name_is_told_with_the_nearest(
+        self, change: dict[str, tuple[str, ...]], told: str, smaller: Callable[..., Grid]
+    ) -> None:
+        with pytest.raises(ConfigError, match=told):
+            plan_of(smaller(**change))
+
+    def test_settings_are_checked_before_anything_is_made(self, tiny: Grid) -> None:
+        with pytest.raises(ConfigError, match=r"settings\.recipe\.epoch: no such setting of Recipe"):
+            plan_of(replace(tiny, settings={"recipe": {"epoch": 3}}))
+        with pytest.raises(ConfigError, match=r"theft\.t\.settings\.sparsity = 'much': must be a number"):
+            plan_of(
+                replace(
+                    tiny,
+                    axes=replace(tiny.axes, theft=("t",)),
+                    theft={"t": Theft(attack="prune", settings={"sparsity": "much"})},
+                )
+            )
+
+
+class TestPlan:
+    def test_cells_stand_in_the_order_of_the_axes(self, tiny: Grid) -> None:
+        places = plan_of(tiny).places
+        assert [(p.axes["mark"], p.suspect) for p in places] == [
+            ("none", "owner"), ("none", "prune"), ("none", "8-bit"), ("none", "refused"),
+            ("order", "owner"), ("order", "independent-1"), ("order", "prune"), ("order", "8-bit"), ("order", "refused"),
+        ]  # fmt: skip
+        assert [p.kind for p in places[4:7]] == ["protected", "independent", "removed"]
+        assert {p.job.config["owner"] is None for p in places[:4]} == {True}
+
+    def test_models_are_shared(self, tiny: Grid, smaller: Callable[..., Grid]) -> None:
+        assert kinds(tiny) == {"panel": 1, "train": 3, "attack": 6}
+        twice = smaller(mark=("order", "ood"), theft=("none", "independent"))
+        assert kinds(twice) == {"panel": 1, "train": 3}  # two owners, one control, one panel
+        assert kinds(smaller(theft=("none",), mark=("none",))) == {"train": 1}
+        assert kinds(smaller(access=("scores", "label"))) == kinds(tiny)
+
+    def test_a_name_is_no_part_of_the_digest(self, tiny: Grid) -> None:
+        renamed = replace(
+            tiny,
+            axes=replace(
+                tiny.axes, mark=("none", "renamed"), theft=("none", "independent", "prune", "eight", "refused")
+            ),
+            mark={"renamed": tiny.mark["order"]},
+            theft={"eight": tiny.theft["8-bit"], "refused": tiny.theft["refused"]},
+        )
+        assert [p.job.digest for p in plan_of(renamed).places] == [p.job.digest for p in plan_of(tiny).places]
+
+    def test_whatever_decides_the_result_is(self, tiny: Grid) -> None:
+        def digests(grid: Grid) -> set[str]:
+            return {place.job.digest for place in plan_of(grid).places}
+
+        for other in (
+            replace(tiny, settings=tiny.settings | {"recipe": {"epochs": 3}}),
+            replace(tiny, axes=replace(tiny.axes, seed=(4,))),
+            replace(tiny, measure=replace(tiny.measure, images=21)),
+            replace(tiny, data={"mnist-5k": Variant(settings={"recipe": {"eps": "30/255"}})}),
+        ):
+            assert not digests(other) & digests(tiny)
+
+    def test_equal_cells_stand_once(self, tiny: Grid) -> None:
+        blocks = replace(tiny, block=({"seed": [3]}, {"seed": [3, 4]}, {"mark": ["none"]}))
+        seeds = [(p.axes["mark"], p.seed) for p in plan_of(blocks).places]
+        assert len(seeds) == 18
+        assert seeds.index(("none", 4)) == 9
+
+    def test_a_block_replaces_axes(self, tiny: Grid) -> None:
+        with pytest.raises(ConfigError, match=r"block 1\.sed: no such setting"):
+            plan_of(replace(tiny, block=({"sed": [3]},)))
+        places = plan_of(replace(tiny, block=({"theft": ["none"], "loss": ["natural"]},))).places
+        assert [(p.axes["loss"], p.axes["theft"]) for p in places] == [("natural", "none")] * 2
+
+    def test_later_settings_win_and_eps_brings_its_wm_eps(self, tiny: Grid) -> None:
+        grid = replace(
+            tiny,
+            axes=replace(tiny.axes, theft=("none",), mark=("m",), loss=("l",)),
+            data={"mnist-5k": Variant(settings={"recipe": {"eps": "0.1"}})},
+            loss={"l": Variant(base="natural", settings={"recipe": {"epochs": 5}})},
+            mark={"m": MarkSet(marks=("triggers",), settings={"recipe": {"epochs": 7}, "triggers": {"count": 64}})},
+        )
+        (job,) = [job for job in plan_of(grid).models.values() if job.kind == "train"]
+        made = job.config["protection"]
+        assert (made["recipe"]["eps"], made["wm_eps"], made["recipe"]["loss"], made["recipe"]["epochs"]) == (
+            0.1, 0.28, "natural", 7,
+        )  # fmt: skip
+        assert made["triggers"]["count"] == 64
+
+    def test_controls_alone_are_no_grid(self, smaller: Callable[..., Grid]) -> None:
+        with pytest.raises(ConfigError, match="holds no cell"):
+            plan_of(smaller(mark=("none",), theft=("independent",)))
+
+    def test_controls_have_a_seed_each(self, tiny: Grid) -> None:
+        grid = replace(tiny, independent=(Controls(count=2, seed=50), Controls(count=1, loss="natural", seed=50)))
+        trained = [j.config["protection"] for j in plan_of(grid).models.values() if j.kind == "train"]
+        assert sorted(p["seed"] for p in trained if p["seed"] >= 50) == [51, 52, 53]
