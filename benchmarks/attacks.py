@@ -65,9 +65,9 @@ EVASION = ("pgd-40x2", "ensemble", *(name for name in evasion.ATTACKS if name !=
 
 
 def attempts() -> list[Attempt]:
-    """Return every attack of every family, and the variants; removals are quickest and come first."""
+    """Return every attack of every family, removals first, which are quickest; the variants come last."""
     plain = [Attempt(family, name) for family in ("remove", "steal") for name in FAMILIES[family].attacks]
-    return plain + list(MORE) + [Attempt("evade", name) for name in EVASION]
+    return [*plain, *(Attempt("evade", name) for name in EVASION), *MORE]
 
 
 def undertake(

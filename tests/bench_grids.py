@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from wootz.bench import Staffing
+import torch
+
+from wootz.bench import Done, Staffing
+from wootz.bench.job import Job, Outcome
+from wootz.bench.perform import Workshop, perform
 
 TINY = """
 name = "tiny"
@@ -51,3 +61,62 @@ def figures(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of `cells.jsonl` without their times."""
     lines = (folder / "cells.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def once_each(folder: Path) -> bool:
+    """Whether every cell stands in the journal once."""
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    return len(lines) == len({json.loads(line)["digest"] for line in lines})
+
+
+def kill_at_random(stop: threading.Event, pids: Callable[[], list[int]], kills: int, seconds: float) -> list[int]:
+    """Kill one of the processes that `pids` names, `kills` times; return whom."""
+    killed: list[int] = []
+    while len(killed) < kills and not stop.wait(seconds):
+        for pid in pids()[len(killed) % 2 :][:1]:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+    return killed
+
+
+def processes(word: bytes, parent: int | None = None) -> list[int]:
+    """Return the running processes whose command holds `word`, of one parent or of all."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / "stat").read_text().rpartition(")")[2].split()
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if parent in (None, int(status[1])) and word in command:
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+class InThisProcess:
+    """A crew of nobody: whoever asks does the job himself. Starting processes takes longer than these jobs."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop, self._queue = shop, deque[Job]()
+
+    def submit(self, job: Job) -> None:
+        self._queue.append(job)
+
+    def finished(self) -> Outcome:
+        return perform(self._queue.popleft(), self._shop)
+
+
+@contextmanager
+def in_this_process(staffing: Staffing, shop: Workshop) -> Iterator[InThisProcess]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(staffing.threads)
+    yield InThisProcess(shop)
+    torch.set_num_threads(threads)
+
+
+class Made(NamedTuple):
+    """The tiny grid, made by local processes, and how that went."""
+
+    folder: Path
+    done: Done

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from _pytest.monkeypatch import MonkeyPatch
 
-from bench_grids import STAFFING, TINY
-from helpers import CPU
-from wootz.bench import Done, Grid, read_grid, run_grid
+from bench_grids import STAFFING, TINY, Made
+from wootz.bench import Grid, read_grid, run_grid
 
 
 @pytest.fixture(scope="session")
@@ -33,19 +32,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Grid:
     return read_grid(path)
 
 
-class Made:
-    """The tiny grid, made by local processes."""
-
-    def __init__(self, folder: Path, done: Done) -> None:
-        self.folder, self.done = folder, done
-
-
 @pytest.fixture(scope="session")
 def made(tiny: Grid, owners_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("made") / "grid"
     with MonkeyPatch.context() as patch:
         patch.setenv("WOOTZ_OWNER_KEY", str(owners_files / "owner.key"))
-        return Made(folder, run_grid(tiny, folder, staffing=STAFFING, execution=CPU))
+        return Made(folder, run_grid(tiny, folder, staffing=STAFFING))
 
 
 @pytest.fixture

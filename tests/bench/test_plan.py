@@ -71,7 +71,8 @@ class TestPlan:
         places = plan_of(tiny).places
         assert [(p.axes["mark"], p.suspect) for p in places] == [
             ("none", "owner"), ("none", "prune"), ("none", "8-bit"), ("none", "refused"),
-            ("order", "owner"), ("order", "independent-1"), ("order", "prune"), ("order", "8-bit"), ("order", "refused"),
+            ("order", "owner"), ("order", "independent-1"), ("order", "prune"), ("order", "8-bit"),
+            ("order", "refused"),
         ]  # fmt: skip
         assert [p.kind for p in places[4:7]] == ["protected", "independent", "removed"]
         assert {p.job.config["owner"] is None for p in places[:4]} == {True}
@@ -124,14 +125,20 @@ class TestPlan:
             axes=replace(tiny.axes, theft=("none",), mark=("m",), loss=("l",)),
             data={"mnist-5k": Variant(settings={"recipe": {"eps": "0.1"}})},
             loss={"l": Variant(base="natural", settings={"recipe": {"epochs": 5}})},
-            mark={"m": MarkSet(marks=("triggers",), settings={"recipe": {"epochs": 7}, "triggers": {"count": 64}})},
+            mark={
+                "m": MarkSet(
+                    marks=("triggers",),
+                    settings={"recipe": {"epochs": 7}, "triggers": {"count": 64}},
+                    by_data={"mnist-5k": {"triggers": {"count": 32}}, "mnist": {"triggers": {"count": 16}}},
+                )
+            },
         )
         (job,) = [job for job in plan_of(grid).models.values() if job.kind == "train"]
         made = job.config["protection"]
         assert (made["recipe"]["eps"], made["wm_eps"], made["recipe"]["loss"], made["recipe"]["epochs"]) == (
             0.1, 0.28, "natural", 7,
         )  # fmt: skip
-        assert made["triggers"]["count"] == 64
+        assert made["triggers"]["count"] == 32
 
     def test_controls_alone_are_no_grid(self, smaller: Callable[..., Grid]) -> None:
         with pytest.raises(ConfigError, match="holds no cell"):

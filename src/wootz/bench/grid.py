@@ -54,10 +54,11 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkSet:
-    """Marks that are written together, with settings of theirs or of the training."""
+    """Marks that are written together, with settings of theirs or of the training, and some for single data sets."""
 
     marks: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    by_data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

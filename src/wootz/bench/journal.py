@@ -33,7 +33,7 @@ def read_journal(folder: Path) -> dict[str, Cell]:
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             cell = from_json(json.loads(line))
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, StoreError, TypeError, ValueError) as error:
             raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
         if cell.digest is None:
             raise StoreError(f"{path}, line {number}: names no digest; it is not a grid's")

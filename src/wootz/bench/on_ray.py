@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from wootz.errors import ConfigError
 from wootz.logs import quiet
 
 _PASSED_ON = ("WOOTZ_OWNER_KEY", "WOOTZ_SIGNING_KEY", "WOOTZ_DATA", "PYTHONPATH")
+_PATIENCE = 10.0  # seconds
 
 
 @contextmanager
@@ -31,6 +33,8 @@ def on_ray(staffing: Staffing, shop: Workshop) -> Iterator[Crew]:
     except ImportError as error:
         raise ConfigError("--executor ray: needs Ray; pip install 'wootz[ray]'") from error
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _knock(address)
     where: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": _cpus(staffing)}
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:
@@ -77,6 +81,17 @@ def _work(job: Job, shop: Workshop, threads: int) -> Outcome:
     quiet()
     torch.set_num_threads(threads)
     return perform(job, shop)
+
+
+def _knock(address: str) -> None:
+    """Raise ConfigError where nobody listens at `host:port`; Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        return  # `auto`, `local` or ray://...: Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise ConfigError(f"--executor ray: nobody answers at RAY_ADDRESS = {address} ({error})") from error
 
 
 def _cpus(staffing: Staffing) -> int:

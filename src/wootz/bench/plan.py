@@ -129,6 +129,7 @@ class _Layout:
             (of_loss.settings, f"loss.{loss}.settings"),
             ({"marks": list(chosen.marks)}, "axes"),
             (chosen.settings, f"mark.{mark}.settings"),
+            (chosen.by_data.get(data, {}), f"mark.{mark}.by_data.{data}"),
         )
         for values, where in layers:
             cfg = with_values(cfg, values, where)

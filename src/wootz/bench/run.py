@@ -22,7 +22,6 @@ from wootz.bench.perform import Workshop
 from wootz.bench.plan import Place, Plan, plan_of
 from wootz.ownership import owner_secret, public_hex, signing_key
 from wootz.records import Cell, from_json, to_json
-from wootz.registry import lookup
 from wootz.stages.run import Clock
 from wootz.store import write_bytes
 from wootz.training import Execution
@@ -63,7 +62,7 @@ def run_grid(
     grid: Grid,
     out: Path,
     *,
-    executor: str = "local",
+    executor: Executor = local,
     staffing: Staffing,
     retry: bool = False,
     data_dir: Path | None = None,
@@ -78,7 +77,7 @@ def run_grid(
     Args:
         grid: what to make.
         out: the grid's folder.
-        executor: a name of `EXECUTORS`.
+        executor: who does the jobs: a row of `EXECUTORS`.
         staffing: how many work.
         retry: make failed cells again.
         data_dir: where data are looked for first.
@@ -88,8 +87,7 @@ def run_grid(
     Raises:
         ConfigError: an unknown name or setting in the grid, or another call works in `out`.
     """
-    hire, time = lookup(EXECUTORS, executor, "executor"), Clock()
-    plan = plan_of(grid, data_dir)
+    time, plan = Clock(), plan_of(grid, data_dir)
     with alone(out):
         owner_secret()  # made here, before many workers ask for it at once
         shop = Workshop(
@@ -99,7 +97,7 @@ def run_grid(
         known = {d: cell for d, cell in read_journal(out).items() if not (retry and cell.error)}
         bench = _Bench(plan, known, shop, staffing, tell)
         if bench.todo:
-            with hire(staffing, shop) as crew:
+            with executor(staffing, shop) as crew:
                 bench.work(crew)
         cells = bench.view()
     return Done(cells, bench.computed, bench.models, time.seconds, round(bench.estimate.work, 1))

@@ -38,8 +38,9 @@ def command(
     Whatever an earlier call finished is used; a call that was cut off goes on. Failed cells stay as cells with an
     error. Exit code 0 with or without them.
     """
-    from wootz.bench import Staffing, read_grid, run_grid
+    from wootz.bench import EXECUTORS, Staffing, read_grid, run_grid
     from wootz.bench.about import write_about
+    from wootz.registry import lookup
     from wootz.report import write_report
     from wootz.store import read_bytes, write_bytes
 
@@ -48,13 +49,12 @@ def command(
     source = grid or (out / "grid.toml" if resume else None)
     if source is None:
         raise ConfigError("bench: needs a grid file, or --resume and the --out of an earlier call")
-    plan = read_grid(source)
-    text = read_bytes(source)
+    hire, plan, text = lookup(EXECUTORS, executor, "executor"), read_grid(source), read_bytes(source)
     staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=tries)
     with progress() as tell:
         done = run_grid(
-            plan, out, executor=executor, staffing=staffing, retry=retry, data_dir=data_dir,
-            execution=execution(device), tell=tell,
+            plan, out, executor=hire, staffing=staffing, retry=retry, data_dir=data_dir, execution=execution(device),
+            tell=tell,
         )  # fmt: skip
     write_bytes(out / "grid.toml", text)
     if done.computed or done.models:

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench_grids import STAFFING, TINY, Made, figures, in_this_process, kill_at_random, once_each, processes
+from wootz.bench import Grid, Staffing, run_grid
+from wootz.bench.journal import alone
+from wootz.bench.local import local
+from wootz.bench.perform import Workshop
+from wootz.bench.plan import plan_of
+from wootz.errors import ConfigError, StoreError
+from wootz.ownership import public_hex, signing_key
+from wootz.records import read_lines
+from wootz.training import Execution
+
+
+def again(grid: Grid, folder: Path, **rest: object) -> tuple[int, int]:
+    """Run a grid once more in its folder; return how many cells and models were made."""
+    done = run_grid(grid, folder, staffing=STAFFING, executor=in_this_process, **rest)  # type: ignore[arg-type]
+    return done.computed, done.models
+
+
+class TestCells:
+    def test_every_place_has_its_cell(self, made: Made, tiny: Grid) -> None:
+        cells = read_lines(made.folder / "cells.jsonl")
+        assert [(c.axes, c.suspect, c.digest) for c in cells] == [
+            (p.axes, p.suspect, p.job.digest) for p in plan_of(tiny).places
+        ]
+        assert (made.done.computed, made.done.models) == (9, 8)  # 8 of 10 models: two thieves are refused
+        assert once_each(made.folder)
+
+    def test_an_owner_is_tested_where_there_is_a_key(self, made: Made) -> None:
+        by_name = {(c.axes["mark"], c.suspect): c for c in made.done.cells}
+        assert by_name["none", "owner"].verdict is None
+        assert [item.mark for item in by_name["order", "owner"].evidence] == ["runner-up"]
+        assert by_name["order", "independent-1"].kind == "independent"
+        assert by_name["order", "prune"].theft == "prune"
+        assert all(c.also[0].attack == "apgd-ce" for c in made.done.cells if c.suspect in ("owner", "independent-1"))
+
+    def test_one_that_fails_is_a_cell_with_its_error(self, made: Made) -> None:
+        failed = {(c.axes["mark"], c.suspect): c.error for c in made.done.failed}
+        assert set(failed) == {("none", "refused"), ("order", "refused")}
+        assert all(told and "budget" in told for told in failed.values())
+
+
+class TestAgain:
+    def test_nothing_is_made_twice(self, copy: Path, tiny: Grid) -> None:
+        before = (copy / "cells.jsonl").read_bytes()
+        assert again(tiny, copy) == (0, 0)
+        assert (copy / "cells.jsonl").read_bytes() == before
+
+    def test_failed_cells_are_made_again_on_request(self, copy: Path, tiny: Grid) -> None:
+        patient = replace(tiny, theft=tiny.theft | {"refused": replace(tiny.theft["refused"], budget=11)})
+        assert again(tiny, copy, retry=True) == (2, 0)
+        assert again(patient, copy) == (2, 0)  # another config, other cells: they fail as well
+
+    def test_a_grid_that_grew_makes_what_is_new(self, copy: Path, smaller: Callable[..., Grid]) -> None:
+        grown = smaller(theft=("none", "prune", "quantize"), mark=("none",))
+        assert again(grown, copy) == (0, 0)  # `8-bit` was this attack with these settings
+        grown = smaller(theft=("none", "weight-noise"), mark=("none",))
+        assert again(grown, copy) == (1, 1)
+        assert [c.suspect for c in read_lines(copy / "cells.jsonl")] == ["owner", "weight-noise"]
+
+    def test_a_journal_that_was_cut_off_goes_on(self, copy: Path, tiny: Grid, made: Made) -> None:
+        path = copy / "journal.jsonl"
+        path.write_bytes(path.read_bytes()[:-40])
+        assert again(tiny, copy) == (1, 0)
+        assert figures(copy) == figures(made.folder)
+
+    def test_a_broken_journal_is_named(self, copy: Path, tiny: Grid) -> None:
+        path = copy / "journal.jsonl"
+        path.write_text("{}\n" + path.read_text())
+        with pytest.raises(StoreError, match=r"journal\.jsonl, line 1: "):
+            again(tiny, copy)
+
+    def test_a_model_that_was_not_finished_is(self, copy: Path, tiny: Grid, made: Made) -> None:
+        plan = plan_of(tiny)
+        for kind in ("train", "attack"):
+            job = next(job for job in plan.models.values() if job.kind == kind)
+            (copy / "models" / job.digest / "done.json").unlink()
+            (copy / "models" / job.digest / "record.json").unlink()
+            journal = (copy / "journal.jsonl").read_text().splitlines(True)
+            places = {p.job.digest for p in plan.places if job.digest in p.job.needs}
+            (copy / "journal.jsonl").write_text("".join(t for t in journal if json.loads(t)["digest"] not in places))
+        cells, models = again(tiny, copy)
+        assert models == 2
+        assert cells >= 2
+        assert figures(copy) == figures(made.folder)
+
+    def test_two_do_not_work_in_one_folder(self, tmp_path: Path, tiny: Grid) -> None:
+        with alone(tmp_path), pytest.raises(ConfigError, match="another wootz bench works there"):
+            again(tiny, tmp_path)
+
+    def test_another_owner_is_refused(self, copy: Path, tiny: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+        shop = Workshop(folder=copy, data_dir=None, execution=Execution(), owner="00")
+        with local(STAFFING, shop) as crew:
+            crew.submit(plan_of(tiny).places[0].job)
+            assert "another owner's keys" in (crew.finished().error or "")
+
+
+@pytest.mark.parametrize(("kills", "seconds"), [(3, 4.0), pytest.param(20, 3.0, marks=pytest.mark.slow)])
+def test_workers_that_are_killed_lose_nothing(
+    kills: int, seconds: float, tiny: Grid, made: Made, tmp_path: Path
+) -> None:
+    stop, killed = threading.Event(), list[int]()
+    killer = threading.Thread(
+        target=lambda: killed.extend(
+            kill_at_random(stop, lambda: processes(b"spawn_main", os.getpid()), kills, seconds)
+        )
+    )
+    killer.start()
+    try:
+        seeds = (3,) if kills < 10 else (3, 4, 5, 6)
+        grid = replace(tiny, axes=replace(tiny.axes, seed=seeds))
+        run_grid(grid, tmp_path / "g", staffing=Staffing(workers=2, tries=100))
+    finally:
+        stop.set()
+        killer.join()
+    assert len(killed) >= min(3, kills)
+    assert once_each(tmp_path / "g")
+    ours = [line for line in figures(tmp_path / "g") if line["seed"] == 3]
+    assert sorted(map(str, ours)) == sorted(map(str, figures(made.folder)))
+
+
+def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) -> None:
+    shop = Workshop(folder=tmp_path, data_dir=None, execution=Execution(), owner=public_hex(signing_key()))
+    job = next(job for job in plan_of(tiny).models.values() if job.kind == "panel")
+    stop = threading.Event()
+    killer = threading.Thread(target=kill_at_random, args=(stop, lambda: processes(b"spawn_main", os.getpid()), 2, 0.2))
+    with local(Staffing(workers=1, tries=2), shop) as crew:
+        crew.submit(job)
+        killer.start()
+        outcome = crew.finished()
+        killer.join()
+        assert outcome.error == "its worker died 2 times, the last time with exit code -9"
+        crew.submit(job)
+        assert crew.finished().error is None  # the crew itself goes on
+
+
+def test_killed_in_the_middle_and_resumed_comes_out_the_same(made: Made, tmp_path: Path) -> None:
+    grid, out = tmp_path / "tiny.toml", tmp_path / "g"
+    grid.write_text(TINY)
+    command = [sys.executable, "-m", "wootz", "bench", str(grid), "--out", str(out), "--workers", "2", "--json"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal, patience = out / "journal.jsonl", time.monotonic() + 200
+    while not (journal.is_file() and journal.read_text().count("\n") >= 2):
+        assert first.poll() is None
+        assert time.monotonic() < patience
+        time.sleep(0.05)
+    workers = processes(b"spawn_main", first.pid)
+    first.kill()
+    first.wait()
+    assert workers
+    done = subprocess.run([*command, "--resume"], check=True, capture_output=True, text=True)
+    told = json.loads(done.stdout)
+    assert told["cells"] == 9
+    assert told["computed"] < 9
+    assert once_each(out)
+    assert figures(out) == figures(made.folder)
+    for pid in workers:
+        assert not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
