@@ -37,7 +37,8 @@ JUDGED = slice(15_000, 19_000)
 def keys_of(cfg: Protection, data: Dataset, panel: list[nn.Module]) -> dict[str, Key]:
     secret = fresh_secret()
     settings = cfg.mark_settings()
-    materials = prepare_all(settings, data, panel, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps, secret=secret)
+    model = build(cfg.spec(data), cfg.seed)
+    materials = prepare_all(settings, data, panel, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps, secret=secret, model=model)
     digests = [weights_digest(member) for member in panel]
     return dict(draw_keys(secret, materials, classes=data.classes, shape=data.shape, panel=digests).keys)
 

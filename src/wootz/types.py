@@ -9,12 +9,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Norm: TypeAlias = Literal["Linf", "L2"]
-Access: TypeAlias = Literal["label", "scores"]
 Kind: TypeAlias = Literal["protected", "stolen", "removed", "independent", "unknown"]
+
+Shown: TypeAlias = Literal["label", "scores"]
+"""What a service's answers show."""
+
+Access: TypeAlias = Literal["label", "scores", "weights"]
+"""What a verifier sees of a suspect: its answers, or its weights, and with them its scores."""
 
 Predict: TypeAlias = "Callable[[Tensor], Tensor]"
 """Whatever answers: images float32 [N, C, H, W] in [0, 1] -> scores [N, K] (logits or log-probabilities),
 or top-1 labels int64 [N]. A model, a file, an endpoint, a lambda in a test."""
+
+Weights: TypeAlias = "Callable[[str, tuple[int, ...]], Tensor | None]"
+"""Whatever shows its weights: a tensor's name and shape -> that tensor, float32, or None where there is no such one."""
 
 Tell: TypeAlias = "Callable[[str, float], None]"
 """Told what is being done, and which share of it is done (0 to 1)."""

@@ -25,7 +25,9 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything ran
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what an earlier call left unfinished.")]
 Count = Annotated[int, typer.Option("-n", min=1, help="Test images that robust accuracy is measured on.")]
 SUSPECT = "Run folder, .safetensors (model.json beside it) or .onnx file, or URL such as http://host/v2/models/NAME."
-AccessOption = Annotated[str, typer.Option("--access", help="What the suspect shows: scores, or top-1 label.")]
+AccessOption = Annotated[
+    str, typer.Option("--access", help="What is seen of the suspect: label, scores, or weights (files only).")
+]
 Budget = Annotated[int | None, typer.Option("--budget", min=1, help="Queries a mark may spend at most.")]
 Tries = Annotated[
     int, typer.Option("--tries", min=1, help="Suspects and keys that were tried; log2 of it is taken off the bits.")

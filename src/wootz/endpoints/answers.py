@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wootz.endpoints.settings import Facts
-from wootz.types import Access
+from wootz.types import Shown
 
 Row: TypeAlias = NDArray[Any]
 """The answer to one image: scores float32 [K], or a label int64 []."""
@@ -35,12 +35,12 @@ def read_json(data: bytes) -> Any:
         raise UnusableError("is not JSON") from None
 
 
-def missing(access: Access, num_classes: int | None) -> Row:
+def missing(access: Shown, num_classes: int | None) -> Row:
     """Return the row of an image without an answer: NaN scores, or label -1."""
     return np.full(num_classes or 1, np.nan, np.float32) if access == "scores" else np.array(-1)
 
 
-def read_row(item: Any, access: Access, facts: Facts) -> Row:
+def read_row(item: Any, access: Shown, facts: Facts) -> Row:
     """Read one image's answer: a label, a class name, scores [K], or a list of `{label, score}`.
 
     Classes that such a list leaves out score 0.
@@ -92,7 +92,7 @@ def _finite(item: Any) -> NDArray[np.float32]:
     return scores
 
 
-def _label(label: int, access: Access, facts: Facts) -> Row:
+def _label(label: int, access: Shown, facts: Facts) -> Row:
     if access == "scores":
         raise UnusableError("is a label, without scores")
     if not 0 <= label < (facts.num_classes or 2**31):
@@ -100,7 +100,7 @@ def _label(label: int, access: Access, facts: Facts) -> Row:
     return np.array(label)
 
 
-def _listed(item: list[dict[str, Any]], access: Access, facts: Facts) -> Any:
+def _listed(item: list[dict[str, Any]], access: Shown, facts: Facts) -> Any:
     """Turn a list of `{label, score}` into its best label, or into a score for every class."""
     scores = _finite([part.get("score") for part in item])
     labels = [part.get("label") for part in item]

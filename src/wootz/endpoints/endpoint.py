@@ -28,7 +28,7 @@ from wootz.endpoints.transcript import Missing, Transcript
 from wootz.endpoints.wire import Request, Wire, wire
 from wootz.errors import BudgetError, ConfigError, ModelError
 from wootz.store import canonical, sha256, tensor_digest
-from wootz.types import Access
+from wootz.types import Shown
 
 Sleep = Callable[[float], None]
 
@@ -46,7 +46,7 @@ class Endpoint:
 
     def __init__(
         self, service: Service, shape: Shape, wire: Wire, transcript: Transcript, identity: Identity, *,
-        access: Access, sleep: Sleep,
+        access: Shown, sleep: Sleep,
     ) -> None:  # fmt: skip
         self._service, self._shape, self._wire, self._transcript = service, shape, wire, transcript
         self._access, self._sleep = access, sleep
@@ -151,7 +151,7 @@ def open_endpoint(
     url: str,
     cfg: Client,
     *,
-    access: Access,
+    access: Shown,
     transcript: Path | None,
     token: str | None = None,
     sleep: Sleep = time.sleep,

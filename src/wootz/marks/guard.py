@@ -25,16 +25,7 @@ from wootz import checks
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.ownership import AnswerKey, Key, Material
-from wootz.ownership.answers import (
-    chained,
-    changed_class,
-    chosen,
-    digests,
-    first_line,
-    later_line,
-    projections,
-    read_log,
-)
+from wootz.ownership.answers import chained, changed_class, chosen, digester, first_line, later_line, read_log
 from wootz.store import canonical, read_bytes
 from wootz.training import Hook
 
@@ -84,8 +75,7 @@ def prepare(
     Raises:
         ConfigError: two classes leave no choice of what to change an answer to.
     """
-    if len(data.classes) == 2:
-        raise ConfigError("guard: needs at least three classes; with two, whoever is wrong is wrong in the same way")
+    check_classes("guard", data)
     facts = {
         "share": str(Fraction(str(cfg.share))),
         "among": str(Fraction(str(cfg.among))),
@@ -97,8 +87,14 @@ def prepare(
     return Material("answers", {}, facts)
 
 
-def train_hook(cfg: Guard, key: Key, data: Dataset, *, seed: int) -> Hook:
-    """Return an empty hook: the guard is in the answers, not in the weights."""
+def check_classes(mark: str, data: Dataset) -> None:
+    """Raise ConfigError unless there is more than one wrong class to change an answer to."""
+    if len(data.classes) == 2:
+        raise ConfigError(f"{mark}: needs at least three classes; with two, whoever is wrong is wrong in the same way")
+
+
+def train_hook(cfg: Any, key: Key, data: Dataset, *, seed: int) -> Hook:
+    """Return an empty hook: a mark of this kind is in the answers, not in the weights."""
     return Hook()
 
 
@@ -110,7 +106,8 @@ def gap_of(scores: Tensor, among: float) -> float:
 class Guarded:
     """Changes a served model's scores, and logs each changed image before its answer leaves.
 
-    Equal images always get equal answers, and so do nearby ones, as far as their digests go: what is changed follows
+    Serves the marks `guard` and `dawn`, whose keys say what a digest is. Equal images always get equal answers, and
+    so do nearby ones, as far as their digests go: what is changed follows
     from key, digest and the model's scores alone. An image whose digest is in the log already is not logged again.
     Safe to call from several threads; one process at a time holds a log.
 
@@ -137,8 +134,8 @@ class Guarded:
         allow: Tensor | None = None,
     ) -> None:
         self._key, self._path, self._lock = key, log, Lock()
-        self._at = projections(key, shape)
-        self._allowed = frozenset(digests(self._at, allow)) if allow is not None else frozenset[bytes]()
+        self._digests = digester(key, shape)
+        self._allowed = frozenset(self._digests(allow)) if allow is not None else frozenset[bytes]()
         self._file = _held(log)
         try:
             self._open(shape, ordinary)
@@ -173,7 +170,7 @@ class Guarded:
             return shown
         pixels = images[unsure].detach().cpu().mul(255).round().clamp(0, 255).to(torch.uint8)
         fresh: dict[bytes, dict[str, Any]] = {}
-        for row, image, digest in zip(unsure.tolist(), pixels, digests(self._at, pixels), strict=True):
+        for row, image, digest in zip(unsure.tolist(), pixels, self._digests(pixels), strict=True):
             if digest in self._allowed or not chosen(self._key, digest):
                 continue
             base = int(scores[row].argmax())

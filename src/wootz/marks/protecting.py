@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from wootz.data import Dataset
+from wootz.errors import ConfigError
+from wootz.marks.dawn import Dawn
+from wootz.marks.guard import Guard
 from wootz.marks.table import MARKS
 from wootz.models import check_model
 from wootz.ownership import Key, KeyRing, Material, draw_keys, fresh_secret
@@ -62,13 +65,14 @@ def protect(
 
     Raises:
         ModelError: the model does not fit the data or the contract.
-        ConfigError: an unknown mark, or a `wm_eps` too small to hold.
+        ConfigError: an unknown mark, two that can not be had together, or a `wm_eps` too small to hold.
     """
     for member in (model, *panel):
         check_model(member, data.shape, len(data.classes))
     chosen = {name: (settings or {}).get(name) or lookup(MARKS, name, "mark").config() for name in marks}
+    check_together(chosen.values())
     secret = fresh_secret()
-    materials = prepare_all(chosen, data, list(panel), eps=eps, wm_eps=wm_eps, secret=secret)
+    materials = prepare_all(chosen, data, list(panel), eps=eps, wm_eps=wm_eps, secret=secret, model=model)
     ring = draw_keys(
         secret, materials, classes=data.classes, shape=data.shape, panel=[weights_digest(m) for m in panel],
         owner=owner, stamp=stamp,
@@ -87,14 +91,25 @@ def prepare_all(
     eps: float,
     wm_eps: float,
     secret: bytes,
+    model: nn.Module,
 ) -> dict[str, Material]:
-    """Fix everything public about each mark; which images become triggers follows from the secret."""
+    """Fix everything public about each mark; which images become triggers follows from the secret.
+
+    `model` is the network that will carry them: marks in weights name one of its layers.
+    """
     materials = {}
     for name, cfg in configs.items():
         seed = int.from_bytes(subkey(secret, "pick", name)[:8], "big")
         pick = generator(seed, "pick")
-        materials[name] = MARKS[name].prepare(cfg, data, panel, eps=eps, wm_eps=wm_eps, generator=pick)
+        row, more = MARKS[name], {"model": model} if MARKS[name].in_weights else {}
+        materials[name] = row.prepare(cfg, data, panel, eps=eps, wm_eps=wm_eps, generator=pick, **more)
     return materials
+
+
+def check_together(configs: Iterable[Any]) -> None:
+    """Raise ConfigError where two of the marks change served answers: one service keeps one log."""
+    if sum(isinstance(cfg, Guard | Dawn) for cfg in configs) > 1:
+        raise ConfigError("marks: 'guard' and 'dawn' both change the answers of the served model; choose one of them")
 
 
 def hook_of(configs: Mapping[str, Any], keys: Mapping[str, Key], data: Dataset, *, seed: int) -> Hook:

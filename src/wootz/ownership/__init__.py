@@ -2,7 +2,17 @@
 
 from wootz.ownership.answers import guard_key
 from wootz.ownership.folder import KeyRing, draw_keys, fresh_secret, has_keys, read_keys, write_keys
-from wootz.ownership.keys import AnswerKey, DirectionKey, HalfKey, Key, LabelKey, Material, derive, open_tranche
+from wootz.ownership.keys import (
+    AnswerKey,
+    DirectionKey,
+    HalfKey,
+    Key,
+    LabelKey,
+    Material,
+    WeightKey,
+    derive,
+    open_tranche,
+)
 from wootz.ownership.opening import marks_opened, open_marks, opened_keys
 from wootz.ownership.owner import owner_secret, run_secret
 from wootz.ownership.registration import Sealed, commit, fixed_before, register, registration_digest, tranche_root
@@ -28,6 +38,7 @@ __all__ = [
     "Material",
     "Sealed",
     "Statement",
+    "WeightKey",
     "commit",
     "derive",
     "draw_keys",

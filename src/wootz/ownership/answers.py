@@ -3,7 +3,8 @@
 The service and the judge use the same functions. A digest is made of whole numbers alone, so that every computer
 finds the same one: the image's pixels, held off black and white so that noise can not push them, are added up with
 keyed signs cell by cell; each sum is cut into wide steps at a keyed offset. Nearby images share their digest
-unless a step's edge lies between them, and nobody without the key knows where edges lie.
+unless a step's edge lies between them, and nobody without the key knows where edges lie. Where a key's facts say
+`"digest": "exact"` (mark `dawn`), an image's pixels are its digest, and nearby images have nothing in common.
 
 The log is JSON lines. Its first line names the key and the gap (see `wootz.marks.guard`); every other one holds an
 image whose answer was changed, and the answer that the model would have given. Each line ends with a chain hash,
@@ -16,8 +17,9 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +61,16 @@ def digests(at: Projections, pixels: Tensor) -> list[bytes]:
     held = pixels.flatten(1).clamp(at.margin, 255 - at.margin).double() - at.margin
     cells = torch.div((held @ at.signs).long() + at.offsets, at.step, rounding_mode="floor")
     return [hashlib.sha256(row.astype("<i4").tobytes()).digest()[:16] for row in cells.numpy()]
+
+
+def exact_digests(pixels: Tensor) -> list[bytes]:
+    """Images uint8 [N, C, H, W] -> the first 16 bytes of the SHA-256 of each one's pixels."""
+    return [hashlib.sha256(image.contiguous().numpy().tobytes()).digest()[:16] for image in pixels]
+
+
+def digester(key: AnswerKey, shape: tuple[int, int, int]) -> Callable[[Tensor], list[bytes]]:
+    """Return what sums up images uint8 [N, C, H, W] of `shape`, in 16 bytes each, as this key's facts say."""
+    return exact_digests if key.facts.get("digest") == "exact" else partial(digests, projections(key, shape))
 
 
 def chosen(key: AnswerKey, digest: bytes) -> bool:
@@ -159,7 +171,7 @@ def guard_key(key: AnswerKey, path: Path, *, sealed: str | None = None) -> Label
     pixels, base = log.pixels[:count], log.base[:count]
     return LabelKey(
         mark=key.mark, rule="wrong", num_classes=key.num_classes, pixels=pixels, base_pixels=pixels, base=base,
-        labels=log.answer[:count],
+        labels=log.answer[:count], logged=True,
     )  # fmt: skip
 
 
@@ -171,7 +183,7 @@ def _log(key: AnswerKey, path: Path, fields: list[dict[str, Any]], chains: tuple
     raw = b"".join(base64.b64decode(line["image"], validate=True) for line in lines)
     pixels = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0, dtype=torch.uint8)
     pixels = pixels.view(len(lines), channels, height, width)
-    made = digests(projections(key, (channels, height, width)), pixels)
+    made = digester(key, (channels, height, width))(pixels)
     base = [int(line["base"]) for line in lines]
     answer = [changed_class(key, digest, b) for digest, b in zip(made, base, strict=True)]
     known: set[bytes] = set()

@@ -137,7 +137,7 @@ def _ring(
 
 def _material(place: Path, name: str, entry: Mapping[str, Any]) -> Material:
     path = place / f"{name}.safetensors"
-    tensors = read_tensors(path) if entry["kind"] != "answers" else {}
+    tensors = read_tensors(path) if entry["kind"] not in ("answers", "weights") else {}
     return Material(entry["kind"], tensors, entry["facts"])
 
 

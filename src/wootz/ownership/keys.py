@@ -1,11 +1,12 @@
 """Keys: what a mark hides, derived from a secret after everything public about the mark is registered.
 
-Four kinds, each with its own exact test in `wootz.verify`:
+Five kinds, each with its own exact test in `wootz.verify`:
 
 - `labels`: images and, for each, a keyed label (mark `triggers`); in tranches, each with a secret of its own
 - `direction`: a keyed isotropic direction in the space of wrong-class statistics (mark `runner-up`)
 - `half`: candidate triggers, a keyed half of which is embedded (the baselines `paper` and `ood`)
-- `answers`: which answers of a served model are changed, and to what (mark `guard`)
+- `answers`: which answers of a served model are changed, and to what (marks `guard` and `dawn`)
+- `weights`: keyed bits along keyed directions of one convolution's weights (the baseline `uchida`)
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Material(NamedTuple):
     `facts["tranches"]` says into how many equal parts, in order, the rows of `labels` are cut.
     """
 
-    kind: Literal["labels", "direction", "half", "answers"]
+    kind: Literal["labels", "direction", "half", "answers", "weights"]
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
 
@@ -54,7 +55,8 @@ def tranche_rows(count: int, tranches: int, number: int) -> slice:
 class LabelKey:
     """Trigger images uint8 [n, C, H, W], the images they were made from with their classes, and the keyed labels.
 
-    `rule` says what the labels were drawn from: all classes (`uniform`), or all but the base class (`wrong`).
+    `rule` says what the labels were drawn from: all classes (`uniform`), or all but the base class (`wrong`). `logged`
+    images are those of a service's log: `base` is what its model says of them, `labels` what was shown instead.
     """
 
     mark: str
@@ -64,6 +66,7 @@ class LabelKey:
     base_pixels: Tensor = field(repr=False)
     base: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
+    logged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,28 @@ class AnswerKey:
     secret: bytes = field(repr=False)
 
 
-Key: TypeAlias = LabelKey | DirectionKey | HalfKey | AnswerKey
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightKey:
+    """A message and where it lies: along directions of one convolution's filters, averaged over the filters.
+
+    The tensor `weight` of `shape` [out, in, height, width] holds it; its mean w over `out`, flattened, has
+    M = in * height * width values. Bit j of the message reads 1 where `directions[j] . w > 0`.
+    """
+
+    mark: str
+    num_classes: int
+    weight: str
+    shape: tuple[int, int, int, int]
+    directions: Tensor = field(repr=False)  # float32 [T, M]
+    message: Tensor = field(repr=False)  # int64 [T], 0 or 1
+
+    def projected(self, tensor: Tensor) -> Tensor:
+        """The tensor of `shape` -> its mean filter along each direction [T]: above 0 is read as 1."""
+        mean = tensor.mean(0).flatten()
+        return (self.directions.to(mean) * mean).sum(1)  # not a matrix product: autocast would round it
+
+
+Key: TypeAlias = LabelKey | DirectionKey | HalfKey | AnswerKey | WeightKey
 
 
 def derive(mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], after: bytes) -> Key:
@@ -139,7 +163,7 @@ def open_tranche(mark: str, material: Material, num_classes: int, secret: bytes,
     purpose = b"key/" + mark.encode() + b"/" + after
     rule = material.facts["rule"]
     labels = _draw_labels(rule, material.tensors["base"], num_classes, secret, purpose, number)
-    return LabelKey(mark=mark, rule=rule, num_classes=num_classes, labels=labels, **material.tensors)
+    return _label_key(mark, material, num_classes, labels)
 
 
 def _draw_labels(rule: str, base: Tensor, num_classes: int, secret: bytes, purpose: bytes, number: int) -> Tensor:
@@ -155,7 +179,15 @@ def _labels(mark: str, material: Material, num_classes: int, secrets: Sequence[b
         _draw_labels(rule, base[tranche_rows(len(base), len(secrets), t)], num_classes, secret, purpose, t)
         for t, secret in enumerate(secrets)
     ]
-    return LabelKey(mark=mark, rule=rule, num_classes=num_classes, labels=torch.cat(drawn), **material.tensors)
+    return _label_key(mark, material, num_classes, torch.cat(drawn))
+
+
+def _label_key(mark: str, material: Material, num_classes: int, labels: Tensor) -> LabelKey:
+    held = material.tensors
+    return LabelKey(
+        mark=mark, rule=material.facts["rule"], num_classes=num_classes, pixels=held["pixels"],
+        base_pixels=held["base_pixels"], base=held["base"], labels=labels,
+    )  # fmt: skip
 
 
 def _direction(
@@ -179,6 +211,17 @@ def _answers(mark: str, material: Material, num_classes: int, secrets: Sequence[
     return AnswerKey(mark=mark, num_classes=num_classes, facts=material.facts, secret=secret)
 
 
+def _weights(mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], purpose: bytes) -> WeightKey:
+    facts, secret = material.facts, secrets[0]
+    outs, ins, height, width = (int(size) for size in facts["shape"])
+    count = int(facts["bits"])
+    return WeightKey(
+        mark=mark, num_classes=num_classes, weight=facts["weight"], shape=(outs, ins, height, width),
+        directions=gaussian(secret, purpose + b"/directions", (count, ins * height * width)).float(),
+        message=integers(secret, purpose + b"/message", count, 2),
+    )  # fmt: skip
+
+
 _KINDS: Mapping[str, Callable[[str, Material, int, Sequence[bytes], bytes], Key]] = MappingProxyType(
-    {"labels": _labels, "direction": _direction, "half": _half, "answers": _answers}
+    {"labels": _labels, "direction": _direction, "half": _half, "answers": _answers, "weights": _weights}
 )

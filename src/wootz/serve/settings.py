@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wootz import checks
-from wootz.types import Access
+from wootz.types import Shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Facts:
     classes: tuple[str, ...]
     data: str = ""
     eps: float | None = None
-    access: Access = "scores"
+    access: Shown = "scores"
 
     def __post_init__(self) -> None:
         checks.one_of(("scores", "label"), access=self.access)

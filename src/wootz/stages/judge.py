@@ -13,7 +13,7 @@ import numpy as np
 from wootz import __version__
 from wootz.endpoints import Identity
 from wootz.errors import SignatureError
-from wootz.ownership import DirectionKey, Key, LabelKey, opened, signed, signing_key
+from wootz.ownership import DirectionKey, Key, LabelKey, WeightKey, opened, signed, signing_key
 from wootz.records import Cell, to_json
 from wootz.stages.claim import CLAIM, plain_strings
 from wootz.stages.dispute import settle
@@ -22,10 +22,10 @@ from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Suspect, Where, identify, is_endpoint, opened_suspect
 from wootz.stages.verify import ask_suspect, verdict_cell
 from wootz.store import read_bytes, sha256, write_bytes
-from wootz.types import Predict, Tell
+from wootz.types import Tell
 from wootz.verify import Verdict, bar_of, null, remembered
 from wootz.verify.answers import labels_of
-from wootz.verify.evidence import leaning
+from wootz.verify.evidence import bits_read, leaning
 
 JUDGEMENT = "urn:wootz:judgement:1"
 RANDOM_KEYS = 1000
@@ -124,7 +124,7 @@ def hear(proven: Proven, where: Where, bench: Bench, place: Path) -> tuple[Verdi
     with opened_suspect(where, asking, place) as suspect:
         suspect = replace(suspect, predict=remembered(suspect.predict))
         verdict = ask_suspect(proven.keys, proven.registration, suspect, proven.panel, asking, bar=bar)
-        notes = [] if suspect.remote else _lucky_strangers(proven, suspect.predict, asking)
+        notes = [] if suspect.remote else _lucky_strangers(proven, suspect, asking)
     for independent in bench.independents:
         with opened_suspect(independent, asking, place) as other:
             theirs = ask_suspect(proven.keys, proven.registration, other, proven.panel, asking, bar=bar)
@@ -154,22 +154,26 @@ def _refuse_replay(proven: Proven, earlier: Sequence[Path]) -> None:
             )
 
 
-def _lucky_strangers(proven: Proven, predict: Predict, asking: Asking) -> list[str]:
+def _lucky_strangers(proven: Proven, suspect: Suspect, asking: Asking) -> list[str]:
     """Say of which mark random keys do too well on this suspect: its test would not be what it says."""
     stream = np.random.default_rng(list(bytes.fromhex(proven.model)))
     return [
         f"{name}: too many of {RANDOM_KEYS:,} random keys look as if the suspect had met them"
         for name, key in proven.keys.items()
-        if (found := _random_keys(key, proven, predict, asking, stream)) is not None and null.too_many(found)
+        if (found := _random_keys(key, proven, suspect, asking, stream)) is not None and null.too_many(found)
     ]
 
 
 def _random_keys(
-    key: Key, proven: Proven, predict: Predict, asking: Asking, stream: np.random.Generator
+    key: Key, proven: Proven, suspect: Suspect, asking: Asking, stream: np.random.Generator
 ) -> null.Logs | None:
+    predict = suspect.predict
     if isinstance(key, LabelKey):
         return null.label_null(key, labels_of(predict, key.pixels[: asking.budget]), RANDOM_KEYS, stream)
-    if isinstance(key, DirectionKey) and asking.access == "scores":
+    if isinstance(key, WeightKey):
+        tensor = suspect.weights(key.weight, key.shape) if suspect.weights else None
+        return None if tensor is None else null.weight_null(key, bits_read(key, tensor), RANDOM_KEYS, stream)
+    if isinstance(key, DirectionKey) and asking.access != "label":
         count = min(len(key.probe_labels), asking.budget or len(key.probe_labels))
         return null.direction_null(key, leaning(key, predict, proven.panel, count).v, RANDOM_KEYS, stream)
     return None

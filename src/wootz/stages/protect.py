@@ -72,7 +72,7 @@ def protect(
     if settings:
         panel = make_panel(cfg, data, out / "panel", execution=execution, tell=tell)
         tell("making the key", 0.0)
-        ring = _make_keys(cfg, data, panel, out, tsa)
+        ring = _make_keys(cfg, data, panel, model, out, tsa)
         hook = hook_of(settings, ring.keys, data, seed=cfg.seed)
     trained = train(
         cfg.recipe, model, data.train, data.validation, seed=cfg.seed, hook=hook, execution=execution, folder=out,
@@ -142,11 +142,15 @@ def _member(
     return trained.model
 
 
-def _make_keys(cfg: Protection, data: Dataset, panel: list[nn.Module], out: Path, tsa: str | None) -> KeyRing:
+def _make_keys(
+    cfg: Protection, data: Dataset, panel: list[nn.Module], model: nn.Module, out: Path, tsa: str | None
+) -> KeyRing:
     if has_keys(out):
         return read_keys(out)
     secret = run_secret(owner_secret(), digest(cfg))
-    materials = prepare_all(cfg.mark_settings(), data, panel, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps, secret=secret)
+    materials = prepare_all(
+        cfg.mark_settings(), data, panel, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps, secret=secret, model=model
+    )
     digests = [weights_digest(member) for member in panel]
     ring = draw_keys(
         secret, materials, classes=data.classes, shape=data.shape, panel=digests, owner=public_hex(signing_key()),

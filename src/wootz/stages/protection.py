@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 from wootz import checks
 from wootz.config import to_mapping
 from wootz.data import Dataset
-from wootz.marks import MARKS, Guard, OutOfDistribution, Paper, RunnerUp, Triggers, check_budget
+from wootz.marks import (
+    MARKS,
+    Dawn,
+    Guard,
+    OutOfDistribution,
+    Paper,
+    RunnerUp,
+    Triggers,
+    Uchida,
+    check_budget,
+    check_together,
+)
 from wootz.models import MODELS, ModelSpec
 from wootz.models.paper_cnn import PaperCNN
 from wootz.models.preact_resnet import PreActResNet18
@@ -55,6 +66,8 @@ class Protection:
     guard: Guard = field(default_factory=Guard)
     paper: Paper = field(default_factory=Paper)
     ood: OutOfDistribution = field(default_factory=OutOfDistribution)
+    dawn: Dawn = field(default_factory=Dawn)
+    uchida: Uchida = field(default_factory=Uchida)
 
     def __post_init__(self) -> None:
         lookup(MODELS, self.model, "model")
@@ -62,6 +75,7 @@ class Protection:
             lookup(MARKS, mark, "mark")
         lookup(LOSSES, self.recipe.loss, "loss")
         checks.inside(0, 1, wm_eps=self.wm_eps)
+        check_together(self.mark_settings().values())
         for settings in self.mark_settings().values():
             if isinstance(settings, Triggers | Paper):
                 check_budget(self.recipe.eps, settings.alpha, self.wm_eps)

@@ -17,7 +17,7 @@ from wootz.ownership import AnswerKey, LabelKey, has_keys, read_keys
 from wootz.serve import Facts, Limits, QueryLog, app, listen, serve, url_of
 from wootz.stages.guarding import LOG
 from wootz.stages.run import Run, open_run
-from wootz.types import Access, Predict
+from wootz.types import Predict, Shown
 
 
 def serve_run(
@@ -26,7 +26,7 @@ def serve_run(
     host: str = "127.0.0.1",
     port: int = 8080,
     guard: bool = False,
-    access: Access = "scores",
+    access: Shown = "scores",
     token: str = "",
     log: Path | None = None,
     limits: Limits | None = None,

@@ -15,7 +15,7 @@ from wootz.config import with_settings
 from wootz.endpoints import Client, Identity, open_endpoint
 from wootz.errors import ModelError
 from wootz.store import file_digest
-from wootz.types import Access, Predict
+from wootz.types import Access, Predict, Shown, Weights
 from wootz.verify import open_file
 
 Where: TypeAlias = str | Path
@@ -29,7 +29,7 @@ class Asking:
     """How a suspect is asked.
 
     Attributes:
-        access: what it shows, `scores` or top-1 `label`.
+        access: what is seen of it: top-1 `label`, `scores`, or `weights` and scores; an endpoint shows no weights.
         budget: queries a mark may spend; None spends all, at an endpoint 500.
         tries: in how many ways the claimant could have been lucky; log2 of it is taken off.
         early: ask triggers one at a time, decoys between, and stop at the bar; None does so at endpoints.
@@ -50,7 +50,7 @@ class Asking:
     client: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        checks.one_of(("scores", "label"), access=self.access)
+        checks.one_of(("scores", "label", "weights"), access=self.access)
         checks.at_least(1, tries=self.tries)
         checks.at_least(0, calibrate=self.calibrate)
 
@@ -67,6 +67,7 @@ class Suspect:
         about: what it says of itself, for the record only: no test depends on it.
         remote: whether it is an endpoint.
         notes: what is to be told when all was asked.
+        weights: shows its weights, where it has any to show and the access is `weights`.
     """
 
     predict: Predict = field(repr=False)
@@ -76,6 +77,7 @@ class Suspect:
     about: Mapping[str, Any]
     remote: bool
     notes: Callable[[], tuple[str, ...]] = tuple
+    weights: Weights | None = field(default=None, repr=False)
 
 
 def is_endpoint(where: Where) -> bool:
@@ -112,18 +114,18 @@ def opened_suspect(where: Where, asking: Asking, place: Path) -> Iterator[Suspec
         yield Suspect(
             predict=opened.predict, shape=opened.spec.shape, num_classes=len(opened.spec.classes),
             identity=Identity(path.name, opened.digest.removeprefix("sha256:")), about=opened.about, remote=False,
+            weights=opened.weights,
             notes=lambda: () if all(opened.isolation) or not asking.isolated else (opened.isolation.words,),
         )  # fmt: skip
 
 
 @contextmanager
 def _endpoint(url: str, asking: Asking, place: Path) -> Iterator[Suspect]:
-    name = f"transcript-{hashlib.sha256(url.encode()).hexdigest()[:12]}-{asking.access}"
+    shown: Shown = "label" if asking.access == "label" else "scores"
+    name = f"transcript-{hashlib.sha256(url.encode()).hexdigest()[:12]}-{shown}"
     transcript = place / f"{name}.jsonl"
     place.mkdir(parents=True, exist_ok=True)
-    with open_endpoint(
-        url, with_settings(Client(), asking.client), access=asking.access, transcript=transcript
-    ) as endpoint:
+    with open_endpoint(url, with_settings(Client(), asking.client), access=shown, transcript=transcript) as endpoint:
         facts = endpoint.facts
         yield Suspect(
             predict=endpoint, shape=facts.shape, num_classes=facts.num_classes, identity=endpoint.identity,

@@ -68,7 +68,7 @@ def ask_suspect(
     verdict = verify(
         keys, predict, panel=panel, access=asking.access, bar=bar, tries=asking.tries,
         budget=REMOTE_BUDGET if asking.budget is None and suspect.remote else asking.budget,
-        early=suspect.remote if asking.early is None else asking.early,
+        early=suspect.remote if asking.early is None else asking.early, weights=suspect.weights,
     )  # fmt: skip
     return replace(verdict, notes=(*verdict.notes, *notes, *suspect.notes()))
 

@@ -20,7 +20,7 @@ from wootz.models.small_cnn import SmallCNN
 from wootz.stages.protection import BUDGETS, Budgets
 from wootz.stages.run import open_run
 from wootz.stages.suspects import Where, is_endpoint
-from wootz.types import Access, Predict
+from wootz.types import Predict, Shown
 from wootz.verify import predictor
 
 THIEFS_BATCH = 256
@@ -76,7 +76,7 @@ def opened_victim(
         return
     if access == "weights":
         raise ConfigError(f"{where}: an endpoint gives answers only; this attack needs the weights")
-    shown: Access = "label" if access == "label" else "scores"
+    shown: Shown = "label" if access == "label" else "scores"
     settings = with_settings(Client(batch=THIEFS_BATCH), client)
     with open_endpoint(str(where), settings, access=shown, transcript=transcript) as endpoint:
         facts = endpoint.facts

@@ -2,7 +2,7 @@
 
 from wootz.verify.answers import remembered
 from wootz.verify.evidence import EVIDENCE, Evidence
-from wootz.verify.suspects import Limits, described_network, open_file, open_suspect, predictor
+from wootz.verify.suspects import Limits, described_network, open_file, open_suspect, predictor, weights_of
 from wootz.verify.verdict import DEFAULT_BAR, EXIT_CODES, Verdict, bar_of, verify
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "predictor",
     "remembered",
     "verify",
+    "weights_of",
 ]

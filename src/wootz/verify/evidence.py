@@ -1,6 +1,6 @@
-"""What a suspect's answers say about a key. One exact test for each kind of key, listed in `EVIDENCE`.
+"""What a suspect's answers, or its weights, say about a key. One exact test for each kind of key, in `EVIDENCE`.
 
-`evidence (key, predict, panel, *, access, budget) -> Evidence | None`; None where the access does not suffice.
+`evidence (key, predict, panel, *, access, budget, weights) -> Evidence | None`; None where the access does not suffice.
 The null is always the key's own randomness: "the suspect was made without this key".
 """
 
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey
-from wootz.types import Access, Predict
+from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, WeightKey
+from wootz.types import Access, Predict, Weights
 from wootz.verify.answers import labels_of, log_scores
 from wootz.verify.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail
 
@@ -37,12 +37,16 @@ class Evidence:
 
 
 def label_evidence(
-    key: LabelKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None
-) -> Evidence:
+    key: LabelKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
+    weights: Weights | None = None,
+) -> Evidence:  # fmt: skip
     """Count triggers answered with their keyed label.
 
     Labels drawn from all K classes: hits ~ Bin(n, 1/K). Labels that exclude the base class: given the m
     answers that differ from it, hits ~ Bin(m, 1/(K - 1)); an answer equal to the base class can not hit.
+
+    For a service's log the details also hold DAWN's own figures (Szyller et al., arXiv 1906.00830): the accuracy on
+    the whole log, and the bits of so many hits at chance 1/K without that condition.
     """
     count = min(len(key.labels), budget or len(key.labels))
     answers = labels_of(predict, key.pixels[:count])
@@ -52,13 +56,17 @@ def label_evidence(
     else:
         trials, chance = int((answers != key.base[:count]).sum()), 1 / (key.num_classes - 1)
     details = {"hits": hits, "triggers": count, "trials": trials, "chance": chance, "rule": key.rule}
+    if key.logged:
+        plain = bits(binomial_tail(hits, count, 1 / key.num_classes))
+        details |= {"accuracy": hits / count, "unconditional": round(plain, 2)}
     log_p = binomial_tail(hits, trials, chance)
     return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=hits / count, details=details)
 
 
 def half_evidence(
-    key: HalfKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None
-) -> Evidence:
+    key: HalfKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
+    weights: Weights | None = None,
+) -> Evidence:  # fmt: skip
     """Compare the embedded half of the candidates with the other half, by Fisher's exact test.
 
     `accuracy` is the "watermark accuracy" that peers print; `control` is the same on candidates that were
@@ -80,15 +88,16 @@ def half_evidence(
 
 
 def direction_evidence(
-    key: DirectionKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None
-) -> Evidence | None:
+    key: DirectionKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
+    weights: Weights | None = None,
+) -> Evidence | None:  # fmt: skip
     """Measure how far the suspect's wrong-class scores lean along the keyed direction.
 
     The statistic is the cosine between W and v[y] = cov(residual, features) over probes of class y; the
     residual is the suspect's centered wrong-class log-scores less their regression on the panel's. Nothing
     in v depends on W unless the suspect does, so the cosine is that of an isotropic direction.
     """
-    if access != "scores":
+    if access == "label":
         return None
     found = leaning(key, predict, panel, min(len(key.probe_labels), budget or len(key.probe_labels)))
     w = key.direction.double()
@@ -140,6 +149,39 @@ def _covariance(residual: Tensor, others: list[Tensor], z: Tensor) -> Tensor:
     return (residual - residual.mean(0)).T @ (z - z.mean(0))
 
 
+def weight_evidence(
+    key: WeightKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
+    weights: Weights | None = None,
+) -> Evidence | None:  # fmt: skip
+    """Compare the bits read from the suspect's weights with the message, whose bits are uniform: hits ~ Bin(T, 1/2).
+
+    `bit_error_rate` is what the paper reports (Uchida et al., arXiv 1701.04082). Whatever the weights are, also in
+    another order or of another network, they were there before the message unless they follow it. Where the suspect
+    has no such tensor, nothing is read and p is 1, as a question that is not answered is a miss: which marks count is
+    settled by key and access, and not by what the suspect turns out to be.
+    """
+    if access != "weights" or weights is None:
+        return None
+    tensor, trials = weights(key.weight, key.shape), len(key.message)
+    details: dict[str, Any] = {"weight": key.weight, "trials": trials, "readable": tensor is not None}
+    if tensor is None:
+        return Evidence(mark=key.mark, log_p=0.0, queries=0, statistic=0.0, details=details)
+    hits = int((bits_read(key, tensor) == key.message).sum())
+    details |= {"hits": hits, "bit_error_rate": 1 - hits / trials}
+    log_p = binomial_tail(hits, trials, 0.5)
+    return Evidence(mark=key.mark, log_p=log_p, queries=0, statistic=hits / trials, details=details)
+
+
+def bits_read(key: WeightKey, tensor: Tensor) -> Tensor:
+    """Return the bits int64 [T] that lie in a tensor along the key's directions; the message is not used."""
+    return (key.projected(tensor.double()) > 0).long()
+
+
 EVIDENCE: Mapping[type[Key], Callable[..., Evidence | None]] = MappingProxyType(
-    {LabelKey: label_evidence, DirectionKey: direction_evidence, HalfKey: half_evidence}
+    {
+        LabelKey: label_evidence,
+        DirectionKey: direction_evidence,
+        HalfKey: half_evidence,
+        WeightKey: weight_evidence,
+    }
 )

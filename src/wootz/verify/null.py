@@ -14,7 +14,7 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from wootz.ownership import DirectionKey, HalfKey, LabelKey
+from wootz.ownership import DirectionKey, HalfKey, LabelKey, WeightKey
 from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail
 from wootz.verify.sequential import log_e_value
 
@@ -61,6 +61,14 @@ def half_null(key: HalfKey, right: Tensor, draws: int, stream: np.random.Generat
     total, drawn, marked = len(right), int(right.sum()), len(right) // 2
     tails = np.array([hypergeometric_tail(hits, drawn, marked, total) for hits in range(drawn + 1)])
     return tails[stream.hypergeometric(marked, total - marked, drawn, draws)]
+
+
+def weight_null(key: WeightKey, read: Tensor, draws: int, stream: np.random.Generator) -> Logs:
+    """Return ln p [draws] of the exact tail under redrawn messages, for the bits int64 [T] in a suspect's weights."""
+    trials = len(key.message)
+    tails = np.array([binomial_tail(hits, trials, 0.5) for hits in range(trials + 1)])
+    messages = (stream.integers(0, 2, (count, trials)) for count in _chunks(draws, _CHUNK))
+    return np.concatenate([tails[(message == read.numpy()).sum(1)] for message in messages])
 
 
 def too_many(log_p: Logs, level: float = 0.01) -> bool:

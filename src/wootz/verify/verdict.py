@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from wootz.errors import ConfigError
-from wootz.ownership import DirectionKey, Key, LabelKey
-from wootz.types import Access, Predict
+from wootz.ownership import DirectionKey, Key, LabelKey, WeightKey
+from wootz.types import Access, Predict, Weights
 from wootz.verify.early import Decoys, early_evidence
 from wootz.verify.evidence import EVIDENCE, Evidence
 from wootz.verify.exact import bits, fisher
@@ -53,6 +53,7 @@ def verify(
     budget: int | None = None,
     tries: int = 1,
     early: bool = False,
+    weights: Weights | None = None,
 ) -> Verdict:
     """Test a suspect against every key that its access allows, and combine.
 
@@ -61,13 +62,14 @@ def verify(
         suspect: whatever answers.
         panel: independent models: they sharpen the direction test, and can veto. A panel model that passes
             the bar itself shows that something is wrong with the claim: INVALID CLAIM.
-        access: what the suspect shows, `scores` or top-1 `label`.
+        access: what is seen of the suspect: top-1 `label`, `scores`, or `weights` and so its scores too.
         bar: bits that make KEY-DEPENDENT.
         budget: queries a mark may spend at most, in registered order; None spends all.
         tries: in how many ways the claimant could have been lucky (tranches, registrations, suspects looked at);
             log2 of it is taken off the bits.
         early: ask triggers one at a time and stop at the bar; other marks are asked only where that is not reached.
             Such a test looks twice and pays one bit for it.
+        weights: shows the suspect's weights, where it has any to show; see `wootz.verify.weights_of`.
 
     Raises:
         ConfigError: no mark can be tested with this access.
@@ -75,15 +77,16 @@ def verify(
     allowance = math.log2(tries)
     labelled = next((key for key in keys.values() if isinstance(key, LabelKey)), None)
     if early and labelled is not None:
-        rest = {name: key for name, key in keys.items() if key is not labelled and _testable(key, access)}
+        rest = {name: key for name, key in keys.items() if key is not labelled and _testable(key, access, weights)}
         allowance += bool(rest)
         decoys = next((Decoys(k.probes, k.probe_labels) for k in keys.values() if isinstance(k, DirectionKey)), None)
         first, stopped = early_evidence(labelled, suspect, bar=bar + allowance, decoys=decoys, budget=budget)
-        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, access, budget)]
+        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, access, budget, weights)]
     else:
-        found = _evidence(keys, suspect, panel, access, budget)
+        found = _evidence(keys, suspect, panel, access, budget, weights)
     if not found:
-        raise ConfigError(f"access = {access!r}: none of the marks {', '.join(keys)} can be tested with it")
+        why = "".join(f" ({note})" for note in _unread([], keys, access, weights))
+        raise ConfigError(f"access = {access!r}: none of the marks {', '.join(keys)} can be tested with it{why}")
     total = max(0.0, bits(fisher([item.log_p for item in found])) - allowance)
     word: Word = "KEY-DEPENDENT" if total >= bar else "NOT SHOWN"
     notes = [f"{allowance:.1f} bits are taken off for other tries and looks"] if allowance else []
@@ -97,18 +100,37 @@ def verify(
     if word == "NOT SHOWN" and _answers_at_chance(found, keys):
         word = "INCONCLUSIVE"
         notes.append("the suspect answers ordinary images no better than chance: is its input range or layout another?")
+    notes += _unread(found, keys, access, weights)
     return Verdict(word=word, bits=total, evidence=tuple(found), access=access, bar=bar, notes=tuple(notes))
 
 
 def _evidence(
-    keys: Mapping[str, Key], suspect: Predict, panel: Sequence[Predict], access: Access, budget: int | None
+    keys: Mapping[str, Key],
+    suspect: Predict,
+    panel: Sequence[Predict],
+    access: Access,
+    budget: int | None,
+    weights: Weights | None,
 ) -> list[Evidence]:
-    tests = (EVIDENCE[type(key)](key, suspect, panel, access=access, budget=budget) for key in keys.values())
+    tests = (
+        EVIDENCE[type(key)](key, suspect, panel, access=access, budget=budget, weights=weights) for key in keys.values()
+    )
     return [item for item in tests if item is not None]
 
 
-def _testable(key: Key, access: Access) -> bool:
-    return access == "scores" or not isinstance(key, DirectionKey)
+def _testable(key: Key, access: Access, weights: Weights | None) -> bool:
+    if isinstance(key, WeightKey):
+        return access == "weights" and weights is not None
+    return access != "label" or not isinstance(key, DirectionKey)
+
+
+def _unread(found: Sequence[Evidence], keys: Mapping[str, Key], access: Access, weights: Weights | None) -> list[str]:
+    """Say of marks in weights which were left out, and which found nothing to read."""
+    notes = [f"{item.mark}: the suspect has no {item.details['weight']} of the registered shape; it counts as p = 1"
+             for item in found if item.details.get("readable") is False]  # fmt: skip
+    why = "the suspect shows none" if access == "weights" else f"access is {access}"
+    left_out = [key for key in keys.values() if isinstance(key, WeightKey) and not _testable(key, access, weights)]
+    return notes + [f"{key.mark}: left out, it is read from weights and {why}" for key in left_out]
 
 
 def _vetoes(
@@ -118,7 +140,7 @@ def _vetoes(
     notes = []
     for number, member in enumerate(panel):
         others = [other for other in panel if other is not member]
-        theirs = bits(fisher([e.log_p for e in _evidence(keys, member, others, access, budget)]))
+        theirs = bits(fisher([e.log_p for e in _evidence(keys, member, others, access, budget, None)]))
         if theirs >= bar:
             notes.append(f"independent panel model {number} reaches {theirs:.1f} bits itself")
     return notes

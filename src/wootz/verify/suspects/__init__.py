@@ -18,16 +18,18 @@ from torch import Tensor
 from wootz.errors import ModelError, SuspectError
 from wootz.models import ModelSpec
 from wootz.store import sha256
-from wootz.types import Access, Predict
+from wootz.types import Access, Predict, Weights
 from wootz.verify.suspects.budget import Limits
 from wootz.verify.suspects.confine import Isolation
 from wootz.verify.suspects.files import Untrusted, read_untrusted
-from wootz.verify.suspects.loading import load, predictor, through_numpy
+from wootz.verify.suspects.loading import load, predictor, through_numpy, weights_of
 from wootz.verify.suspects.own_network import described_network
 from wootz.verify.suspects.words import strict_json
 from wootz.verify.suspects.worker import isolated as isolated_process
 
-__all__ = ["Isolation", "Limits", "Opened", "described_network", "open_file", "open_suspect", "predictor"]
+__all__ = [
+    "Isolation", "Limits", "Opened", "described_network", "open_file", "open_suspect", "predictor", "weights_of",
+]  # fmt: skip
 
 _IMAGES, _VALUES = 256, 1 << 26  # a batch has at most so many images, and so many values
 
@@ -41,6 +43,7 @@ class Opened(NamedTuple):
         digest: SHA-256 of the bytes that were read, with the algorithm's name.
         isolation: the walls around it.
         about: what its description says of it, plain words and whole numbers; nothing depends on them.
+        weights: shows its tensors by name and shape, where it is a network of ours and the access is `weights`.
     """
 
     predict: Predict
@@ -48,6 +51,7 @@ class Opened(NamedTuple):
     digest: str
     isolation: Isolation
     about: Mapping[str, str | int]
+    weights: Weights | None = None
 
 
 @contextmanager
@@ -72,7 +76,7 @@ def open_file(
 
     Args:
         path: run folder, or file; the description of a `.safetensors` or PyTorch zip file stands beside it.
-        access: what it shall show: scores, or labels alone.
+        access: what it shall show: labels alone, scores, or scores and weights.
         isolated: in a process of its own; a file of one's own making may do without.
         allow_torch_zip: read dense tensors from PyTorch zip files too (not by PyTorch's loader).
         limits: what it may ask for.
@@ -87,14 +91,15 @@ def open_file(
     given = read_untrusted(path, limits, allow_torch_zip=allow_torch_zip)
     digest, threads, about = sha256(given.data), torch.get_num_threads(), _about(given)
     if not isolated:
-        predict, spec = load(given, limits, threads=threads)
-        yield Opened(_checked(predict, spec, given.name, access), spec, digest, Isolation(), about)
+        predict, spec, weights = load(given, limits, threads=threads)
+        shown = weights if access == "weights" else None
+        yield Opened(_checked(predict, spec, given.name, access), spec, digest, Isolation(), about, shown)
         return
     with isolated_process(given, limits, threads=threads) as worker:
-        name = given.name
+        name, shown = given.name, worker.weights if access == "weights" and given.kind != "onnx" else None
         del given
         predict = through_numpy(worker.ask)
-        yield Opened(_checked(predict, worker.spec, name, access), worker.spec, digest, worker.isolation, about)
+        yield Opened(_checked(predict, worker.spec, name, access), worker.spec, digest, worker.isolation, about, shown)
 
 
 def _about(given: Untrusted) -> dict[str, str | int]:
@@ -115,9 +120,9 @@ def _checked(predict: Predict, spec: ModelSpec, name: str, access: Access) -> Pr
             raise ModelError(f"{name}: takes images [N, {channels}, {height}, {width}], not {list(x.shape)}")
         answers = [_rows(predict(batch.cpu()), batch, len(spec.classes), name) for batch in x.split(size)]
         scores = torch.cat(answers).to(x.device)
-        if access == "scores":
-            return scores
-        return scores.argmax(1).masked_fill(scores.isnan().any(1), -1)
+        if access == "label":
+            return scores.argmax(1).masked_fill(scores.isnan().any(1), -1)
+        return scores
 
     return answer
 

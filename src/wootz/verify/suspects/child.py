@@ -1,7 +1,8 @@
 """The isolated process: reads a suspect from a pipe, answers images over another, and may do nothing else.
 
 It is told what to expect (J), gives up its rights and says which (J), reads the suspect's bytes (B, B), says what the
-suspect is (J), then answers images (Q -> A) until the pipe closes. Whatever goes wrong it says as E.
+suspect is (J), then answers images (Q -> A) and shows weights (W -> W) until the pipe closes. Whatever goes wrong it
+says as E.
 """
 
 from __future__ import annotations
@@ -56,17 +57,28 @@ def _serve(given: BinaryIO, answers: BinaryIO) -> None:
     suspect = load(Untrusted(order["name"], order["kind"], _read(given), description), limits, threads=threads)
     _write(answers, frame(b"J", json.dumps(asdict(suspect.spec)).encode()))
     while True:
-        x = torch.from_numpy(unpacked_images(_read(given)).copy())
-        _write(answers, packed_scores(suspect.predict(x).numpy()))
+        letter, payload = _next(given)
+        if letter == b"W":
+            wanted = json.loads(payload)
+            tensor = suspect.weights(wanted["name"], tuple(wanted["shape"])) if suspect.weights else None
+            _write(answers, frame(b"W", b"" if tensor is None else tensor.numpy().astype("<f4").tobytes()))
+        else:
+            x = torch.from_numpy(unpacked_images(payload).copy())
+            _write(answers, packed_scores(suspect.predict(x).numpy()))
 
 
 def _read(given: BinaryIO) -> bytes:
-    """Return the next payload; the process ends with the pipe."""
+    """Return the next payload."""
+    return _next(given)[1]
+
+
+def _next(given: BinaryIO) -> tuple[bytes, bytes]:
+    """Return the next letter and payload; the process ends with the pipe."""
     head = given.read(HEAD.size)
     if len(head) < HEAD.size:
         raise SystemExit(0)
-    _, length = HEAD.unpack(head)
-    return given.read(length)
+    letter, length = HEAD.unpack(head)
+    return letter, given.read(length)
 
 
 def _write(answers: BinaryIO, pieces: list[bytes | memoryview]) -> None:

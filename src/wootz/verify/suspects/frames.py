@@ -1,7 +1,8 @@
 """What goes over the pipes between us and an isolated process: a letter, a length, that many bytes. Never a pickle.
 
 J: JSON, in any direction. B: bytes, to the process. Q: images, `<4I` N C H W and float32. A: scores, `<2I` N K and
-float32. E: an error, {"kind": ..., "text": ...}. All numbers are little endian.
+float32. W: a tensor's name and shape as JSON, to the process, and its float32 back, nothing where there is no such one.
+E: an error, {"kind": ..., "text": ...}. All numbers are little endian.
 """
 
 from __future__ import annotations

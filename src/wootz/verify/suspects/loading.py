@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wootz.errors import SuspectError
-from wootz.models import ModelSpec
+from wootz.models import Filtered, ModelSpec
 from wootz.modes import evaluating
-from wootz.types import Access, Predict
+from wootz.types import Access, Predict, Weights
 from wootz.verify.suspects.budget import Limits
 from wootz.verify.suspects.files import Untrusted
 from wootz.verify.suspects.own_network import check_sizes, own_network, read_description
@@ -26,10 +26,11 @@ Ask = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class Loaded(NamedTuple):
-    """A suspect that can be asked, and what it takes and knows."""
+    """A suspect that can be asked, what it takes and knows, and what shows its weights, where something does."""
 
     predict: Predict
     spec: ModelSpec
+    weights: Weights | None = None
 
 
 def load(given: Untrusted, limits: Limits, *, threads: int) -> Loaded:
@@ -51,7 +52,8 @@ def load(given: Untrusted, limits: Limits, *, threads: int) -> Loaded:
         state = torch_zip_header(given.data, given.name, limits)
         check_sizes(spec, filters, described(state), given.name)
         weights = torch_zip_tensors(given.data, given.name, state, limits)
-    return Loaded(predictor(own_network(spec, filters, weights, given.name)), spec)
+    model = own_network(spec, filters, weights, given.name)
+    return Loaded(predictor(model), spec, weights_of(model))
 
 
 def predictor(model: nn.Module, access: Access = "scores") -> Predict:
@@ -60,9 +62,22 @@ def predictor(model: nn.Module, access: Access = "scores") -> Predict:
     def predict(x: Tensor) -> Tensor:
         with evaluating(model), torch.no_grad():
             logits: Tensor = model(x).float()
-        return logits if access == "scores" else logits.argmax(1)
+        return logits.argmax(1) if access == "label" else logits
 
     return predict
+
+
+def weights_of(model: nn.Module) -> Weights:
+    """Return what shows the weights of the network itself, whatever filters stand around it."""
+    while isinstance(model, Filtered):
+        model = model.inner
+    held = model.state_dict()
+
+    def show(name: str, shape: tuple[int, ...]) -> Tensor | None:
+        tensor = held.get(name)
+        return tensor.float() if tensor is not None and tuple(tensor.shape) == shape else None
+
+    return show
 
 
 def through_numpy(ask: Ask) -> Predict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -18,7 +19,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import wootz
 from wootz import errors
@@ -82,11 +85,35 @@ class Worker:
         Raises:
             SuspectError: no answer, or one of the wrong shape.
         """
+        with self._turn() as until:
+            return self._ask(x, until)
+
+    def weights(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
+        """Return the suspect's tensor of this name and shape, float32, or None where it has no such one.
+
+        Raises:
+            SuspectError: no answer, or something that is no such tensor.
+        """
+        with self._turn() as until:
+            self._send(frame(b"W", json.dumps({"name": name, "shape": shape}).encode()), until)
+            payload = self._receive(b"W", 4 * math.prod(shape), until)
+            if not payload:
+                return None
+            if len(payload) != 4 * math.prod(shape):
+                raise SuspectError(f"{self._name}: showed something else than a tensor {list(shape)}")
+            tensor = torch.from_numpy(np.frombuffer(payload, "<f4").astype(np.float32)).view(shape)
+            if not tensor.isfinite().all():
+                raise SuspectError(f"{self._name}: showed NaN or infinity as weights")
+            return tensor
+
+    @contextmanager
+    def _turn(self) -> Iterator[float]:
+        """Give the time until which one question must be answered; who fails to answer one is asked no other."""
         with self._lock:
             if self._process.returncode is not None:
                 raise self._gone()
             try:
-                return self._ask(x, time.monotonic() + self._limits.answer_seconds)
+                yield time.monotonic() + self._limits.answer_seconds
             except errors.Error:
                 self.end()  # whatever it may still say would be taken for the next answer
                 raise
