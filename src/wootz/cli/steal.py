@@ -26,6 +26,9 @@ def command(
         str | None, typer.Option("--data", help="Data set that a URL's model knows, if it does not say.")
     ] = None,
     client: ClientSettings = None,
+    served: Annotated[
+        bool, typer.Option("--served", help="Ask a run folder through its guard; the guard's log comes into --out.")
+    ] = False,
     count: Count = 2000,
     settings: Settings = None,
     seed: Seed = 0,
@@ -46,6 +49,7 @@ def command(
     with progress() as tell:
         cell = attack_run(
             "steal", run, attack, out, settings=settings or (), access=access, budget=budget, count=count, seed=seed,
-            resume=resume, data=data, client=client or (), data_dir=data_dir, execution=execution(device), tell=tell,
+            resume=resume, data=data, client=client or (), served=served, data_dir=data_dir,
+            execution=execution(device), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

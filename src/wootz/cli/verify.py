@@ -33,6 +33,9 @@ def command(
     calibrate: Calibrate = 0,
     allow_torch_zip: TorchZip = False,
     client: ClientSettings = None,
+    guard_log: Annotated[
+        Path | None, typer.Option("--guard-log", help="The guard's log, where it does not stand beside the key.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Evidence per mark, total bits, verdict.
@@ -49,6 +52,6 @@ def command(
         client=tuple(client or ()),
     )  # fmt: skip
     with progress() as tell:
-        cell = verify_suspect(owner, suspect, asking, bar=bits, tell=tell)
+        cell = verify_suspect(owner, suspect, asking, bar=bits, log=guard_log, tell=tell)
     show_cell(cell, as_json=as_json)
     raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]

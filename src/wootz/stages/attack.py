@@ -47,6 +47,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 
 TRANSCRIPT = "transcript.jsonl"
+GUARD_LOG = "guard.jsonl"
 
 
 def attack_run(
@@ -63,6 +64,7 @@ def attack_run(
     resume: bool = False,
     data: str | None = None,
     client: Sequence[str] = (),
+    served: bool = False,
     data_dir: Path | None = None,
     execution: Execution | None = None,
     tell: Tell = lambda *_: None,
@@ -84,12 +86,14 @@ def attack_run(
         resume: go on from what an earlier call left in `out`; queries that it asked stay counted.
         data: name of the data set, where an endpoint does not say it.
         client: `key=value` settings of the client that asks an endpoint, see `wootz.endpoints.Client`.
+        served: a thief of a run folder asks through the run's guard, as if it were served; which answers were changed
+            is logged in `out`, a file of the owner's that no attack reads.
         data_dir: where data are looked for first.
         execution: device and precision.
         tell: told what is going on.
 
     Raises:
-        ConfigError: no such attack or setting, or `out` holds a model already.
+        ConfigError: no such attack or setting, or `out` holds a model already; `served` where nothing is served so.
         BudgetError: the attack needs more queries, or sees less, than it is allowed.
     """
     time, kin = Clock(), FAMILIES[family]
@@ -100,7 +104,9 @@ def attack_run(
         cfg = with_settings(row.config, settings)
     if "weights" in (access, row.access) and access not in (None, row.access):
         raise ConfigError(f"access = {access!r}: the attack {attack!r} works with {row.access}")
-    attempt = _begin(out, where, resume=resume)
+    if served and (is_endpoint(where) or "weights" in (access, row.access)):
+        raise ConfigError(f"served: {attack!r} on {where} is no theft by answers from a run folder; leave it out")
+    attempt = _begin(out, where, resume=resume, served=served)
     with opened_victim(
         where,
         access=access or row.access,
@@ -108,6 +114,7 @@ def attack_run(
         data_dir=data_dir,
         transcript=attempt / TRANSCRIPT,
         client=client,
+        guard=attempt / GUARD_LOG if served else None,
     ) as victim:
         spec, known = _spec(cfg, victim.spec), victim.data
         held = _held(cfg, known, data_dir)
@@ -119,6 +126,7 @@ def attack_run(
         made = row.run(cfg, target, means)
     about = {"kind": kin.kind, "theft": attack, "data": known.name, "eps": victim.eps, "seed": seed}
     about |= {"attack": to_mapping(cfg)} | ({"queries": ledger.queries} if ledger else {})
+    about |= {"served": True} if served else {}
     write_model(out, made, spec, about)
     clean, robust = measure(made, known, eps=victim.eps, count=count, tell=tell, seed=seed)
     cell = Cell(
@@ -133,7 +141,7 @@ def attack_run(
     return cell
 
 
-def _begin(out: Path, where: Where, *, resume: bool) -> Path:
+def _begin(out: Path, where: Where, *, resume: bool, served: bool) -> Path:
     """Return the folder of the attempt, a fresh one unless the attack goes on."""
     if not is_endpoint(where) and not Path(where).is_dir():
         raise StoreError(f"{where}: is not a run folder (there is no such folder)")
@@ -141,6 +149,8 @@ def _begin(out: Path, where: Where, *, resume: bool) -> Path:
     attempt = out / "attempt"
     if not resume:
         shutil.rmtree(attempt, ignore_errors=True)
+    if (attempt / "queries.log").is_file() and (attempt / GUARD_LOG).is_file() != served:
+        raise ConfigError(f"{out}: was begun {'without' if served else 'with'} a guard in between; resume it so")
     attempt.mkdir(exist_ok=True)
     return attempt
 
@@ -207,8 +217,8 @@ def _price(folder: Path, cell: Cell) -> Price | None:
 
 
 def _settle(out: Path, attempt: Path) -> None:
-    """Keep the log of queries and the transcript; checkpoints of a finished attempt go."""
-    for log in (attempt / "queries.log", attempt / TRANSCRIPT):
+    """Keep the log of queries, the transcript and the guard's log; checkpoints of a finished attempt go."""
+    for log in (attempt / "queries.log", attempt / TRANSCRIPT, attempt / GUARD_LOG):
         if log.is_file():
             log.replace(out / log.name)
     shutil.rmtree(attempt, ignore_errors=True)

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.errors import ConfigError
-from wootz.marks import Guarded
-from wootz.ownership import AnswerKey, LabelKey, has_keys, read_keys
 from wootz.serve import Facts, Limits, QueryLog, app, listen, serve, url_of
+from wootz.stages.guarded import guarding
 from wootz.stages.guarding import LOG
-from wootz.stages.run import Run, open_run
+from wootz.stages.run import open_run
 from wootz.types import Predict, Shown
 
 
@@ -65,7 +63,7 @@ def serve_run(
     )  # fmt: skip
     answer = answering(run.model, device)
     with ExitStack() as opened:
-        guarded = opened.enter_context(guarding(run, answer, data_dir)) if guard else None
+        guarded = opened.enter_context(guarding(run, answer, run.folder / LOG, data_dir)) if guard else None
         written = opened.enter_context(QueryLog(log)) if log is not None else None
         application = app(answer, facts, guard=guarded, token=token, log=written, limits=limits)
         listening = opened.enter_context(listen(host, port))
@@ -83,21 +81,3 @@ def answering(model: nn.Module, device: str) -> Predict:
             return logits.float().log_softmax(1).cpu()
 
     return predict
-
-
-def guarding(run: Run, answer: Predict, data_dir: Path | None = None) -> Guarded:
-    """Open the guard of a run, with its log beside the key; a new log learns from validation images what is unsure.
-
-    The run's own triggers are always answered as the model does.
-
-    Raises:
-        ConfigError: the run has no guard.
-    """
-    keys = read_keys(run.folder).keys if has_keys(run.folder) else {}
-    key = next((key for key in keys.values() if isinstance(key, AnswerKey)), None)
-    if key is None:
-        raise ConfigError(f"{run.folder}: has no guard; serve it without --guard, or protect with --marks ...,guard")
-    log = run.folder / LOG
-    ordinary = None if log.is_file() else answer(run.data(data_dir).validation.images())
-    own = [key.pixels for key in keys.values() if isinstance(key, LabelKey)]
-    return Guarded(key, log, shape=run.spec.shape, ordinary=ordinary, allow=torch.cat(own) if own else None)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from wootz.errors import ConfigError
+from wootz.errors import ConfigError, StoreError
 from wootz.models import read_model
-from wootz.ownership import DirectionKey, Key, read_keys
+from wootz.ownership import AnswerKey, DirectionKey, Key, read_keys
 from wootz.records import Cell, EvidenceRecord, decimal_p
-from wootz.stages.guarding import with_guard
+from wootz.stages.guarding import with_guard, with_log
 from wootz.stages.run import Clock
 from wootz.stages.suspects import REMOTE_BUDGET, Asking, Suspect, Where, check_fit, opened_suspect
 from wootz.types import Kind, Predict, Tell
@@ -28,6 +28,7 @@ def verify_suspect(
     *,
     bar: float = DEFAULT_BAR,
     panel: Sequence[Predict] | None = None,
+    log: Path | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
     """Open the owner's key and the suspect, and return evidence, bits and verdict.
@@ -38,19 +39,29 @@ def verify_suspect(
         asking: how it is asked.
         bar: bits that a verdict needs.
         panel: the independent models that came with the key, where they are open already.
+        log: of the guard, such as a theft through it leaves; None takes the one beside the key, where there is one.
         tell: told what is going on.
 
     Raises:
+        ConfigError: a log, and no guard that it could be of.
         KeyFolderError: `owner` holds no key, or a damaged one.
         ModelError: the suspect takes other images, or knows other classes, than the key's.
     """
     time, ring, asking = Clock(), read_keys(owner), asking or Asking()
     panel = open_panel(owner) if panel is None else panel
-    keys = with_guard(ring.keys, owner)
+    keys = with_guard(ring.keys, owner) if log is None else _with_named_log(ring.keys, owner, log)
     tell("asking the suspect", 0.0)
     with opened_suspect(where, asking, owner / "transcripts") as suspect:
         verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar)
     return verdict_cell(verdict, suspect, time.seconds)
+
+
+def _with_named_log(keys: Mapping[str, Key], owner: Path, log: Path) -> dict[str, Key]:
+    if not any(isinstance(key, AnswerKey) for key in keys.values()):
+        raise ConfigError(f"{log}: the run {owner} has no guard that this could be the log of")
+    if not log.is_file():
+        raise StoreError(f"{log}: is no guard's log (there is no such file)")
+    return with_log(keys, log, sealed=None)
 
 
 def ask_suspect(

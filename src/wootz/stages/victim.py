@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from wootz.config import to_mapping, with_settings
 from wootz.data import Dataset, load
 from wootz.endpoints import Client, open_endpoint
 from wootz.errors import ConfigError, ModelError
+from wootz.marks import Guarded
 from wootz.models import ModelSpec
 from wootz.models.small_cnn import SmallCNN
+from wootz.stages.guarded import guarding
 from wootz.stages.protection import BUDGETS, Budgets
 from wootz.stages.run import open_run
 from wootz.stages.suspects import Where, is_endpoint
@@ -51,7 +53,14 @@ class Victim:
 
 @contextmanager
 def opened_victim(
-    where: Where, *, access: str, data: str | None, data_dir: Path | None, transcript: Path, client: Sequence[str] = ()
+    where: Where,
+    *,
+    access: str,
+    data: str | None,
+    data_dir: Path | None,
+    transcript: Path,
+    client: Sequence[str] = (),
+    guard: Path | None = None,
 ) -> Iterator[Victim]:
     """Open a victim.
 
@@ -62,17 +71,24 @@ def opened_victim(
         data_dir: where data are looked for first.
         transcript: where questions to an endpoint and its answers are recorded.
         client: `key=value` settings of the client that asks it.
+        guard: a run folder's model answers through the run's guard, which logs to this file; None asks it bare.
 
     Raises:
-        ConfigError: the attack needs weights and the victim is an endpoint; or nobody says what data it knows.
+        ConfigError: the attack needs weights and the victim is an endpoint; or nobody says what data it knows; or a
+            guard is wanted and there is none.
         ModelError: it takes other images, or knows other classes, than the data have.
     """
     if not is_endpoint(where):
         run = open_run(Path(where))
-        yield Victim(
+        bare = Victim(
             predict=predictor(run.model), model=run.model, spec=run.spec, data=run.data(data_dir), eps=run.eps,
             record=Path(where),
         )  # fmt: skip
+        if guard is None:
+            yield bare
+        else:
+            with guarding(run, bare.predict, guard, data_dir) as guarded:
+                yield replace(bare, predict=_through(guarded, bare.predict), notes=lambda: (_told(guarded),))
         return
     if access == "weights":
         raise ConfigError(f"{where}: an endpoint gives answers only; this attack needs the weights")
@@ -93,6 +109,14 @@ def opened_victim(
                 architecture="small-cnn", settings=to_mapping(SmallCNN()), shape=known.shape, classes=known.classes
             ),
         )  # fmt: skip
+
+
+def _through(guarded: Guarded, predict: Predict) -> Predict:
+    return lambda x: guarded(x, predict(x))
+
+
+def _told(guarded: Guarded) -> str:
+    return f"asked the guarded service; {guarded.count:,} images with changed answers are in its log"
 
 
 def _filled(predict: Predict) -> Predict:

@@ -1,0 +1,38 @@
+"""The model of a run behind its own guard: what a server shows, and a thief who asks in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from wootz.errors import ConfigError
+from wootz.marks import Guarded
+from wootz.ownership import AnswerKey, LabelKey, has_keys, read_keys
+from wootz.stages.run import Run
+from wootz.types import Predict
+
+
+def guarding(run: Run, answer: Predict, log: Path, data_dir: Path | None = None) -> Guarded:
+    """Open the guard of a run (mark `guard` or `dawn`); a new log learns from validation images what is unsure.
+
+    The run's own triggers are always answered as the model does.
+
+    Args:
+        run: whose key it is.
+        answer: its model's scores.
+        log: where the changed answers are logged; one that is there already is continued.
+        data_dir: where data are looked for first.
+
+    Raises:
+        ConfigError: the run has no guard.
+        StoreError: see `Guarded`.
+    """
+    keys = read_keys(run.folder).keys if has_keys(run.folder) else {}
+    key = next((key for key in keys.values() if isinstance(key, AnswerKey)), None)
+    if key is None:
+        raise ConfigError(f"{run.folder}: has no guard to serve it with; protect with --marks ...,guard (or dawn)")
+    begun = log.is_file() and b"\n" in log.read_bytes()
+    ordinary = None if begun else answer(run.data(data_dir).validation.images())
+    own = [key.pixels for key in keys.values() if isinstance(key, LabelKey)]
+    return Guarded(key, log, shape=run.spec.shape, ordinary=ordinary, allow=torch.cat(own) if own else None)
