@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from wootz.ownership import DirectionKey, HalfKey, LabelKey
+from wootz.ownership import DirectionKey, HalfKey, LabelKey, WeightKey
 from wootz.verify import null
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
@@ -69,6 +69,17 @@ def test_directions_and_halves() -> None:
     pixels = torch.zeros(200, 1, 2, 2, dtype=torch.uint8)
     half = HalfKey(mark="ood", num_classes=10, pixels=pixels, labels=pixels, embedded=right)
     assert holds(null.half_null(half, right, DRAWS, stream))
+
+
+def test_messages_whatever_the_weights_say() -> None:
+    key = WeightKey(
+        mark="uchida", num_classes=10, weight="0.weight", shape=(1, 1, 2, 2), directions=torch.zeros(64, 4),
+        message=torch.zeros(64).long(),
+    )  # fmt: skip
+    for read in (torch.zeros(64).long(), torch.arange(64) % 3 // 2):
+        found = null.weight_null(key, read, DRAWS, np.random.default_rng(5))
+        assert holds(found)
+        assert (found < math.log(0.1)).mean() > 0.01
 
 
 def test_the_check_of_the_check() -> None:
