@@ -15,6 +15,7 @@ from wootz.marks import Uchida, protect
 from wootz.models import ModelSpec, build, write_model
 from wootz.ownership import public_hex, signing_key
 from wootz.records import to_json
+from wootz.serve import Facts, app, running
 from wootz.stages.claim import claim_suspect
 from wootz.stages.judge import Bench, judge_claim
 from wootz.stages.keep import keep_protected
@@ -22,6 +23,7 @@ from wootz.stages.register import register_run
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
 from wootz.training import Recipe
+from wootz.verify import predictor
 
 SEEN = Asking(access="weights", isolated=False)
 
@@ -60,6 +62,12 @@ def test_verified_claimed_and_judged(owner_run: Path, tmp_path: Path, plain: nn.
     assert verify_suspect(owner_run, stranger, SEEN).verdict == "NOT SHOWN"
     with pytest.raises(ConfigError, match="access is scores"):
         verify_suspect(owner_run, owner_run, replace(SEEN, access="scores"))
+    facts = Facts(name="m", shape=small_spec.shape, classes=small_spec.classes, data="mnist-5k", eps=0.1)
+    with (
+        running(app(predictor(plain), facts)) as url,
+        pytest.raises(ConfigError, match="the suspect shows none"),
+    ):
+        verify_suspect(owner_run, f"{url}/v2/models/m", SEEN)
     certificate = tmp_path / "claim.json"
     claimed = claim_suspect(owner_run, owner_run, certificate, SEEN)
     judged = judge_claim(certificate, owner_run, Bench(isolated=False, independents=(stranger,)))
