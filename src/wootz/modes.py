@@ -17,15 +17,24 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     input without leaving anything in `.grad`.
     """
     modes = [(module, module.training) for module in model.modules()]
-    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval()
+    try:
+        with without_gradients(model):
+            yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def without_gradients(model: nn.Module) -> Iterator[nn.Module]:
+    """Every parameter without gradient, given back after; every submodule stays in its mode."""
+    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in gradients:
         parameter.requires_grad_(False)
     try:
         yield model
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, required in gradients:
             parameter.requires_grad_(required)
 

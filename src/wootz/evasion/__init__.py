@@ -13,7 +13,7 @@ from wootz.evasion.hop_skip_jump import HopSkipJump, hop_skip_jump
 from wootz.evasion.minimum_norm import FMN, accuracy_at, distances, fmn
 from wootz.evasion.natural_evolution import NES, nes
 from wootz.evasion.objectives import cross_entropy, logit_ratio, margin, targeted_logit_ratio
-from wootz.evasion.projected_gradient import PGD, pgd
+from wootz.evasion.projected_gradient import PGD, climb, pgd
 from wootz.evasion.reliability import reliability
 from wootz.evasion.square import Square, square
 from wootz.evasion.table import ATTACKS
@@ -38,6 +38,7 @@ __all__ = [
     "accuracy_curve",
     "active_test",
     "apgd",
+    "climb",
     "cross_entropy",
     "distances",
     "evaluate",

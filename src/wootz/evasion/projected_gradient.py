@@ -29,6 +29,7 @@ class PGD:
         steps: gradient steps a restart.
         step_size: length of a step; None means 2.5 * eps / steps for L-inf, which can cross the ball, and
             5 * eps / steps for L2, where steps also have to turn.
+        reach: how far all steps together go where no `step_size` is given, in radii; None means 2.5, 5 for L2.
         restarts: starts an image; the best one counts.
         random_start: begin at a random point of the ball rather than at the image.
         targeted: climb towards the labels that are given rather than away from them.
@@ -40,6 +41,7 @@ class PGD:
     norm: Norm = "Linf"
     steps: int = 40
     step_size: float | None = None
+    reach: float | None = None
     restarts: int = 1
     random_start: bool = True
     targeted: bool = False
@@ -50,15 +52,16 @@ class PGD:
         checks.not_negative(eps=self.eps)
         checks.one_of(("Linf", "L2"), norm=self.norm)
         checks.at_least(1, steps=self.steps, restarts=self.restarts)
-        if self.step_size is not None:
-            checks.positive(step_size=self.step_size)
+        for name, value in {"step_size": self.step_size, "reach": self.reach}.items():
+            if value is not None:
+                checks.positive(**{name: value})
         if self.keep == "last" and (self.restarts > 1 or self.stop):
             raise ConfigError("keep = 'last': one restart and no stop; use keep = 'best' to compare points")
 
     @property
     def length(self) -> float:
         """The length of a step."""
-        return self.step_size or _REACH[self.norm] * self.eps / self.steps
+        return self.step_size or (self.reach or _REACH[self.norm]) * self.eps / self.steps
 
 
 def pgd(
@@ -87,18 +90,29 @@ def pgd(
         return x.clone()
     with evaluating(model):
         if cfg.keep == "last":
-            return _climb(cfg, model, x, y, generator, objective)
+            return climb(cfg, model, x, y, start=_start(cfg, x, generator), objective=objective)
         best = _Best(x, stop=cfg.stop)
         for _ in range(cfg.restarts):
             _search(cfg, model, x, y, generator, objective, best)
         return best.points
 
 
-def _climb(
-    cfg: PGD, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, objective: Objective
+def climb(
+    cfg: PGD, model: nn.Module, x: Tensor, y: Tensor, *, start: Tensor, objective: Objective = cross_entropy
 ) -> Tensor:
-    """Take every step with every image and return where it ends; nobody looks at the points on the way."""
-    ball, point = BALLS[cfg.norm], _start(cfg, x, generator)
+    """Take every step with every image and return where it ends; nobody looks at the points on the way.
+
+    For training, which borrows the model as it likes and may begin anywhere in the ball.
+
+    Args:
+        cfg: how to climb; one restart, to the last point.
+        model: images in [0, 1] -> logits, in whatever mode it is; its parameters should be without gradient.
+        x: images float32 [N, C, H, W] in [0, 1].
+        y: labels int64 [N], given to the objective.
+        start: where the climb begins [N, C, H, W].
+        objective: what to climb.
+    """
+    ball, point = BALLS[cfg.norm], start
     for _ in range(cfg.steps):
         _, _, gradient = _slope(cfg, model, point, y, objective)
         point = ball.project(ball.step(point, gradient, cfg.length), x, cfg.eps)

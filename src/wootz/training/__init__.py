@@ -3,8 +3,9 @@
 from wootz.training.execution import Execution
 from wootz.training.hooks import ExtraLoss, Hook, Pass, join
 from wootz.training.loop import Trained, train
-from wootz.training.losses import LOSSES, Batch, Forward
+from wootz.training.losses import Batch, Forward
 from wootz.training.recipe import Recipe
+from wootz.training.table import LOSSES
 
 __all__ = [
     "LOSSES",

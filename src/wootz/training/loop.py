@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,9 +29,10 @@ from wootz.store import read_json, read_tensors, tensor_digest, write_bytes, wri
 from wootz.training import checkpoint
 from wootz.training.execution import Execution
 from wootz.training.hooks import Hook, Pass, plain_targets
-from wootz.training.losses import LOSSES, Batch
+from wootz.training.losses import Batch
 from wootz.training.recipe import Recipe
 from wootz.training.schedules import budget, learning_rate
+from wootz.training.table import LOSSES
 
 _EMA_START = 10  # the average follows quickly at first: decay min(ema, step / (step + 10))
 
@@ -184,6 +185,7 @@ def _epoch(
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
+    cfg = replace(cfg, awp_gamma=0.0) if epoch < cfg.awp_warmup else cfg
     stream = generator(job.seed, "attack", epoch, fabric.global_rank, device=fabric.device)
     total, model = 0.0, model.train()
     forward.train()

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wootz import checks
+from wootz.errors import ConfigError
 from wootz.types import Norm
+
+_PERTURBED = ("pgd-at", "trades", "mart")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,12 @@ class Recipe:
         norm: of the ball.
         steps: attack steps a batch (one for single-step losses).
         step_size: of the attack, as a share of the current eps; None means 2.5 / steps.
+        attack_mode: the net's mode under attack: `eval`, or `train` for the founding paper's way, with dropout on and
+            batch statistics updated by every attack step.
+        robust_weight: of the divergence in `trades` and `mart`; None means the source's, 6 and 5.
+        awp_gamma: how far adversarial weight perturbation moves each layer of `pgd-at`, `trades` or `mart`, as a share
+            of its norm; 0 is off, 0.005 the source's.
+        awp_warmup: epochs before weights are perturbed.
         epochs: passes over the training images.
         batch_size: images a step, over all processes.
         optimizer: AdamW, or SGD with Nesterov momentum 0.9.
@@ -36,6 +45,10 @@ class Recipe:
     norm: Norm = "Linf"
     steps: int = 3
     step_size: float | None = None
+    attack_mode: Literal["eval", "train"] = "eval"
+    robust_weight: float | None = None
+    awp_gamma: float = 0.0
+    awp_warmup: int = 0
     epochs: int = 10
     batch_size: int = 128
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -51,9 +64,15 @@ class Recipe:
         checks.inside(0, 1, eps=self.eps)
         checks.one_of(("Linf", "L2"), norm=self.norm)
         checks.at_least(1, steps=self.steps, epochs=self.epochs, batch_size=self.batch_size)
+        checks.at_least(0, awp_warmup=self.awp_warmup)
         checks.positive(lr=self.lr)
         checks.within(0, 0.9, warmup=self.warmup, ramp=self.ramp, label_smoothing=self.label_smoothing)
-        checks.not_negative(weight_decay=self.weight_decay)
+        checks.one_of(("eval", "train"), attack_mode=self.attack_mode)
+        checks.not_negative(weight_decay=self.weight_decay, awp_gamma=self.awp_gamma)
         checks.within(0, 0.9999, ema=self.ema)
         if self.step_size is not None:
             checks.positive(step_size=self.step_size)
+        if self.robust_weight is not None:
+            checks.not_negative(robust_weight=self.robust_weight)
+        if self.awp_gamma and self.loss not in _PERTURBED:
+            raise ConfigError(f"awp_gamma = {self.awp_gamma:g}: goes with {', '.join(_PERTURBED)}, not {self.loss!r}")

@@ -1,0 +1,13 @@
+"""The losses by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from wootz.training.divergence import mart, trades
+from wootz.training.losses import Loss, natural, noise_fgsm, pgd_adversarial
+
+LOSSES: Mapping[str, Loss] = MappingProxyType(
+    {"natural": natural, "pgd-at": pgd_adversarial, "n-fgsm": noise_fgsm, "trades": trades, "mart": mart}
+)
