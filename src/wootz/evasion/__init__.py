@@ -8,8 +8,10 @@ from wootz.evasion.active_test import Planted, Planting, active_test
 from wootz.evasion.auto_pgd import APGD, apgd
 from wootz.evasion.autoattack import reference_autoattack
 from wootz.evasion.balls import BALLS, to_pixels
+from wootz.evasion.bounds import Interval, certified, margins, noting
 from wootz.evasion.evaluation import EVALUATIONS, Robustness, accuracy_curve, evaluate, predict_logits
 from wootz.evasion.hop_skip_jump import HopSkipJump, hop_skip_jump
+from wootz.evasion.linear_bounds import linear_margins
 from wootz.evasion.minimum_norm import FMN, accuracy_at, distances, fmn
 from wootz.evasion.natural_evolution import NES, nes
 from wootz.evasion.objectives import cross_entropy, logit_ratio, margin, targeted_logit_ratio
@@ -26,6 +28,7 @@ __all__ = [
     "EVALUATIONS",
     "FMN",
     "HopSkipJump",
+    "Interval",
     "NES",
     "PGD",
     "Planted",
@@ -38,15 +41,19 @@ __all__ = [
     "accuracy_curve",
     "active_test",
     "apgd",
+    "certified",
     "climb",
     "cross_entropy",
     "distances",
     "evaluate",
     "fmn",
     "hop_skip_jump",
+    "linear_margins",
     "logit_ratio",
     "margin",
+    "margins",
     "nes",
+    "noting",
     "pgd",
     "predict_logits",
     "reference_autoattack",

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from wootz import config
 from wootz.data import Share, epoch_batches
 from wootz.errors import TrainingError
-from wootz.evasion import PGD, pgd, predict_logits
+from wootz.evasion import predict_logits
 from wootz.modes import frozen_statistics
 from wootz.registry import lookup
 from wootz.rng import generator, global_seed
@@ -33,6 +33,7 @@ from wootz.training.losses import Batch
 from wootz.training.recipe import Recipe
 from wootz.training.schedules import budget, learning_rate
 from wootz.training.table import LOSSES
+from wootz.training.validation import figures_of, is_newest_best
 
 _EMA_START = 10  # the average follows quickly at first: decay min(ema, step / (step + 10))
 
@@ -80,7 +81,8 @@ def train(
         cfg: the recipe.
         model: images in [0, 1] -> logits; left as it is.
         training: images to train on.
-        validation: images on which the epoch is chosen, by PGD-10 accuracy at the recipe's eps.
+        validation: images on which the epoch is chosen, by PGD-10 accuracy at the recipe's eps (certified accuracy
+            for losses by bounds, clean accuracy for `natural`).
         seed: of data order, attacks and dropout.
         hook: what marks add.
         execution: device, precision, processes.
@@ -152,10 +154,12 @@ def _run(fabric: Fabric, job: _Job) -> checkpoint.Progress:
             for number, taught in enumerate(job.hook.passes):
                 _teach(fabric, taught, forward, wrapped, generator(job.seed, "pass", number, epoch))
         _average_buffers(fabric, average)
-        figures = {"epoch": epoch, "loss": loss} | _validate(job, average, fabric.device)
+        figures = {"epoch": epoch, "loss": loss} | figures_of(
+            cfg, average, job.validation, seed=job.seed, device=fabric.device
+        )
         state.history.append(figures)
         state.epoch = epoch
-        if _better(cfg, len(job.validation), state):
+        if is_newest_best(cfg, len(job.validation), state.history):
             state.best_epoch = epoch
             state.best = {name: t.detach().cpu().clone() for name, t in average.state_dict().items()}
         if folder and job.folder and fabric.is_global_zero:
@@ -237,29 +241,6 @@ def _teach(
 def _take(job: _Job, index: Tensor, device: torch.device) -> Batch:
     x = job.train.pixels[index].to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
     return Batch(x, job.train.labels[index].to(device), job.targets[index].to(device))
-
-
-def _validate(job: _Job, model: nn.Module, device: torch.device) -> dict[str, float]:
-    """Clean and PGD-10 accuracy on the validation images, in float32."""
-    x, y = job.validation.images().to(device), job.validation.labels.to(device)
-    attack = PGD(eps=job.cfg.eps, norm=job.cfg.norm, steps=10, stop=True)
-    points = pgd(attack, model, x, y, generator=generator(job.seed, "validation", device=device))
-    return {
-        "clean": (predict_logits(model, x).argmax(1) == y).float().mean().item(),
-        "robust": (predict_logits(model, points).argmax(1) == y).float().mean().item(),
-    }
-
-
-def _better(cfg: Recipe, validation: int, state: checkpoint.Progress) -> bool:
-    """Whether the newest epoch is the one to keep: the latest within one standard error of the best so far.
-
-    With a thousand validation images the error is over a point; without it, luck would pick an early epoch.
-    Epochs inside the ramp do not count once one is past it.
-    """
-    measure = "clean" if cfg.loss == "natural" else "robust"
-    past = [h for h in state.history if (h["epoch"] + 1) / cfg.epochs >= cfg.ramp] or state.history
-    newest, best = state.history[-1], max(h[measure] for h in past)
-    return newest in past and newest[measure] >= best - math.sqrt(best * (1 - best) / validation)
 
 
 def _optimizer(cfg: Recipe, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,0 +1,67 @@
+"""Certified training: losses that hold at every point of the ball, by bounds rather than by an attack."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wootz.evasion import linear_margins, margins, noting
+from wootz.training.losses import Batch
+from wootz.training.recipe import Recipe
+
+
+def ibp(
+    cfg: Recipe, model: nn.Module, forward: nn.Module, batch: Batch, *, eps: float, generator: torch.Generator
+) -> Tensor:
+    """Return kappa * natural + (1 - kappa) * worst case by interval bounds (Gowal et al., arXiv 1810.12715, section 3).
+
+    While eps rises to its full size kappa falls from 1 to `cfg.kappa`. With soft targets the worst case is the mean
+    over a label drawn from them; it is never less than the cross-entropy at any point of the ball.
+    """
+    return _certified(cfg, model, forward, batch, eps, linear=False)
+
+
+def crown_ibp(
+    cfg: Recipe, model: nn.Module, forward: nn.Module, batch: Batch, *, eps: float, generator: torch.Generator
+) -> Tensor:
+    """Return the same with margins beta * linear + (1 - beta) * interval (Zhang et al., arXiv 1906.06316).
+
+    While eps rises to its full size beta falls from 1 to 0: linear bounds carry training through the ramp, and
+    what is left are interval bounds, by which the net is certified. The true label's margins alone are linear; with
+    soft targets those of other labels are interval bounds throughout.
+    """
+    return _certified(cfg, model, forward, batch, eps, linear=True)
+
+
+class _Shares(NamedTuple):
+    """The weights of the images themselves and of linear bounds."""
+
+    kappa: float
+    beta: float
+
+
+def _shares(cfg: Recipe, eps: float) -> _Shares:
+    risen = min(1.0, eps / cfg.eps)
+    return _Shares(kappa=1 - (1 - cfg.kappa) * risen, beta=1 - risen)
+
+
+def _certified(cfg: Recipe, model: nn.Module, forward: nn.Module, batch: Batch, eps: float, *, linear: bool) -> Tensor:
+    with noting(model) as notes:
+        loss = F.cross_entropy(forward(batch.x).float(), batch.targets)
+    kappa, beta = _shares(cfg, eps)
+    if kappa == 1:
+        return loss
+    with torch.autocast(batch.x.device.type, enabled=False):  # bfloat16 would not keep the bounds apart
+        bounds = margins(model, batch.x, eps, notes=notes)
+        if linear and beta > 0:
+            tighter = linear_margins(model, batch.x, batch.y, eps, notes=notes)[:, None, :]
+            bounds = bounds + beta * F.one_hot(batch.y, bounds.shape[1])[:, :, None] * (tighter - bounds)
+    return kappa * loss + (1 - kappa) * worst_cross_entropy(bounds, batch.targets)
+
+
+def worst_cross_entropy(bounds: Tensor, targets: Tensor) -> Tensor:
+    """Return a bound of the mean cross-entropy, from `margins` [N, K, K] and target probabilities [N, K]."""
+    return (targets * bounds.logsumexp(2)).sum(1).mean()
