@@ -77,7 +77,7 @@ class TestMainJob:
         assert (found.code, found.json["verdict"]) == (0, "KEY-DEPENDENT")
 
     def test_evaluate(self, wootz, shelf: Path) -> None:
-        for attack, name in (("pgd", "pgd-40x2"), ("autoattack", "autoattack")):
+        for attack, name in {"pgd": "pgd-40x2", "autoattack": "autoattack", "pgd-25": "pgd-25", "ibp": "ibp"}.items():
             said = wootz("evaluate", shelf / "stranger", "--attack", attack, "-n", "20", "--eps", "0.1", "--json")
             assert said.json["robust"]["attack"] == name  # type: ignore[index]
             assert said.json["robust"]["n"] == 20  # type: ignore[index]

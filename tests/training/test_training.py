@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,12 +100,21 @@ class TestRuns:
         assert not torch.equal(weights(one), weights(other))
 
     @pytest.mark.parametrize("architecture", ["small-cnn", "paper-cnn"])
-    @pytest.mark.parametrize("ema", [0.0, 0.9])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"ema": 0.9},
+            {"loss": "trades", "awp_gamma": 0.01, "awp_warmup": 1, "ema": 0.9},
+            {"attack_mode": "train"},
+            {"loss": "ibp"},
+        ],
+    )
     def test_a_broken_off_run_continues_to_the_bit(
-        self, architecture: str, ema: float, digits: Dataset, tmp_path: Path
+        self, architecture: str, changes: dict[str, Any], digits: Dataset, tmp_path: Path
     ) -> None:
         spec = ModelSpec(architecture=architecture, settings={"width": 4}, shape=digits.shape, classes=digits.classes)
-        cfg, few, check = replace(QUICK, ema=ema), digits.train.take(slice(192)), digits.validation.take(slice(50))
+        cfg, few, check = replace(QUICK, **changes), digits.train.take(slice(192)), digits.validation.take(slice(50))
 
         class StopError(Exception):
             pass

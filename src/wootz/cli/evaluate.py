@@ -18,8 +18,8 @@ def command(
         str,
         typer.Option(
             "--attack",
-            help="pgd (40 steps x 2), pgd-50x10, ensemble (worst case of several), autoattack (the reference), or one "
-            "attack alone; `list` lists them.",
+            help="pgd (40 steps x 2), pgd-50x10, ensemble (worst case of several), autoattack (the reference), "
+            "pgd-25 (the founding paper's), ibp (certified: a lower bound), or one attack alone; `list` lists them.",
         ),
     ] = "pgd",
     count: Count = 2000,

@@ -63,7 +63,7 @@ def _lines(cell: Cell) -> list[tuple[str, str]]:
         norm = "" if robust.norm == "Linf" else f" {robust.norm}"
         lines.append(
             (
-                "robust accuracy",
+                "certified accuracy" if robust.attack == "ibp" else "robust accuracy",
                 f"{robust.accuracy:.2%} ({robust.attack}, eps {robust.eps:g}{norm}, {robust.n} images{flags})",
             )
         )

@@ -30,7 +30,7 @@ def uphill(cfg: Recipe, model: nn.Module, forward: nn.Module, value: Callable[[N
         return value(forward)
     moves = perturbation(model, value, cfg.awp_gamma)
     moved = {name: weight + moves[weight] for name, weight in forward.named_parameters() if weight in moves}
-    return value(lambda x: _called(forward, moved, x))
+    return value(lambda x: _called(forward, moved, x, once=True))
 
 
 def perturbation(model: nn.Module, value: Callable[[Net], Tensor], gamma: float) -> Mapping[Tensor, Tensor]:
@@ -50,6 +50,10 @@ def perturbation(model: nn.Module, value: Callable[[Net], Tensor], gamma: float)
     }
 
 
-def _called(net: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    logits: Tensor = functional_call(net, dict(tensors), (x,))
+def _called(net: nn.Module, tensors: Mapping[str, Tensor], x: Tensor, *, once: bool = False) -> Tensor:
+    """Call a net with other tensors; `once`, each goes where its name says and nowhere else.
+
+    A wrapper of Fabric reaches one layer by two names; put there by both, the weight itself would not come back.
+    """
+    logits: Tensor = functional_call(net, dict(tensors), (x,), tie_weights=not once)
     return logits
