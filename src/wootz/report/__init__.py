@@ -1,26 +1,44 @@
 """One self-contained HTML page from the records in a folder: no scripts, nothing loaded from elsewhere.
 
-`read` checks what is there, `matrix`, `words`, `plots` and `pictures` turn it into what is shown, `page` fills
-the template. The same records give the same bytes.
+`read` checks what is there. Of a demo or a run, `matrix`, `words`, `plots` and `pictures` make what is shown and
+`page` fills the template. Of a grid, `survey` puts the cells in order, `tables`, `listings`, `heatmap` and `trade`
+make what is shown, `renderers` write tables, and `grid_page` puts all together. The same records give the same bytes.
+`sinks` hand a grid's cells to experiment trackers.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from wootz.report.bench import read_bench
+from wootz.report.grid_page import render_grid
 from wootz.report.page import render
 from wootz.report.read import read_findings
+from wootz.report.sinks import send
 from wootz.store import write_bytes
 
-__all__ = ["write_report"]
+__all__ = ["send", "write_report", "write_reports"]
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` from the records in `folder` (a demo, a grid or a run) and return its path.
+    """Write the report of `folder` (a demo, a grid or a run) and return the path of its page, `report.html`.
 
     Raises:
         StoreError: the folder holds no records, one of its files is broken, or the page can not be written.
     """
-    page = folder / "report.html"
-    write_bytes(page, render(read_findings(folder)).encode())
-    return page
+    return write_reports(folder)["html"]
+
+
+def write_reports(folder: Path) -> dict[str, Path]:
+    """Write `report.html`, and of a grid `report.md`, `report.csv` and `report.tex` too; return ending -> path.
+
+    Raises:
+        StoreError: as `write_report`.
+    """
+    findings = read_findings(folder)
+    grid = findings.source == "grid" and bool(findings.cells[0].axes)  # a plain list of cells has none
+    texts = render_grid(findings.cells, read_bench(folder)) if grid else {"html": render(findings)}
+    paths = {ending: folder / f"report.{ending}" for ending in texts}
+    for ending, path in paths.items():
+        write_bytes(path, texts[ending].encode())
+    return paths

@@ -17,16 +17,25 @@ from wootz.report.words import chief, commands, figures, lead, warnings
 _SCALE_STEP = 20
 
 
-def render(findings: Findings) -> str:
-    """Return the page as HTML."""
-    environment = Environment(
+def environment() -> Environment:
+    """Return what fills the templates."""
+    return Environment(
         loader=PackageLoader("wootz", "report"),
         autoescape=True,  # always: suspects are named by whoever made them
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(_context(findings))
+
+
+def render(findings: Findings) -> str:
+    """Return the page as HTML."""
+    return environment().get_template("report.html.j2").render(_context(findings))
+
+
+def legend_of_bits() -> list[tuple[int, str]]:
+    """Return the steps of the color scale: bits, and their colors."""
+    return [(bits, style(bits)) for bits in range(0, int(SATURATION) + 1, _SCALE_STEP)]
 
 
 def _context(findings: Findings) -> dict[str, Any]:
@@ -43,8 +52,9 @@ def _context(findings: Findings) -> dict[str, Any]:
         "warnings": warnings(cells),
         "figures": figures(findings),
         "matrix": table,
+        "marks": table.marks,
         "tested": any(cell.verdict is not None or cell.evidence for cell in cells),
-        "steps": [(bits, style(bits)) for bits in range(0, int(SATURATION) + 1, _SCALE_STEP)],
+        "steps": legend_of_bits(),
         "breakpoint": 780 + 115 * len(table.marks),
         "lines": lines,
         "robustness": plots.robustness(lines, eps) if lines else None,

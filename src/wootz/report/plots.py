@@ -19,10 +19,10 @@ from wootz.report.read import Curve, Epoch
 from wootz.report.svg import INK, SOFT, Drawing, canvas, drawing_style, to_svg
 
 _WIDE, _NARROW = (720.0, 400.0), (360.0, 320.0)
-_COLORS: Mapping[str, str] = MappingProxyType(
+COLORS: Mapping[str, str] = MappingProxyType(
     {"protected": "#0072b2", "stolen": "#bf5200", "removed": "#9b4f96", "independent": "#646f77", "unknown": INK}
 )
-_MARKERS: Mapping[str, str] = MappingProxyType(
+MARKERS: Mapping[str, str] = MappingProxyType(
     {"protected": "o", "stolen": "s", "removed": "^", "independent": "", "unknown": "D"}
 )
 _DASHES = ((), (7, 3), (2, 3), (7, 3, 2, 3))
@@ -52,7 +52,7 @@ def lines_of(curves: Mapping[str, Curve], cells: Sequence[Cell], eps: float | No
     lines = []
     for name, curve in curves.items():
         kind = kinds.get(name, "unknown")
-        stroke = Stroke(_COLORS[kind], _MARKERS[kind], _DASHES[seen[kind] % len(_DASHES)])
+        stroke = Stroke(COLORS[kind], MARKERS[kind], _DASHES[seen[kind] % len(_DASHES)])
         lines.append(Line(name, kind, curve, stroke))
         seen[kind] += 1
     at = 0.0 if eps is None else eps
@@ -92,10 +92,10 @@ def training(epochs: Sequence[Epoch]) -> Drawing:
         count = [figures.epoch + 1 for figures in epochs]
         dot = "o" if len(epochs) == 1 else ""
         series = {"clean": [e.clean for e in epochs], "robust": [e.robust for e in epochs]}
-        for label, values, color in zip(series, series.values(), (SOFT, _COLORS["protected"]), strict=True):
+        for label, values, color in zip(series, series.values(), (SOFT, COLORS["protected"]), strict=True):
             left.plot(count, values, color=color, marker=dot)
             left.annotate(label, (count[-1], values[-1]), (6, 0), textcoords="offset points", color=color, va="center")
-        right.plot(count, [e.loss for e in epochs], color=_COLORS["stolen"], marker=dot)
+        right.plot(count, [e.loss for e in epochs], color=COLORS["stolen"], marker=dot)
         _fractions(left, "validation accuracy")
         right.set_title("training loss")
         right.set_ylim(bottom=0)

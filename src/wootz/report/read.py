@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wootz.errors import StoreError
 from wootz.records import SCHEMA, Cell, from_json
+from wootz.report.bench import AXES
 from wootz.report.fields import array, integer, lines, mapping, number, parsed, pixels, text
 from wootz.store import read_json
 
@@ -86,6 +87,7 @@ def _records(folder: Path) -> tuple[Source, tuple[Cell, ...], float]:
     if grid.is_file():
         places = ((line, f"{grid}, line {place}") for place, line in enumerate(lines(grid), 1))
         cells = _some(tuple(_cell(parsed(line, where), where) for line, where in places), grid)
+        _axes(cells, grid)
         return "grid", cells, sum(cell.seconds for cell in cells)
     if run.is_file():
         cell = _cell(read_json(run), str(run))
@@ -103,17 +105,31 @@ def _cell(plain: Any, where: str) -> Cell:
     except (AttributeError, TypeError, ValueError) as error:
         raise StoreError(f"{where}: is not a record ({error})") from error
     _fields(cell, where, numbers=("seconds", "seed"), texts=("data", "suspect", "kind"))
-    known = [name for name in ("clean", "bits", "queries", "agreement") if getattr(cell, name) is not None]
-    named = [name for name in ("theft", "access", "verdict") if getattr(cell, name) is not None]
+    known = [name for name in ("clean", "bits", "bar", "queries", "agreement") if getattr(cell, name) is not None]
+    named = [name for name in ("theft", "access", "verdict", "digest", "error") if getattr(cell, name) is not None]
     _fields(cell, where, numbers=known, texts=named)
-    if cell.robust is not None:
-        _fields(cell.robust, f"{where}: robust", numbers=("eps", "n", "accuracy"), texts=("attack",))
+    for record in (*([] if cell.robust is None else [cell.robust]), *cell.also):
+        _fields(record, f"{where}: robust", numbers=("eps", "n", "accuracy"), texts=("attack", "norm"))
     if cell.price is not None:
         priced = [name for name in ("clean", "robust") if getattr(cell.price, name) is not None]
         _fields(cell.price, f"{where}: price", numbers=priced, texts=())
     for item in cell.evidence:
         _fields(item, f"{where}: evidence", numbers=("bits", "queries", "statistic"), texts=("mark", "p"))
+    for axis, name in mapping(cell.axes, f"{where}: axes").items():
+        text(name, f"{where}: axes: {axis}")
     return cell
+
+
+def _axes(cells: tuple[Cell, ...], path: Path) -> None:
+    """Refuse a grid of whose cells some say where they stand and others do not, or not on the same axes."""
+    known = set().union(*(cell.axes for cell in cells))
+    if not known:
+        return
+    wanted = sorted(known.union(AXES))
+    for place, cell in enumerate(cells, 1):
+        if sorted(cell.axes) != wanted:
+            missing = ", ".join(axis for axis in wanted if axis not in cell.axes)
+            raise StoreError(f"{path}, cell {place}: axes lack {missing}; every cell of a grid has {', '.join(wanted)}")
 
 
 def _fields(record: object, where: str, *, numbers: Iterable[str], texts: Iterable[str]) -> None:
