@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from wootz.records import SCHEMA, Cell
@@ -58,7 +59,7 @@ def _context(found: Survey, bench: Bench, failed: Table | None) -> dict[str, Any
         "steps": legend_of_bits(),
         "breakpoint": 0,  # its tables scroll; none becomes cards
         "data": [_part(found, data) for data in found.data],
-        "strokes": [(kind, Stroke(COLORS[kind], MARKERS[kind] or "x", ())) for kind in COLORS if kind in kinds],
+        "strokes": [(kind, Stroke(COLORS[kind], MARKERS[kind] or "x", None)) for kind in COLORS if kind in kinds],
         "failed": None if failed is None else to_html(failed),
         "num_failed": f"{len(found.failed):,}",
         "cells": None if cells is None else (cells.title, to_html(cells)),
@@ -72,11 +73,19 @@ def _part(found: Survey, data: DataSet) -> dict[str, Any]:
     """Return everything that the page shows of one data set."""
     thefts = theft_table(found, data)
     defences = defence_table(found, data)
+    parts = panels(thefts, 1)
+    widest = max(parts, key=lambda part: len(part.header))  # the first that has all there is to show
     return {
         "name": data.name,
         "heat": heat_map(found, data),
         "trade": trade(found, data),
         "evaluation": next((evaluation.attack for evaluation in data.evaluations), None),
         "defences": to_html(defences),
-        "thefts": [(part.header[0].group, to_html(part)) for part in panels(thefts, 1)],
+        "thefts": [(part.header[0].group, to_html(_bare(part)), part is widest) for part in parts],
+        "notes": " ".join(thefts.notes),
     }
+
+
+def _bare(part: Table) -> Table:
+    """Return a part whose group and notes stand elsewhere on the page."""
+    return replace(part, header=tuple(column._replace(group="") for column in part.header), notes=())

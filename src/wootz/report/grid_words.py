@@ -56,9 +56,7 @@ def figures(found: Survey, bench: Bench) -> tuple[Figure, ...]:
     """Return the chief numbers, as far as they are known."""
     shown = []
     copies = [_sum(found.data, kind) for kind in ("stolen", "removed")]
-    for (reached, tested), name in zip(
-        copies, ("Stolen models that show the key", "Altered models that do"), strict=True
-    ):
+    for (reached, tested), name in zip(copies, ("Stolen: the key shows", "Altered: it shows"), strict=True):
         if tested:
             shown.append(Figure(name, f"{reached} of {tested}", "theft and defence, mean over seeds"))
     controls = [cell for cell in found.cells if is_control(cell) and cell.bits is not None]

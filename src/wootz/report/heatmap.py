@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from wootz.report.formats import p_of
-from wootz.report.matrix import KINDS
 from wootz.report.scale import style
-from wootz.report.survey import CONTROLS, DataSet, Group, Place, Survey, place_name
+from wootz.report.survey import CONTROLS, HEADINGS, DataSet, Group, Place, Survey, place_name
 
 
 class Tile(NamedTuple):
@@ -48,7 +47,7 @@ def heat_map(found: Survey, data: DataSet) -> HeatMap | None:
     tested = {defence for (_, defence), group in data.groups.items() if group.total is not None}
     defences = [defence for defence in data.defences if defence in tested]
     blocks = []
-    for kind, (title, _) in KINDS.items():
+    for kind, (title, _) in HEADINGS.items():
         places = [place for place, other in data.kinds.items() if other == kind]
         lines = [
             Line(

@@ -15,6 +15,8 @@ LISTED = 300
 
 Entries: TypeAlias = Callable[[Cell], tuple[Entry, ...]]
 
+_FIGURES = ("seed", "clean", "robust", "bits")
+
 _DIGEST = 12
 """Letters of a digest that are shown."""
 
@@ -39,7 +41,7 @@ def _listing(
     rows = tuple(Row("", (cell.suspect,), (*_where(found, cell), *entries(cell))) for cell in cells[:LISTED])
     more = len(cells) - len(rows)
     notes = (f"{more:,} more stand in cells.jsonl. {rest}".strip(),) if more else ()
-    header = tuple(Column(name) for name in names)
+    header = tuple(Column(name, words=name not in _FIGURES) for name in names)
     return Table(title=title, stub=("suspect",), header=header, rows=rows, notes=notes) if rows else None
 
 

@@ -29,11 +29,11 @@ _DASHES = ((), (7, 3), (2, 3), (7, 3, 2, 3))
 
 
 class Stroke(NamedTuple):
-    """How a suspect's line looks: color by kind, dashes by its place within the kind."""
+    """How a suspect's line looks: color by kind, dashes by its place within the kind; None where no line is drawn."""
 
     color: str
     marker: str
-    dashes: tuple[int, ...]
+    dashes: tuple[int, ...] | None
 
 
 class Line(NamedTuple):
@@ -64,7 +64,7 @@ def robustness(lines: Sequence[Line], eps: float | None) -> Drawing:
 
     def draw(size: tuple[float, float], name: str) -> Markup:
         figure, (axes,) = canvas(*size)
-        for line in sorted(lines, key=lambda line: len(line.stroke.dashes)):  # dashes stay seen above full lines
+        for line in sorted(lines, key=lambda line: len(line.stroke.dashes or ())):  # dashes stay seen above full lines
             look = line.stroke
             axes.plot(
                 *line.curve, color=look.color, marker=look.marker, markersize=5,

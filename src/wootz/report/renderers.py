@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from wootz.report.matrix import KINDS
-from wootz.report.tables import Entry, Row, Table, Value, panels
+from wootz.report.survey import HEADINGS
+from wootz.report.tables import Column, Entry, Row, Table, Value, panels
 
-_COLUMNS = 8
-"""Columns that fit beside each other on paper and in plain text."""
+_COLUMNS, _PAPER, _ROOMY = 8, 6, 4
+"""Columns that fit beside each other in plain text, on paper, and on paper in larger type."""
 
 _DASH, _DAGGER = "\u2013", "\u2020"
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "^": r"\textasciicircum{}",
     "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "{''}", "'": r"{\textquotesingle}", "`": r"{\textasciigrave}",
-    _DASH: "--", _DAGGER: r"\textdagger{}", "[": "{[}", "]": "{]}",
+    _DASH: "--", _DAGGER: r"$^{\dagger}$", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 
@@ -69,7 +69,9 @@ def to_markdown(table: Table) -> str:
             for c in panel.header
         ]
         lines = [_md_row([*map(plain_markdown, panel.stub), *heads])]
-        lines.append("|" + "---|" * len(panel.stub) + "--:|" * len(panel.header))
+        lines.append(
+            "|" + "---|" * len(panel.stub) + "".join("---|" if column.words else "--:|" for column in panel.header)
+        )
         for kind, rows in _by_kind(panel.rows):
             if kind:
                 lines.append(_md_row([f"*{_kind(kind)}*", *[""] * (len(panel.stub) + len(panel.header) - 1)]))
@@ -100,9 +102,15 @@ def to_latex(table: Table) -> str:
     The range stands as sub- and superscript. Letters beyond Latin are named by their code points.
     """
     blocks = []
-    for panel in panels(table, _COLUMNS):
-        lines = [r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"]
-        text = "l" * len(panel.stub) + "".join("r" if _has_values(panel, i) else "l" for i in range(len(panel.header)))
+    for panel in panels(table, _PAPER):
+        words = any(column.words for column in panel.header)
+        size = r"\scriptsize" if words or len(panel.header) > _ROOMY else r"\footnotesize"
+        lines = [
+            r"\begin{table}",
+            rf"\centering{size}\setlength{{\tabcolsep}}{{3pt}}\renewcommand{{\arraystretch}}{{1.35}}",
+        ]
+        text = "l" * len(panel.stub) + "".join("l" if column.words else "r" for column in panel.header)
+        text = text[:-1] + r"p{0.25\linewidth}" if words else text  # what comes last may be long
         lines += [rf"\caption{{{_tex(panel.title)}}}", rf"\begin{{tabular}}{{{text}}}", r"\toprule"]
         lines += _tex_groups(panel)
         lines += [_tex_row([*map(_tex, panel.stub), *(_tex(column.name) for column in panel.header)]), r"\midrule"]
@@ -129,12 +137,14 @@ def to_html(table: Table) -> Markup:
         ]
         corner = Markup('<td colspan="{}"></td>').format(len(table.stub))
         heads.append(Markup("<tr class=over>{}{}</tr>").format(corner, Markup().join(cells)))
-    names = [*table.stub, *(column.name for column in table.header)]
-    heads.append(
-        Markup("<tr>{}</tr>").format(Markup().join(Markup('<th scope="col">{}</th>').format(n) for n in names))
+    names = [*((name, True) for name in table.stub), *((column.name, column.words) for column in table.header)]
+    singles = Markup().join(
+        Markup('<th scope="col"{}>{}</th>').format(Markup(" class=words") if words else "", name)
+        for name, words in names
     )
+    heads.append(Markup("<tr>{}</tr>").format(singles))
     bodies = [_html_body(table, kind, rows) for kind, rows in _by_kind(table.rows)]
-    notes = Markup().join(Markup("<p class=fine>{}</p>").format(note) for note in table.notes)
+    notes = Markup("<p class=fine>{}</p>").format(" ".join(table.notes)) if table.notes else Markup()
     return Markup(
         '<div class=scroll tabindex=0 role=region aria-label="{}">\n<table class=plain>\n<thead>{}</thead>\n{}</table>'
         "</div>\n{}\n"
@@ -152,12 +162,8 @@ def _by_kind(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 
 def _kind(kind: str) -> str:
-    title, meaning = KINDS[kind]
+    title, meaning = HEADINGS[kind]
     return f"{title}: {meaning}"
-
-
-def _has_values(table: Table, place: int) -> bool:
-    return any(isinstance(row.entries[place], Value) for row in table.rows)
 
 
 def plain_markdown(text: str) -> str:
@@ -236,7 +242,7 @@ def _tex_entry(entry: Entry) -> str:
     low, high, head = (None if x is None else x.replace(",", "{,}") for x in (found.low, found.high, found.head))
     text = rf"\mathbf{{{head}}}" if found.strong else f"{head}"
     text += rf"^{{{high}}}_{{{low}}}" if low is not None else ""
-    text = f"${text}$" + (r"\textdagger{}" if found.some else "")
+    text = f"${text}$" + (_TEX[_DAGGER] if found.some else "")
     text += rf" {{\scriptsize {{[}}{found.right[0]}\,:\,{found.right[1]}{{]}}}}" if found.right is not None else ""
     return text + (rf" {{\scriptsize n\,{found.n}}}" if found.n is not None else "")
 
@@ -244,7 +250,7 @@ def _tex_entry(entry: Entry) -> str:
 def _html_body(table: Table, kind: str, rows: Sequence[Row]) -> Markup:
     heading = Markup()
     if kind:
-        title, meaning = KINDS[kind]
+        title, meaning = HEADINGS[kind]
         span = len(table.stub) + len(table.header)
         heading = Markup(
             '<tr class=group><th scope="rowgroup" colspan="{}">{} <span>{}</span></th></tr>\n'
@@ -252,18 +258,23 @@ def _html_body(table: Table, kind: str, rows: Sequence[Row]) -> Markup:
     lines = [
         Markup("<tr>{}{}</tr>\n").format(
             Markup().join(Markup('<th scope="row">{}</th>').format(name) for name in row.names),
-            Markup().join(_html_entry(entry, alarm=kind == "independent") for entry in row.entries),
+            Markup().join(
+                _html_entry(entry, column, alarm=kind == "independent")
+                for entry, column in zip(row.entries, table.header, strict=True)
+            ),
         )
         for row in rows
     ]
     return Markup('<tbody class="{}">\n{}{}</tbody>\n').format(kind or "rest", heading, Markup().join(lines))
 
 
-def _html_entry(entry: Entry, *, alarm: bool) -> Markup:
+def _html_entry(entry: Entry, column: Column, *, alarm: bool) -> Markup:
     if not isinstance(entry, Value):
         if entry is None:
             return Markup('<td><span class=none title="not measured">\u2013</span></td>')
-        return Markup('<td class="{}">{}</td>').format("failed" if entry == "failed" else "text", entry)
+        return Markup('<td class="{}">{}</td>').format(
+            "failed" if entry == "failed" else "words" if column.words else "number", entry
+        )
     found = parts(entry)
     head = Markup("<b>{}</b>").format(found.head) if found.strong else escape(found.head)
     small = [f"{found.low}{_DASH}{found.high}"] if found.low is not None else []

@@ -5,15 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from wootz.records import Cell, EvidenceRecord, RobustRecord
 from wootz.report.bench import AXES
-from wootz.report.matrix import KINDS
 from wootz.report.spread import Spread, spread
 
 OWNER, CONTROLS, UNMARKED = "none", "independent", "none"
 BAR = 40.0
+
+HEADINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "protected": ("Owner", "the owner's model, before anybody touched it"),
+        "stolen": ("Stolen", "rebuilt from the owner's answers"),
+        "removed": ("Removal tried", "the owner's weights, changed to lose the marks"),
+        "independent": ("Independent", "made without the key: the controls"),
+        "unknown": ("Unknown", "of unknown making"),
+    }
+)
+"""Kinds in the order of a grid's tables, with a heading and what it means; an owner need not have marks here."""
 
 Defence: TypeAlias = tuple[tuple[str, str], ...]
 """Axis and name of everything that makes the owner's model, but its data: (loss, mark, model, any others)."""
@@ -54,7 +65,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """One data set's part of a grid; `kinds` says of each place what it is (a key of KINDS)."""
+    """One data set's part of a grid; `kinds` says of each place what it is (a key of HEADINGS)."""
 
     name: str
     defences: tuple[Defence, ...]
@@ -157,7 +168,7 @@ def _data_set(name: str, cells: Sequence[Cell]) -> DataSet:
             kinds[place] = _kind(cell)
         for record in records_of(cell):
             evaluations.setdefault(evaluation_of(record), set()).add(record.n)
-    order = list(KINDS)
+    order = list(HEADINGS)
     return DataSet(
         name=name,
         defences=tuple(dict.fromkeys(defence for _, defence in members)),
@@ -174,7 +185,7 @@ def records_of(cell: Cell) -> tuple[RobustRecord, ...]:
 
 def _kind(cell: Cell) -> str:
     known = {OWNER: "protected", CONTROLS: "independent"}.get(cell.axes["theft"], cell.kind)
-    return known if known in KINDS else "unknown"
+    return known if known in HEADINGS else "unknown"
 
 
 def _group(cells: Sequence[Cell]) -> Group:

@@ -63,9 +63,11 @@ def drawing_style() -> Iterator[None]:
         yield
 
 
-def canvas(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure of so many units, and its axes."""
-    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+def canvas(
+    width: float, height: float, *, rows: int = 1, columns: int = 1, fitted: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure of so many units, and its axes; `fitted` makes room for whatever is drawn beside them."""
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained" if fitted else "none")
     figure.patch.set_visible(False)
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)

@@ -47,10 +47,11 @@ Entry: TypeAlias = Value | str | None
 
 
 class Column(NamedTuple):
-    """A column's name, and the group that it stands in ('' for none)."""
+    """A column's name, the group that it stands in ('' for none), and whether it holds words, not figures."""
 
     name: str
     group: str = ""
+    words: bool = False
 
 
 class Row(NamedTuple):
@@ -96,7 +97,7 @@ def panels(table: Table, width: int) -> tuple[Table, ...]:
 def defence_table(found: Survey, data: DataSet) -> Table:
     """Return one row a defence: the owner's accuracy and evidence, how many thefts keep it, the highest control."""
     evaluations = tuple(data.evaluations)
-    names = ["clean", *(_title(e, data) for e in evaluations), "bits", "stolen", "removed", "highest control"]
+    names = ["clean", *(_title(e, data) for e in evaluations), "bits", "stolen", "removed", "control"]
     rows = []
     for defence in data.defences:
         owner, controls = _of_theft(data, defence, OWNER), _of_theft(data, defence, CONTROLS)
@@ -108,7 +109,7 @@ def defence_table(found: Survey, data: DataSet) -> Table:
             _bits(controls, head="most", usual=_usual(data, controls=True)),
         )
         rows.append(Row("", (found.names[defence],), entries))
-    kept = "stolen, removed: thefts whose mean evidence reaches the bar, of those that were tested."
+    kept = "stolen, removed: thefts whose mean evidence reaches the bar, of those tested. control: the highest bits."
     title = f"{data.name}: what each defence is worth"
     header = tuple(Column(name) for name in names)
     return Table(title=title, stub=("defence",), header=header, rows=tuple(rows), notes=(*_notes(data), kept))
@@ -240,7 +241,7 @@ def _notes(data: DataSet) -> tuple[str, ...]:
         bar = " or ".join(f"{value:g}" for value in bars)
         notes.append(f"Bold: the mean reaches the bar of {bar} bits. \u2020: some seeds do, and some do not.")
     if controls:
-        notes.append(f"Independent models are the controls: {controls} to an entry, their highest bits in front.")
+        notes.append(f"Independent models are the controls: {controls} to an entry; of their bits the highest.")
     return tuple(notes)
 
 
