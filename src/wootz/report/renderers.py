@@ -105,10 +105,8 @@ def to_latex(table: Table) -> str:
     for panel in panels(table, _PAPER):
         words = any(column.words for column in panel.header)
         size = r"\scriptsize" if words or len(panel.header) > _ROOMY else r"\footnotesize"
-        lines = [
-            r"\begin{table}",
-            rf"\centering{size}\setlength{{\tabcolsep}}{{3pt}}\renewcommand{{\arraystretch}}{{1.35}}",
-        ]
+        room = r"\setlength{\tabcolsep}{3pt}\renewcommand{\arraystretch}{1.35}"
+        lines = [r"\begin{table}", rf"\centering{size}{room}"]
         text = "l" * len(panel.stub) + "".join("l" if column.words else "r" for column in panel.header)
         text = text[:-1] + r"p{0.25\linewidth}" if words else text  # what comes last may be long
         lines += [rf"\caption{{{_tex(panel.title)}}}", rf"\begin{{tabular}}{{{text}}}", r"\toprule"]

@@ -67,7 +67,7 @@ def canvas(
     width: float, height: float, *, rows: int = 1, columns: int = 1, fitted: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """Return an empty figure of so many units, and its axes; `fitted` makes room for whatever is drawn beside them."""
-    figure = Figure(figsize=(width / 72, height / 72), layout="constrained" if fitted else "none")
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained" if fitted else None)
     figure.patch.set_visible(False)
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
