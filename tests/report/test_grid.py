@@ -189,9 +189,8 @@ def test_hostile_names_are_only_names(tmp_path: Path, name: str) -> None:
     assert {"script", "onerror", "img"}.isdisjoint(page.tags)
     assert " ".join(page.text.split()).count(flat) >= 10
     assert not re.search(r"<(script|img)", found["md"])
-    widths = [line.replace(r"\|", "").count("|") for line in found["md"].splitlines() if line.startswith("|")]
-    assert all(re.fullmatch(r"\|.*\|", line) for line in found["md"].splitlines() if line.startswith("|"))
-    assert len({width for width in widths if width}) <= 4  # as many as there are shapes of tables
+    for block in found["md"].split("\n\n"):
+        assert len({line.replace(r"\|", "").count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
     rows = lines_of(found["csv"])
     assert all(None not in row and None not in row.values() for row in rows)
     assert {row["theft"].removeprefix("'") for row in rows} >= {flat}
@@ -280,7 +279,7 @@ def test_panels_keep_groups_whole() -> None:
         [f"c{i}" for i in range(5, 10)],
     ]
     assert [entry for part in cut for entry in part.rows[0].entries] == list(row.entries)
-    assert [part.notes for part in cut] == [(), (), ("n",)]
+    assert [part.notes for part in cut] == [(), ("n",)]
     assert [len(part.header) for part in panels(table, 1)] == [2, 3, 1, 4]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -57,7 +58,9 @@ class Drawing(NamedTuple):
 @contextmanager
 def drawing_style() -> Iterator[None]:
     """Draw in our style, whatever the user's own settings are, and leave those as they were."""
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # Names may be in any script. Text stays text: the page's own font shows it, whatever DejaVu lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield
