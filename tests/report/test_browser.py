@@ -21,7 +21,8 @@ def look(page: Path, folder: Path, width: int) -> str:
     source = html.escape(page.read_text(encoding="utf-8"))
     frame.write_text(
         f"""<!DOCTYPE html><meta charset="utf-8">
-<iframe style="border:0;width:{width}px;height:9000px" srcdoc="{source}"></iframe><script>document.querySelector("iframe").onload = ({{target}}) => {{
+<iframe style="border:0;width:{width}px;height:9000px" srcdoc="{source}"></iframe>
+<script>document.querySelector("iframe").onload = ({{target}}) => {{
   const find = selector => [...target.contentDocument.querySelectorAll(selector)];
   const all = find("body *"), shown = all.map(n => n.getBoundingClientRect());
   const cut = all.filter((node, i) => {{
