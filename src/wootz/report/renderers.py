@@ -269,7 +269,8 @@ def _html_body(table: Table, kind: str, rows: Sequence[Row]) -> Markup:
 def _html_entry(entry: Entry, column: Column, *, alarm: bool) -> Markup:
     if not isinstance(entry, Value):
         if entry is None:
-            return Markup('<td><span class=none title="not measured">\u2013</span></td>')
+            dash = Markup('<td class="{}"><span class=none title="not known">{}</span></td>')
+            return dash.format("words" if column.words else "number", _DASH)
         return Markup('<td class="{}">{}</td>').format(
             "failed" if entry == "failed" else "words" if column.words else "number", entry
         )
