@@ -9,6 +9,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
@@ -27,7 +28,7 @@ C = TypeVar("C", bound=Dataclass)
 
 def from_mapping(kind: type[C], values: Mapping[str, Any], where: str = "config") -> C:
     """Build a `kind` from plain values. An unknown key or a value of the wrong type is a ConfigError."""
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
     for key in values:
         if key not in names:
@@ -76,6 +77,11 @@ def digest(*configs: Dataclass | Mapping[str, Any]) -> str:
     """Return the SHA-256 (hex) of the configs' canonical JSON: equal configs, equal digests."""
     plain = [dict(c) if isinstance(c, Mapping) else to_mapping(c) for c in configs]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@cache
+def _hints(kind: type[Dataclass]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,3 +149,16 @@ class TestPlan:
         grid = replace(tiny, independent=(Controls(count=2, seed=50), Controls(count=1, loss="natural", seed=50)))
         trained = [j.config["protection"] for j in plan_of(grid).models.values() if j.kind == "train"]
         assert sorted(p["seed"] for p in trained if p["seed"] >= 50) == [51, 52, 53]
+
+
+GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_grids_that_come_with_wootz_can_be_laid_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = SimpleNamespace(train=range(30_000))
+    monkeypatch.setattr("wootz.bench.plan.load", lambda name, data_dir: whole)
+    plan = plan_of(read_grid(path))
+    assert len(plan.places) == {"smoke": 48, "paper": 852}[path.stem]
+    owners = {place.job.config["owner"] for place in plan.places} - {None}
+    assert all(plan.models[digest].config["protection"]["marks"] for digest in owners)

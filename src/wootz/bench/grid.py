@@ -69,12 +69,14 @@ class Theft:
         attack: a name of `wootz steal --attack list` or `wootz remove --attack list`.
         access: what the robbed service shows; None means what the attack asks for.
         budget: queries that the thief may spend; None means as many as he wants.
+        served: the thief is answered through the owner's guard, whose log is then part of the key.
         settings: of the attack.
     """
 
     attack: str
     access: str | None = None
     budget: int | None = None
+    served: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
 

@@ -21,17 +21,18 @@ class Job:
         config: all that decides the result, as plain values; other jobs in it by digest.
         needs: digests of the jobs that must be done before.
         label: for people; jobs of one label take about as long.
+        digest: 32 hexadecimal digits: the same config, the same job.
     """
 
     kind: JobKind
     config: dict[str, Any]
     needs: tuple[str, ...] = ()
     label: str = field(compare=False)
+    digest: str = field(init=False)
 
-    @property
-    def digest(self) -> str:
-        """32 hexadecimal digits: the same config, the same job."""
-        return digest({"protocol": PROTOCOL, "kind": self.kind, "config": self.config})[:32]
+    def __post_init__(self) -> None:
+        name = digest({"protocol": PROTOCOL, "kind": self.kind, "config": self.config})[:32]
+        object.__setattr__(self, "digest", name)
 
 
 class Outcome(NamedTuple):

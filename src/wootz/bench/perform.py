@@ -22,7 +22,7 @@ from wootz.data import Dataset, load
 from wootz.errors import ConfigError, Error
 from wootz.ownership import public_hex, signing_key
 from wootz.records import Cell, RobustRecord, from_json, to_json
-from wootz.stages.attack import attack_run
+from wootz.stages.attack import GUARD_LOG, attack_run
 from wootz.stages.evaluate import evaluate_run
 from wootz.stages.protect import make_panel, protect
 from wootz.stages.protection import Protection
@@ -110,8 +110,8 @@ def _attack(job: Job, shop: Workshop) -> None:
         (place / "model.safetensors").unlink(missing_ok=True)  # written, but never measured: a stop lay between
         attack_run(
             cfg["family"], shop.model(cfg["owner"]), cfg["attack"], place, settings=cfg["settings"],
-            access=cfg["access"], budget=cfg["budget"], count=cfg["images"], seed=cfg["seed"], resume=True,
-            data_dir=shop.data_dir, execution=shop.execution,
+            access=cfg["access"], budget=cfg["budget"], served=cfg["served"], count=cfg["images"], seed=cfg["seed"],
+            resume=True, data_dir=shop.data_dir, execution=shop.execution,
         )  # fmt: skip
 
 
@@ -122,10 +122,11 @@ def _test(job: Job, shop: Workshop) -> dict[str, Any]:
     cell = replace(cell, also=tuple(RobustRecord(**item | {"flags": tuple(item["flags"])}) for item in also))
     if cfg["owner"] is None:
         return to_json(cell)
-    owner = shop.model(cfg["owner"])
+    owner, log = shop.model(cfg["owner"]), place / GUARD_LOG
     found = verify_suspect(
-        owner, place, Asking(access=cfg["access"], isolated=False), bar=cfg["bits"], panel=_opened_panel(owner)
-    )
+        owner, place, Asking(access=cfg["access"], isolated=False), bar=cfg["bits"], panel=_opened_panel(owner),
+        log=log if log.is_file() else None,
+    )  # fmt: skip
     return to_json(_joined(cell, found, stranger=cell.kind == "independent"))
 
 

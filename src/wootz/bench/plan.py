@@ -63,6 +63,8 @@ class _Layout:
         self.models: dict[str, Job] = {}
         self._grid, self._data_dir = grid, data_dir
         self._counts: dict[str, int] = {}
+        self._thefts: dict[str, dict[str, Any]] = {}
+        self._strangers: dict[str, list[str]] = {}
 
     def cells(self, axes: Axes) -> Iterator[Place]:
         """Yield the cells of one product in order."""
@@ -100,11 +102,17 @@ class _Layout:
         elif theft != CONTROLS:
             yield theft, *self._attack(theft, owner, data, seed)
         elif cfg.marks:
-            number = 0
-            for controls in self._grid.independent:
-                for _ in range(controls.count):
-                    number += 1
-                    yield f"independent-{number}", "independent", self._control(controls, data, controls.seed + number)
+            for number, control in enumerate(self._controls(data), 1):
+                yield f"independent-{number}", "independent", control
+
+    def _controls(self, data: str) -> list[str]:
+        """Return the jobs of a data set's controls; every owner is tested against the same ones."""
+        if data not in self._strangers:
+            each = [controls for controls in self._grid.independent for _ in range(controls.count)]
+            self._strangers[data] = [
+                self._control(controls, data, controls.seed + number) for number, controls in enumerate(each, 1)
+            ]
+        return self._strangers[data]
 
     def _control(self, controls: Controls, data: str, seed: int) -> str:
         cfg = self._protection(data, controls.model, controls.loss, OWN, seed)
@@ -166,24 +174,27 @@ class _Layout:
     def _panel(self, cfg: Protection) -> str:
         """The independent models that a key's tests lean on; owners that differ in marks or loss share them."""
         base = Protection(
-            data=cfg.data, seed=cfg.seed, marks=(), panel=cfg.panel, small_cnn=cfg.small_cnn, wm_eps=cfg.wm_eps,
+            data=cfg.data, seed=cfg.seed, marks=(), panel=cfg.panel, small_cnn=cfg.small_cnn,
             recipe=replace(Protection().recipe, eps=cfg.recipe.eps, norm=cfg.recipe.norm),
         )  # fmt: skip
         return self._model("panel", {"protection": to_mapping(base)}, (), f"panel {cfg.data}")
 
     def _attack(self, name: str, owner: str, data: str, seed: int) -> tuple[Kind, str]:
+        if name not in self._thefts:
+            self._thefts[name] = self._theft(name)
+        config = self._thefts[name] | {"owner": owner, "images": self._grid.measure.images, "seed": seed}
+        job = self._model("attack", config, (owner,), f"{config['attack']} {data}")
+        return FAMILIES[config["family"]].kind, job
+
+    def _theft(self, name: str) -> dict[str, Any]:
+        """Return all that decides an attack but its target."""
         theft = self._grid.theft.get(name) or Theft(attack=name)
         family = next((kind for kind, row in FAMILIES.items() if theft.attack in row.attacks), None)
         if family is None:
             known = (OWN, CONTROLS, *self._grid.theft, *(n for row in FAMILIES.values() for n in row.attacks))
             raise ConfigError(f"unknown theft {theft.attack!r}: {nearest(theft.attack, known)}")
         settings = with_values(FAMILIES[family].attacks[theft.attack].config, theft.settings, f"theft.{name}.settings")
-        config = {
-            "owner": owner, "family": family, "attack": theft.attack, "settings": to_mapping(settings),
-            "access": theft.access, "budget": theft.budget, "images": self._grid.measure.images,
-            "seed": seed,
-        }  # fmt: skip
-        return FAMILIES[family].kind, self._model("attack", config, (owner,), f"{theft.attack} {data}")
+        return to_mapping(theft) | {"family": family, "settings": to_mapping(settings)}
 
     def _model(self, kind: Any, config: dict[str, Any], needs: tuple[str, ...], label: str) -> str:
         job = Job(kind=kind, config=config, needs=needs, label=label)

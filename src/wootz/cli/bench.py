@@ -41,7 +41,7 @@ def command(
     from wootz.bench import EXECUTORS, Staffing, read_grid, run_grid
     from wootz.bench.about import write_about
     from wootz.registry import lookup
-    from wootz.report import write_report
+    from wootz.report import write_reports
     from wootz.store import read_bytes, write_bytes
 
     if out is None:
@@ -60,7 +60,7 @@ def command(
     if done.computed or done.models:
         words = " ".join(["wootz", *map(shlex.quote, sys.argv[1:])])
         write_about(out, name=plan.name, command=words, seconds=done.seconds, work=done.work)
-    page = write_report(out)
+    page = write_reports(out)["html"]
     failed = len(done.failed)
     if as_json:
         facts = {"schema": 1, "cells": len(done.cells), "computed": done.computed, "models": done.models}

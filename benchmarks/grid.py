@@ -1,0 +1,81 @@
+"""What a grid costs beside its cells' own work, and how quickly ten thousand cached cells are listed again.
+
+    python benchmarks/grid.py [--grid grids/smoke.toml] [--json]
+
+Overhead: a grid is made by one local worker; the share of wall time that no job accounts for, start of the worker
+included. Listing: a plan of 10,000 cells whose journal is full; planning, reading and writing `cells.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from wootz.bench import Staffing, plan_of, read_grid, run_grid
+from wootz.bench.grid import Axes, Controls
+from wootz.bench.journal import JOURNAL
+from wootz.logs import quiet
+from wootz.records import Cell, EvidenceRecord, RobustRecord, to_json
+from wootz.stages.run import Clock
+
+CELLS = 10_000
+
+
+def overhead(path: Path) -> dict[str, float]:
+    """Make the grid with one worker."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = run_grid(read_grid(path), Path(folder), staffing=Staffing(workers=1))
+    return {
+        "cells": len(done.cells),
+        "seconds": done.seconds,
+        "work": done.work,
+        "overhead": done.seconds / done.work - 1,
+    }
+
+
+def listing(path: Path) -> dict[str, float]:
+    """List 10,000 cells that are all in the journal."""
+    axes = Axes(
+        data=("mnist-5k",), mark=("paper", "runner-up"), theft=("none", "independent", "copy", "ftll", "finetune"),
+        seed=tuple(range(CELLS // 20)),
+    )  # fmt: skip
+    grid = replace(read_grid(path), axes=axes, independent=(Controls(count=6),))
+    plan = plan_of(grid)
+    robust = RobustRecord(eps=0.25, attack="pgd-40x2", n=1000, accuracy=0.8)
+    found = EvidenceRecord(mark="runner-up", p="1e-50", bits=166.1, queries=1000, statistic=0.3)
+    with tempfile.TemporaryDirectory() as folder:
+        cell = Cell(
+            data="mnist-5k", suspect="s", kind="stolen", robust=robust, evidence=(found,), bits=166.1, clean=0.98
+        )
+        lines = (json.dumps(to_json(replace(cell, digest=place.job.digest))) for place in plan.places)
+        (Path(folder) / JOURNAL).write_text("\n".join(lines) + "\n")
+        time = Clock()
+        done = run_grid(grid, Path(folder), staffing=Staffing(workers=1))
+    assert done.computed == 0
+    return {"cells": len(done.cells), "seconds": time.seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--grid", type=Path, default=Path(__file__).parents[1] / "grids" / "smoke.toml")
+    parser.add_argument("--only", choices=("overhead", "listing"))
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    quiet()
+    found = {
+        name: what(args.grid)
+        for name, what in (("listing", listing), ("overhead", overhead))
+        if args.only in (None, name)
+    }
+    if args.json:
+        print(json.dumps(found))
+        return
+    for name, figures in found.items():
+        print(name, ", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
