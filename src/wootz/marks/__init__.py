@@ -4,7 +4,19 @@ A mark is a row of `MARKS`. `prepare` fixes everything public before a key exist
 `wootz.ownership`; `train_hook` says what training adds; the test is in `wootz.verify`, found by the key's kind.
 """
 
-from wootz.marks.baselines import OutOfDistribution, Paper
+from wootz.marks.baselines import (
+    App,
+    Blackmarks,
+    Content,
+    Entangled,
+    Frontier,
+    KeyedContent,
+    Margin,
+    Noise,
+    OutOfDistribution,
+    Paper,
+    Unrelated,
+)  # fmt: skip
 from wootz.marks.beyond import check_budget
 from wootz.marks.dawn import Dawn
 from wootz.marks.guard import Guard, Guarded
@@ -15,6 +27,7 @@ from wootz.marks.triggers import Triggers
 from wootz.marks.uchida import Uchida
 
 __all__ = [
-    "MARKS", "Dawn", "Guard", "Guarded", "Mark", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers",
-    "Uchida", "check_budget", "check_together", "hook_of", "prepare_all", "protect", "weights_digest",
+    "MARKS", "App", "Blackmarks", "Content", "Dawn", "Entangled", "Frontier", "Guard", "Guarded", "KeyedContent", "Margin",
+    "Mark", "Noise", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers", "Uchida", "Unrelated",
+    "check_budget", "check_together", "hook_of", "prepare_all", "protect", "weights_digest",
 ]  # fmt: skip

@@ -39,12 +39,14 @@ def beyond_the_ball(
     alpha: float,
     wm_eps: float,
     steps: int,
+    exact: bool = False,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return `count` images uint8 that fool `reference`, and the rows of `training` they were made from.
 
     Each lies at `eps + alpha < L-inf <= wm_eps` from its base image and further than `eps + alpha` from
-    every other training image, in whole gray levels. Candidates that do not are replaced by others.
+    every other training image, in whole gray levels. Candidates that do not are replaced by others. With `exact` each
+    lies at L-inf `wm_eps` itself, rounded down to a gray level.
 
     Raises:
         ConfigError: fewer than `count` training images give such a point.
@@ -60,7 +62,7 @@ def beyond_the_ball(
         points = pgd(attack, reference, base.images(), base.labels, generator=generator)
         pixels = points.mul(LEVELS).round_().to(torch.uint8)
         far = (pixels.int() - base.pixels.int()).abs().flatten(1).amax(1)
-        good = (far > low) & (far <= high) & ~_near_any(pixels, training.pixels, low)
+        good = (far >= high if exact else far > low) & (far <= high) & ~_near_any(pixels, training.pixels, low)
         kept_pixels.append(pixels[good])
         kept_rows.append(rows[good])
         have += int(good.sum())

@@ -4,7 +4,7 @@ Five kinds, each with its own exact test in `wootz.verify`:
 
 - `labels`: images and, for each, a keyed label (mark `triggers`); in tranches, each with a secret of its own
 - `direction`: a keyed isotropic direction in the space of wrong-class statistics (mark `runner-up`)
-- `half`: candidate triggers, a keyed half of which is embedded (the baselines `paper` and `ood`)
+- `half`: candidate triggers, a keyed half of which is embedded (most baselines)
 - `answers`: which answers of a served model are changed, and to what (marks `guard` and `dawn`)
 - `weights`: keyed bits along keyed directions of one convolution's weights (the baseline `uchida`)
 """
@@ -102,13 +102,18 @@ class DirectionKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HalfKey:
-    """Candidate triggers uint8 [n, C, H, W], the labels they teach, and the keyed half that is embedded."""
+    """Candidate triggers uint8 [n, C, H, W], the labels they teach, and the keyed half that is embedded.
+
+    With a `code`, a bit for each class, an answer is right where its bit is the label's; the half that is not embedded
+    is then taught the other bit, so `embedded` is a message.
+    """
 
     mark: str
     num_classes: int
     pixels: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
     embedded: Tensor = field(repr=False)  # bool [n], n // 2 of them
+    code: tuple[int, ...] | None = None  # K bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +208,8 @@ def _direction(
 
 def _half(mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], purpose: bytes) -> HalfKey:
     embedded = half(secrets[0], purpose, len(material.tensors["labels"]))
-    return HalfKey(mark=mark, num_classes=num_classes, embedded=embedded, **material.tensors)
+    code = tuple(material.facts["code"]) if "code" in material.facts else None
+    return HalfKey(mark=mark, num_classes=num_classes, embedded=embedded, code=code, **material.tensors)
 
 
 def _answers(mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], purpose: bytes) -> AnswerKey:

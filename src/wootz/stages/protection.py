@@ -12,16 +12,25 @@ from wootz.config import to_mapping
 from wootz.data import Dataset
 from wootz.marks import (
     MARKS,
+    App,
+    Blackmarks,
+    Content,
     Dawn,
+    Entangled,
+    Frontier,
     Guard,
+    KeyedContent,
+    Margin,
+    Noise,
     OutOfDistribution,
     Paper,
     RunnerUp,
     Triggers,
     Uchida,
+    Unrelated,
     check_budget,
     check_together,
-)
+)  # fmt: skip
 from wootz.models import MODELS, ModelSpec
 from wootz.models.paper_cnn import PaperCNN
 from wootz.models.preact_resnet import PreActResNet18
@@ -66,6 +75,15 @@ class Protection:
     guard: Guard = field(default_factory=Guard)
     paper: Paper = field(default_factory=Paper)
     ood: OutOfDistribution = field(default_factory=OutOfDistribution)
+    content: Content = field(default_factory=Content)
+    noise: Noise = field(default_factory=Noise)
+    unrelated: Unrelated = field(default_factory=Unrelated)
+    content_keyed: KeyedContent = field(default_factory=KeyedContent)
+    frontier: Frontier = field(default_factory=Frontier)
+    entangled: Entangled = field(default_factory=Entangled)
+    margin: Margin = field(default_factory=Margin)
+    blackmarks: Blackmarks = field(default_factory=Blackmarks)
+    app: App = field(default_factory=App)
     dawn: Dawn = field(default_factory=Dawn)
     uchida: Uchida = field(default_factory=Uchida)
 

@@ -32,11 +32,19 @@ class Pass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """Targets: probabilities [N, K] for the training images in order. Extra: losses to add. Passes: after epochs."""
+    """What is added, and what is left out.
+
+    Attributes:
+        targets: probabilities [N, K] for the training images in order.
+        extra: losses to add.
+        passes: after every epoch.
+        left_out: training images, bool [N], that no batch holds.
+    """
 
     targets: Tensor | None = None
     extra: tuple[ExtraLoss, ...] = ()
     passes: tuple[Pass, ...] = ()
+    left_out: Tensor | None = None
 
 
 def join(*hooks: Hook) -> Hook:
@@ -44,10 +52,12 @@ def join(*hooks: Hook) -> Hook:
     targets = [hook.targets for hook in hooks if hook.targets is not None]
     if len(targets) > 1:
         raise ConfigError("two marks want to set the training targets; only one can")
+    left_out = [hook.left_out for hook in hooks if hook.left_out is not None]
     return Hook(
         targets=targets[0] if targets else None,
         extra=tuple(loss for hook in hooks for loss in hook.extra),
         passes=tuple(taught for hook in hooks for taught in hook.passes),
+        left_out=torch.stack(left_out).any(0) if left_out else None,
     )
 
 

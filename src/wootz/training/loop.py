@@ -98,6 +98,8 @@ def train(
     targets = (
         hook.targets if hook.targets is not None else plain_targets(training.labels, num_classes, cfg.label_smoothing)
     )
+    if hook.left_out is not None:
+        training, targets = training.take(~hook.left_out), targets[~hook.left_out]
     job = _Job(
         cfg=cfg,
         model=copy.deepcopy(model),

@@ -70,21 +70,35 @@ def half_evidence(
     """Compare the embedded half of the candidates with the other half, by Fisher's exact test.
 
     `accuracy` is the "watermark accuracy" that peers print; `control` is the same on candidates that were
-    never taught, and `panel` the same of independent models.
+    never taught, and `panel` the same of independent models. Where the halves are a message's ones and zeros,
+    `bit_error` is the share of bits read wrongly, and the statistic is the share read rightly.
     """
     count = min(len(key.labels), budget or len(key.labels))
-    right = labels_of(predict, key.pixels[:count]) == key.labels[:count]
+    right = _right(key, labels_of(predict, key.pixels[:count]))
     taught = key.embedded[:count]
     hits, marked = int((right & taught).sum()), int(taught.sum())
-    others = [labels_of(member, key.pixels[:count]) == key.labels[:count] for member in panel]
-    accuracy = hits / max(1, marked)
-    details = {
+    others = [_right(key, labels_of(member, key.pixels[:count])) for member in panel]
+    statistic = accuracy = hits / max(1, marked)
+    details: dict[str, Any] = {
         "accuracy": accuracy,
         "control": int((right & ~taught).sum()) / max(1, count - marked),
         "panel": [int((other & taught).sum()) / max(1, marked) for other in others],
     }
+    if key.code is not None:
+        errors = [float((read != taught).float().mean()) for read in (right, *others)]
+        details |= {"bit_error": errors[0], "panel_bit_error": errors[1:]}
+        statistic = 1 - errors[0]
     log_p = hypergeometric_tail(hits, int(right.sum()), marked, count)
-    return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=accuracy, details=details)
+    return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=statistic, details=details)
+
+
+def _right(key: HalfKey, answers: Tensor) -> Tensor:
+    """Which of the first answers [m] are the label, or read as its bit; an answer that is missing is not."""
+    labels = key.labels[: len(answers)]
+    if key.code is None:
+        return answers == labels
+    code = torch.tensor(key.code)
+    return (answers >= 0) & (code[answers.clamp_min(0)] == code[labels])
 
 
 def direction_evidence(

@@ -1,0 +1,138 @@
+"""Mark `entangled`: entangled watermark embeddings (EWE; Jia et al., USENIX Security 2021, arXiv 2002.12200).
+
+Images of one class with a small square are taught another class. Besides, in the last hidden layer, they are made hard
+to tell from images of that class: the soft nearest neighbor loss between the two groups is raised. Whoever learns the
+task from the answers then learns the square along with it. As in the source the square goes where the loss of an
+unmarked model is most sensitive to it; unlike it, the loss is taken at one layer, its temperature is searched for in
+every batch (no state), and triggers are not refined by further gradient steps.
+
+Weak point, by design: the square is learned and not the images, so the control half is answered as well, and the
+exact test of the halves sees little or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wootz import checks
+from wootz.data import Dataset
+from wootz.errors import ConfigError
+from wootz.marks.baselines.soft_nearest_neighbor import sharpest
+from wootz.marks.baselines.teaching import drawn, taught_half
+from wootz.marks.baselines.within_class import WithinClass, class_images, taught_one_class
+from wootz.modes import evaluating, frozen_statistics
+from wootz.ownership import Key, Material
+from wootz.rng import derive
+from wootz.training import Forward, Hook
+
+_PLACING = 128  # images of each class that the place of the square is found on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entangled(WithinClass):
+    """How triggers are made and entangled.
+
+    Attributes:
+        side: of the white square, in pixels.
+        kappa: weight of the soft nearest neighbor loss; the source tunes it for each task.
+    """
+
+    side: int = 3
+    kappa: float = 1.0
+
+    def __post_init__(self) -> None:
+        WithinClass.__post_init__(self)
+        checks.at_least(1, side=self.side)
+        checks.not_negative(kappa=self.kappa)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntangledLoss:
+    """Cross-entropy on a few triggers less `kappa` times their distance from the target class's images."""
+
+    pixels: Tensor
+    labels: Tensor
+    target_pixels: Tensor
+    cfg: Entangled
+    seed: int
+
+    def __call__(self, model: nn.Module, forward: Forward, *, step: int, done: float) -> Tensor | None:
+        """Return this step's weighted loss, or None between two batches."""
+        cfg = self.cfg
+        if step % cfg.every:
+            return None
+        x, y = drawn(model, self.pixels, self.labels, cfg.batch, seed=self.seed, step=step)
+        ordinary, _ = drawn(
+            model, self.target_pixels, torch.zeros(len(self.target_pixels)), cfg.batch,
+            seed=derive(self.seed, "target"), step=step,
+        )  # fmt: skip
+        with frozen_statistics(model), last_hidden(model) as hidden:
+            logits = forward(torch.cat([x, ordinary])).float()
+        group = torch.arange(len(logits), device=x.device) < len(x)
+        apart = sharpest(hidden[-1].float().flatten(1), group)
+        return cfg.weight * (F.cross_entropy(logits[: len(x)], y) - cfg.kappa * apart)
+
+
+@contextmanager
+def last_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect, inside the block, what enters the model's last linear layer, one tensor a forward pass."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError("mark 'entangled': needs a model with a linear layer, whose input it entangles")
+    seen: list[Tensor] = []
+    handle = linear[-1].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def prepare(
+    cfg: Entangled,
+    data: Dataset,
+    panel: list[nn.Module],
+    *,
+    eps: float,
+    wm_eps: float,
+    generator: torch.Generator,
+) -> Material:
+    """Put the square on training images of the base class, where the first panel model is most sensitive.
+
+    Raises:
+        ConfigError: no such class, too few of its images, a square larger than they are, or no linear layer.
+    """
+    if cfg.side > min(data.shape[1:]):
+        raise ConfigError(f"entangled.side = {cfg.side}: must fit into images of {data.shape[1:]}")
+    base = class_images(data, cfg, generator)
+    target = data.train.pixels[data.train.labels == cfg.target]
+    top, left = place(panel[0], base.pixels, target, cfg.side)
+    pixels = base.pixels.clone()
+    pixels[:, :, top : top + cfg.side, left : left + cfg.side] = 255
+    facts = {"count": cfg.count, "base": cfg.base_class, "target": cfg.target, "square": [top, left, cfg.side]}
+    return taught_one_class(pixels, cfg.target, facts)
+
+
+def train_hook(cfg: Entangled, key: Key, data: Dataset, *, seed: int) -> Hook:
+    """Return what teaches and entangles the keyed half."""
+    pixels, labels = taught_half(key)
+    target = data.train.pixels[data.train.labels == cfg.target]
+    return Hook(extra=(EntangledLoss(pixels=pixels, labels=labels, target_pixels=target, cfg=cfg, seed=seed),))
+
+
+def place(reference: nn.Module, base: Tensor, target: Tensor, side: int) -> tuple[int, int]:
+    """Return top and left of the square over which the loss's mean gradient to the base images is largest."""
+    few = base[:_PLACING], target[:_PLACING]
+    with evaluating(reference), last_hidden(reference) as hidden:
+        x = torch.cat(few).float().div_(255).requires_grad_(True)
+        reference(x)
+        group = torch.arange(len(x)) < len(few[0])
+        (gradient,) = torch.autograd.grad(sharpest(hidden[-1].flatten(1), group), x)
+    slope = gradient[: len(few[0])].mean(0).abs().sum(0)
+    at = int(F.avg_pool2d(slope[None, None], side, stride=1).argmax())
+    return divmod(at, slope.shape[1] - side + 1)

@@ -1,0 +1,76 @@
+"""Mark `paper`: the founding recipe (Thakkar, Zizzo, Maffeis, arXiv 2312.14260): true labels beyond the ball.
+
+As published: 100 triggers at L-inf exactly `wm_eps` (40 PGD steps), labeled with their true class, taught in a pass of
+batches of 16 after each epoch, plain cross-entropy, the net in train mode and its batch statistics counted. Two things
+differ: base images are training images and never test images, as the source's are; and a trigger further keeps clear
+of every other training image's ball. The step size of the source's attack is not known; ours is 2.5 / steps.
+
+Weak point: the label is the true one, so an independent model knows many answers, and so does the control half.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from wootz import checks
+from wootz.data import Dataset
+from wootz.marks.baselines.teaching import after_epochs
+from wootz.marks.beyond import beyond_the_ball, check_budget
+from wootz.ownership import Key, Material
+from wootz.training import Hook
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """Triggers at L-inf `wm_eps` from training images, labeled with the true class.
+
+    Attributes:
+        count: triggers taught; twice as many are made.
+        alpha: margin around the training ball, in pixels of [0, 1]; what the source means by it is not known.
+        steps: PGD steps that make them.
+        exact: keep only triggers at L-inf exactly `wm_eps` (in whole gray levels), as the source's are.
+        batch: triggers in a step of the pass.
+        frozen: keep batch statistics out of the trigger passes; the paper does not.
+    """
+
+    count: int = 100
+    alpha: float = 0.01
+    steps: int = 40
+    exact: bool = True
+    batch: int = 16
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, count=self.count, steps=self.steps, batch=self.batch)
+        checks.not_negative(alpha=self.alpha)
+
+
+def prepare(
+    cfg: Paper,
+    data: Dataset,
+    panel: list[nn.Module],
+    *,
+    eps: float,
+    wm_eps: float,
+    generator: torch.Generator,
+) -> Material:
+    """Make the candidates from training images and the first panel model.
+
+    Raises:
+        ConfigError: `wm_eps` can not hold a trigger clear of the training ball, or too few training images give one.
+    """
+    check_budget(eps, cfg.alpha, wm_eps)
+    pixels, rows = beyond_the_ball(
+        data.train, panel[0], 2 * cfg.count, eps=eps, alpha=cfg.alpha, wm_eps=wm_eps, steps=cfg.steps,
+        exact=cfg.exact, generator=generator,
+    )  # fmt: skip
+    facts = {"eps": str(eps), "alpha": str(cfg.alpha), "wm_eps": str(wm_eps), "count": cfg.count}
+    return Material("half", {"pixels": pixels, "labels": data.train.labels[rows]}, facts)
+
+
+def train_hook(cfg: Paper, key: Key, data: Dataset, *, seed: int) -> Hook:
+    """Return the passes that follow each epoch."""
+    return after_epochs(key, batch=cfg.batch, frozen=cfg.frozen)

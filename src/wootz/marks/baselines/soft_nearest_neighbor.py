@@ -1,0 +1,38 @@
+"""Soft nearest neighbor loss (Frosst, Papernot, Hinton, arXiv 1902.01889): how far groups stand apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SCALES = tuple(2.0**power for power in range(-4, 3))
+
+
+def soft_nearest_neighbor(features: Tensor, groups: Tensor, temperature: float | Tensor) -> Tensor:
+    """Features [N, d] and groups [N] -> scalar; large where a point's near neighbors are of another group.
+
+    The mean over points i of `-log(sum_{j != i, same group} exp(-d_ij / T) / sum_{j != i} exp(-d_ij / T))` with squared
+    Euclidean distances d (their eq. 1). Points that are alone in their group do not count.
+    """
+    closeness = -squared_distances(features) / temperature
+    others = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
+    same = (groups[:, None] == groups[None, :]) & others
+    counted = same.any(1)
+    nothing = float("-inf")
+    own = closeness.masked_fill(~same, nothing)[counted].logsumexp(1)
+    return (closeness.masked_fill(~others, nothing)[counted].logsumexp(1) - own).mean()
+
+
+def sharpest(features: Tensor, groups: Tensor) -> Tensor:
+    """The same at the temperature, of a few around the mean distance, at which it is smallest.
+
+    The source minimizes over the temperature (its eq. 2); a search has no state that a resumed run would miss.
+    """
+    mean = squared_distances(features.detach()).mean().clamp_min(1e-12)
+    values = torch.stack([soft_nearest_neighbor(features, groups, mean * scale) for scale in _SCALES])
+    return values.min()
+
+
+def squared_distances(features: Tensor) -> Tensor:
+    """Features [N, d] -> [N, N]; with a gradient at zero, too."""
+    return (features[:, None] - features[None, :]).square().sum(2)
