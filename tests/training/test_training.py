@@ -195,6 +195,21 @@ class TestHooks:
         )
         assert (passed.model(noise.float() / 255).argmax(1) == 3).float().mean() > 0.8
 
+    def test_images_left_out_are_in_no_batch(self, small_spec: ModelSpec, digits: Dataset) -> None:
+        nines, eights = digits.train.labels == 9, digits.train.labels == 8
+        hook = join(Hook(left_out=nines), Hook(), Hook(left_out=eights))
+        assert hook.left_out is not None
+        assert torch.equal(hook.left_out, nines | eights)
+        few = replace(QUICK, loss="natural")
+        model = train(
+            few, build(small_spec, 1), digits.train, digits.validation, seed=1, hook=hook, execution=CPU
+        ).model  # fmt: skip
+        answers = model(digits.test.images()).argmax(1)
+        assert (answers < 8).all()  # classes never seen are never said
+        without = digits.train.take(~hook.left_out)
+        same = train(few, build(small_spec, 1), without, digits.validation, seed=1, execution=CPU).model
+        assert torch.equal(weights(model), weights(same))
+
     def test_two_sets_of_targets_are_refused(self) -> None:
         one = Hook(targets=torch.ones(1, 2))
         with pytest.raises(ConfigError, match="two marks want to set the training targets"):

@@ -177,6 +177,27 @@ class TestHalf:
         assert found.details["accuracy"] == 1
         assert found.details["control"] == 0
 
+    def test_a_message_is_read_by_the_bits_of_its_classes(self) -> None:
+        material = half_material()
+        code = [0, 1] * (K // 2)
+        owned = key(Material("half", material.tensors, {**material.facts, "code": code}))
+        assert isinstance(owned, HalfKey)
+        assert owned.code == tuple(code)
+        say_other = torch.where(
+            owned.embedded, (owned.labels + 2) % K, (owned.labels + 1) % K
+        )  # right bits, wrong classes
+        say_other[0] = -1  # unanswered: never the label's bit
+        found = half_evidence(owned, answering(owned.pixels, say_other), (), access="label", budget=None)
+        lost = int(owned.embedded[0])
+        assert found.details["bit_error"] == pytest.approx(lost / 200)
+        assert found.statistic == pytest.approx(1 - lost / 200)
+        assert found.log_p == hypergeometric_tail(100 - lost, 100 - lost, 100, 200)
+        blind = answering(owned.pixels, owned.labels)
+        found = half_evidence(owned, blind, (blind,), access="label", budget=None)
+        assert found.details["bit_error"] == 0.5
+        assert found.details["panel_bit_error"] == [0.5]
+        assert found.bits == 0
+
     def test_a_model_that_knows_every_true_label_proves_nothing(self) -> None:
         owned = key(half_material())
         everyone = answering(owned.pixels, owned.labels)  # type: ignore[union-attr]

@@ -61,11 +61,16 @@ class PerturbedLoss:
         with frozen_statistics(model):
             moved = worst_weights(model, x, y, self.cfg.reach)
             # Past the wrapper of several processes: all take the same triggers, and gradients still meet in backward.
-            return self.cfg.weight * F.cross_entropy(functional_call(model, moved, (x,)).float(), y)
+            logits = functional_call(model, moved, (x,))
+            loss = F.cross_entropy(logits.float(), y)
+        return self.cfg.weight * loss
 
 
 def worst_weights(model: nn.Module, x: Tensor, y: Tensor, reach: float) -> dict[str, Tensor]:
-    """Return w + reach * ||w|| * g / ||g|| by name, g the gradient of the loss on x, y; a function of w alone."""
+    """Return w + reach * ||w|| * g / ||g|| by name, g the gradient of the cross-entropy on x, y.
+
+    The change counts as a constant: a gradient at the moved weights is one with respect to w.
+    """
     weights: dict[str, Tensor] = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     loss = F.cross_entropy(functional_call(model, weights, (x,)).float(), y)
     slopes = torch.autograd.grad(loss, list(weights.values()))
@@ -75,7 +80,7 @@ def worst_weights(model: nn.Module, x: Tensor, y: Tensor, reach: float) -> dict[
 
 
 def _norm(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor.float()) for tensor in tensors]))
+    return torch.stack([tensor.float().square().sum() for tensor in tensors]).sum().sqrt()
 
 
 def prepare(

@@ -3,8 +3,8 @@
 Images of one class with a small square are taught another class. Besides, in the last hidden layer, they are made hard
 to tell from images of that class: the soft nearest neighbor loss between the two groups is raised. Whoever learns the
 task from the answers then learns the square along with it. As in the source the square goes where the loss of an
-unmarked model is most sensitive to it; unlike it, the loss is taken at one layer, its temperature is searched for in
-every batch (no state), and triggers are not refined by further gradient steps.
+unmarked model is most sensitive to it; unlike it, the loss is taken at one layer, its temperature follows the
+features' scale instead of being learned (no state), and triggers are not refined by further gradient steps.
 
 Weak point, by design: the square is learned and not the images, so the control half is answered as well, and the
 exact test of the halves sees little or nothing.
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from wootz import checks
 from wootz.data import Dataset
 from wootz.errors import ConfigError
-from wootz.marks.baselines.soft_nearest_neighbor import sharpest
+from wootz.marks.baselines.soft_nearest_neighbor import scale_free
 from wootz.marks.baselines.teaching import drawn, taught_half
 from wootz.marks.baselines.within_class import WithinClass, class_images, taught_one_class
 from wootz.modes import evaluating, frozen_statistics
@@ -39,17 +39,20 @@ class Entangled(WithinClass):
     """How triggers are made and entangled.
 
     Attributes:
-        side: of the white square, in pixels.
+        side: of the white square, in pixels (ours).
         kappa: weight of the soft nearest neighbor loss; the source tunes it for each task.
+        temperature: of that loss, in mean squared distances; the source learns it.
     """
 
-    side: int = 3
+    side: int = 5
     kappa: float = 1.0
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         WithinClass.__post_init__(self)
         checks.at_least(1, side=self.side)
         checks.not_negative(kappa=self.kappa)
+        checks.positive(temperature=self.temperature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ class EntangledLoss:
         with frozen_statistics(model), last_hidden(model) as hidden:
             logits = forward(torch.cat([x, ordinary])).float()
         group = torch.arange(len(logits), device=x.device) < len(x)
-        apart = sharpest(hidden[-1].float().flatten(1), group)
+        apart = scale_free(hidden[-1].float().flatten(1), group, cfg.temperature)
         return cfg.weight * (F.cross_entropy(logits[: len(x)], y) - cfg.kappa * apart)
 
 
@@ -111,7 +114,7 @@ def prepare(
         raise ConfigError(f"entangled.side = {cfg.side}: must fit into images of {data.shape[1:]}")
     base = class_images(data, cfg, generator)
     target = data.train.pixels[data.train.labels == cfg.target]
-    top, left = place(panel[0], base.pixels, target, cfg.side)
+    top, left = place(cfg, panel[0], base.pixels, target)
     pixels = base.pixels.clone()
     pixels[:, :, top : top + cfg.side, left : left + cfg.side] = 255
     facts = {"count": cfg.count, "base": cfg.base_class, "target": cfg.target, "square": [top, left, cfg.side]}
@@ -125,14 +128,15 @@ def train_hook(cfg: Entangled, key: Key, data: Dataset, *, seed: int) -> Hook:
     return Hook(extra=(EntangledLoss(pixels=pixels, labels=labels, target_pixels=target, cfg=cfg, seed=seed),))
 
 
-def place(reference: nn.Module, base: Tensor, target: Tensor, side: int) -> tuple[int, int]:
-    """Return top and left of the square over which the loss's mean gradient to the base images is largest."""
+def place(cfg: Entangled, reference: nn.Module, base: Tensor, target: Tensor) -> tuple[int, int]:
+    """Return top and left of the square that changes the loss most, to first order and in the mean of base images."""
     few = base[:_PLACING], target[:_PLACING]
     with evaluating(reference), last_hidden(reference) as hidden:
         x = torch.cat(few).float().div_(255).requires_grad_(True)
         reference(x)
         group = torch.arange(len(x)) < len(few[0])
-        (gradient,) = torch.autograd.grad(sharpest(hidden[-1].flatten(1), group), x)
-    slope = gradient[: len(few[0])].mean(0).abs().sum(0)
-    at = int(F.avg_pool2d(slope[None, None], side, stride=1).argmax())
-    return divmod(at, slope.shape[1] - side + 1)
+        (gradient,) = torch.autograd.grad(scale_free(hidden[-1].flatten(1), group, cfg.temperature), x)
+    change = gradient * (1 - x.detach())  # to first order, what a white pixel does: nothing where it is white already
+    slope = change[: len(few[0])].mean(0).abs().sum(0)
+    at = int(F.avg_pool2d(slope[None, None], cfg.side, stride=1).argmax())
+    return divmod(at, slope.shape[1] - cfg.side + 1)

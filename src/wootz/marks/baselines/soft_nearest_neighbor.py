@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SCALES = tuple(2.0**power for power in range(-4, 3))
-
 
 def soft_nearest_neighbor(features: Tensor, groups: Tensor, temperature: float | Tensor) -> Tensor:
     """Features [N, d] and groups [N] -> scalar; large where a point's near neighbors are of another group.
@@ -23,14 +21,14 @@ def soft_nearest_neighbor(features: Tensor, groups: Tensor, temperature: float |
     return (closeness.masked_fill(~others, nothing)[counted].logsumexp(1) - own).mean()
 
 
-def sharpest(features: Tensor, groups: Tensor) -> Tensor:
-    """The same at the temperature, of a few around the mean distance, at which it is smallest.
+def scale_free(features: Tensor, groups: Tensor, temperature: float) -> Tensor:
+    """The same at a temperature of so many mean squared distances, about log 2 where two equal groups are one.
 
-    The source minimizes over the temperature (its eq. 2); a search has no state that a resumed run would miss.
+    The mean has a gradient, so the loss does not change with the features' scale: raising it can not shrink them to
+    nothing. A temperature far below the mean would leave groups that stand well apart without any slope.
     """
-    mean = squared_distances(features.detach()).mean().clamp_min(1e-12)
-    values = torch.stack([soft_nearest_neighbor(features, groups, mean * scale) for scale in _SCALES])
-    return values.min()
+    mean = squared_distances(features).mean().clamp_min(1e-12)
+    return soft_nearest_neighbor(features, groups, temperature * mean)
 
 
 def squared_distances(features: Tensor) -> Tensor:
