@@ -72,14 +72,14 @@ def small(mark: str, foreign: str) -> Any:
         "runner-up": RunnerUp(features=6, probes=100),
         "guard": Guard(),
         "paper": Paper(count=60),
-        "ood": OutOfDistribution(count=30, source=foreign),
+        "ood": OutOfDistribution(count=30, batch=5, source=foreign),
         "content": Content(count=60, every=2),
         "noise": Noise(count=60, every=2),
         "unrelated": Unrelated(count=60, every=2, source="fields"),
         "content-keyed": KeyedContent(patches=24, every=1),
         "frontier": Frontier(count=30),
         "entangled": Entangled(count=60, every=4),
-        "margin": Margin(count=40, weight=1.0),
+        "margin": Margin(count=40, weight=1.0, steps=2),
         "blackmarks": Blackmarks(length=60, weight=1.0, every=1),
         "app": App(count=30, weight=0.3, source=foreign),
     }[mark]
@@ -166,7 +166,7 @@ def found(made: Protected, model: nn.Module) -> Evidence:
 @pytest.mark.parametrize(
     ("mark", "own", "strangers", "bits"),
     [
-        ("paper", 0.95, 0.4, 8),
+        ("paper", 0.85, 0.4, 8),
         ("ood", 0.6, 0.4, 12),
         ("frontier", 0.95, 0.75, 8),
         ("margin", 0.9, 0.1, 40),
@@ -405,8 +405,10 @@ class TestMargin:
         base, y = few.images()[order], few.labels[order]
         assert float((seen[0] - base).abs().max()) == pytest.approx(5 / 255, abs=1e-6)
         assert value is not None
-        assert float(value) == pytest.approx(0.1 * float(F.cross_entropy(plain(seen[0]), y)), rel=1e-5)
-        assert F.cross_entropy(plain(seen[0]), y) > F.cross_entropy(plain(base), y)
+        with torch.no_grad():
+            top, before = (float(F.cross_entropy(plain(x), y)) for x in (seen[0], base))
+        assert float(value.detach()) == pytest.approx(0.1 * top, rel=1e-5)
+        assert top > before
 
 
 class TestBlackmarks:
@@ -482,6 +484,7 @@ def test_settings_that_can_not_be(make: Any, message: str) -> None:
         ("noise", Noise(target=12), "target = 12: must be below 10"),
         ("unrelated", Unrelated(target=12, source="fields"), "target = 12: must be below 10"),
         ("unrelated", Unrelated(source="fasion-mnist"), "did you mean 'fashion-mnist'"),
+        ("ood", OutOfDistribution(count=600, source="mnist-5k"), "needs 1200 test images of mnist-5k; it has"),
         ("entangled", Entangled(side=40), "side = 40: must fit into images of"),
         ("content-keyed", KeyedContent(side=40), "side = 40: must fit into images of"),
         ("frontier", Frontier(count=100, size=1 / 255), "true and 100 false adversaries of 100 each; set another size"),

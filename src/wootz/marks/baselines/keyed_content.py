@@ -38,9 +38,9 @@ class KeyedContent:
     """
 
     patches: int = 32
-    side: int = 6
+    side: int = 8
     weight: float = 0.5
-    every: int = 2
+    every: int = 1
     batch: int = 64
 
     def __post_init__(self) -> None:

@@ -8,12 +8,14 @@ other data set's classes are not learned as a whole: then the control half is an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from wootz import checks
 from wootz.data import Dataset, load_other
+from wootz.errors import ConfigError
 from wootz.marks.baselines.teaching import after_epochs
 from wootz.ownership import Key, Material
 from wootz.training import Hook
@@ -53,11 +55,19 @@ def prepare(
 
 
 def foreign(data: Dataset, source: str | None, count: int, generator: torch.Generator) -> Material:
-    """Draw 2 * count of the other data set's test images, with their own labels."""
+    """Draw 2 * count of the other data set's test images, with their own labels.
+
+    The public facts name a file of the owner's own without its folder.
+
+    Raises:
+        ConfigError: it does not fit, or holds too few.
+    """
     other = load_other(data, name=source)
-    rows = torch.randperm(len(other.test), generator=generator)[: 2 * count]
-    picked = other.test.take(rows)
-    return Material("half", {"pixels": picked.pixels, "labels": picked.labels}, {"source": other.name, "count": count})
+    if len(other.test) < 2 * count:
+        raise ConfigError(f"count = {count}: needs {2 * count} test images of {other.name}; it has {len(other.test)}")
+    picked = other.test.take(torch.randperm(len(other.test), generator=generator)[: 2 * count])
+    facts = {"source": Path(other.name).name, "count": count}
+    return Material("half", {"pixels": picked.pixels, "labels": picked.labels}, facts)
 
 
 def train_hook(cfg: OutOfDistribution, key: Key, data: Dataset, *, seed: int) -> Hook:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz import checks
-from wootz.data import Dataset, load_other
+from wootz.data import Dataset
 from wootz.errors import ConfigError, DataError
+from wootz.marks.baselines.ood import foreign
 from wootz.marks.baselines.teaching import Beside, beside
 from wootz.marks.baselines.within_class import taught_one_class
 from wootz.ownership import Key, Material
@@ -77,11 +78,10 @@ def fields(count: int, shape: tuple[int, int, int], generator: torch.Generator) 
 def _images(cfg: Unrelated, data: Dataset, generator: torch.Generator) -> tuple[Tensor, str]:
     if cfg.source != "fields":
         try:
-            other = load_other(data, name=cfg.source)
+            drawn = foreign(data, cfg.source, cfg.count, generator)
         except (ConfigError, DataError):
             if cfg.source is not None:
                 raise
         else:
-            rows = torch.randperm(len(other.test), generator=generator)[: 2 * cfg.count]
-            return other.test.pixels[rows], other.name
+            return drawn.tensors["pixels"], drawn.facts["source"]
     return fields(2 * cfg.count, data.shape, generator), "fields"
