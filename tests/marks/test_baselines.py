@@ -284,7 +284,7 @@ class TestFrontier:
         assert 5 <= int(right[:20].sum()) <= 15  # in mixed order, so that a budget asks both sorts
 
     def test_each_is_one_signed_step_from_its_image(self, digits: Dataset, robust: nn.Module) -> None:
-        tensors = made("frontier", digits, [robust], "", cfg=Frontier(count=10)).tensors
+        tensors = made("frontier", digits, [robust], "", cfg=Frontier(count=10, size=EPS)).tensors
         everyone = digits.train.pixels.flatten(1).int()
         for trigger, label in zip(tensors["pixels"].flatten(1).int(), tensors["labels"], strict=True):
             near = ((everyone - trigger).abs().amax(1) <= levels(EPS)) & (digits.train.labels == label)

@@ -31,7 +31,8 @@ class Frontier:
 
     Attributes:
         count: triggers taught, the source's 100; twice as many are made, half of them true adversaries.
-        size: of the FGSM step, in pixels of [0, 1]; None means the training budget, where a robust model's edge is.
+        size: of the FGSM step, in pixels of [0, 1]; None means 1.5 training budgets, as the edge of a robust model's
+            classes lies beyond its balls.
         batch: triggers in a step of the pass.
         frozen: keep batch statistics out of the trigger passes; plain fine-tuning, as in the source, does not.
     """
@@ -61,7 +62,7 @@ def prepare(
     Raises:
         ConfigError: the step gives too few adversaries of one sort.
     """
-    reach = levels(eps if cfg.size is None else cfg.size) / LEVELS
+    reach = levels(min(1.0, 1.5 * eps) if cfg.size is None else cfg.size) / LEVELS
     order = torch.randperm(len(data.train), generator=generator)
     base, reference = data.train.take(order), panel[0]
     step = PGD(eps=reach, steps=1, step_size=reach, random_start=False, keep="last")

@@ -5,6 +5,8 @@ A pattern that the net generalizes from can not be tested by which images it was
 uniformly from the classes that the image is not of. Training teaches patches on other images; the test asks the
 registered ones. Without the key, an answer that is not the base class is the keyed one with chance 1/(K - 1),
 independently from patch to patch: Bin(m, 1/(K - 1)), whatever the suspect makes of patches (kind `labels`).
+
+Weak point: an answer may hang on any of many small squares, and adversarial training pays for that in robustness.
 """
 
 from __future__ import annotations
