@@ -73,9 +73,10 @@ def kill_at_random(stop: threading.Event, pids: Callable[[], list[int]], kills: 
     """Kill one of the processes that `pids` names, `kills` times; return whom."""
     killed: list[int] = []
     while len(killed) < kills and not stop.wait(seconds):
-        for pid in pids()[len(killed) % 2 :][:1]:
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
+        alive = pids()
+        if alive:
+            killed.append(alive[len(killed) % len(alive)])
+            os.kill(killed[-1], signal.SIGKILL)
     return killed
 
 

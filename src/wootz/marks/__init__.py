@@ -27,7 +27,7 @@ from wootz.marks.triggers import Triggers
 from wootz.marks.uchida import Uchida
 
 __all__ = [
-    "MARKS", "App", "Blackmarks", "Content", "Dawn", "Entangled", "Frontier", "Guard", "Guarded", "KeyedContent", "Margin",
-    "Mark", "Noise", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers", "Uchida", "Unrelated",
+    "MARKS", "App", "Blackmarks", "Content", "Dawn", "Entangled", "Frontier", "Guard", "Guarded", "KeyedContent",
+    "Margin", "Mark", "Noise", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers", "Uchida", "Unrelated",
     "check_budget", "check_together", "hook_of", "prepare_all", "protect", "weights_digest",
 ]  # fmt: skip
