@@ -61,7 +61,7 @@ class TestMainJob:
     @pytest.mark.parametrize(
         ("words", "suspect"),
         [
-            (["steal", "retrain-soft", "--set", "epochs=30", "--set", "lr=5e-3", "--set", "data=owner"], "stolen"),
+            (["steal", "retrain-soft", "--set", "epochs=60", "--set", "lr=5e-3", "--set", "data=owner"], "stolen"),
             (["remove", "finetune", "--set", "epochs=1"], "removed"),
             (["remove", "prune", "--set", "sparsity=0.5"], "removed"),
             (["remove", "quantize", "--set", "bits=8"], "removed"),
