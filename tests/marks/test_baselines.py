@@ -25,6 +25,7 @@ from wootz.marks import (
     App,
     Blackmarks,
     Content,
+    Dawn,
     Entangled,
     Frontier,
     Guard,
@@ -36,6 +37,7 @@ from wootz.marks import (
     Protected,
     RunnerUp,
     Triggers,
+    Uchida,
     Unrelated,
     protect,
 )
@@ -82,12 +84,20 @@ def small(mark: str, foreign: str) -> Any:
         "margin": Margin(count=40, weight=1.0, steps=2),
         "blackmarks": Blackmarks(length=60, weight=1.0, every=1),
         "app": App(count=30, weight=0.3, source=foreign),
+        "dawn": Dawn(),
+        "uchida": Uchida(bits=32),
     }[mark]
 
 
+def tiny(data: Dataset) -> nn.Module:
+    settings = {"width": 4, "hidden": 16}
+    return build(ModelSpec(architecture="small-cnn", settings=settings, shape=data.shape, classes=data.classes), 1)
+
+
 def made(mark: str, data: Dataset, panel: list[nn.Module], foreign: str, *, seed: int = 0, cfg: Any = None) -> Material:
-    cfg = cfg or small(mark, foreign)
-    return MARKS[mark].prepare(cfg, data, panel, eps=EPS, wm_eps=WM_EPS, generator=generator(seed, "pick"))
+    cfg, row = cfg or small(mark, foreign), MARKS[mark]
+    more = {"model": tiny(data)} if row.in_weights else {}
+    return row.prepare(cfg, data, panel, eps=EPS, wm_eps=WM_EPS, generator=generator(seed, "pick"), **more)
 
 
 @pytest.mark.parametrize("mark", MARKS)
@@ -96,6 +106,7 @@ class TestContract:
         self, mark: str, digits: Dataset, plain: nn.Module, robust: nn.Module, foreign: str
     ) -> None:
         parameters = ["cfg", "data", "panel", "eps", "wm_eps", "generator"]
+        parameters += ["model"] if MARKS[mark].in_weights else []
         assert list(inspect.signature(MARKS[mark].prepare).parameters) == parameters
         before = digits.train.pixels.clone(), [weight.clone() for weight in robust.parameters()]
         one, two = (made(mark, digits, [robust, plain], foreign, seed=3) for _ in range(2))
@@ -104,7 +115,7 @@ class TestContract:
         assert torch.equal(digits.train.pixels, before[0])
         assert all(torch.equal(*pair) for pair in zip(robust.parameters(), before[1], strict=True))
         assert all(weight.requires_grad and weight.grad is None for weight in robust.parameters())
-        if mark not in ("guard", "runner-up"):  # those two have nothing to choose
+        if mark not in ("guard", "dawn", "runner-up", "uchida"):  # those have nothing to choose
             other = made(mark, digits, [robust, plain], foreign, seed=4)
             assert any(not torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
 
@@ -138,8 +149,7 @@ class TestContract:
         ring = draw_keys(bytes(32), {mark: material}, classes=digits.classes, shape=digits.shape, panel=[])
         hook = MARKS[mark].train_hook(small(mark, foreign), ring.keys[mark], digits, seed=5)
         copy: Hook = pickle.loads(pickle.dumps(hook))
-        model = build(ModelSpec(architecture="small-cnn", settings={"width": 4, "hidden": 16}, shape=digits.shape,
-                                classes=digits.classes), 1).train()  # fmt: skip
+        model = tiny(digits).train()
         for one, two in zip(hook.extra, copy.extra, strict=True):
             losses = [loss(model, model, step=0, done=0.0) for loss in (one, two)]
             assert losses[0] is not None
