@@ -131,8 +131,8 @@ def _fast(base: Protection) -> Protection:
 def _paper(base: Protection) -> Protection:
     """The founding paper's network and training (its triggers are the mark `paper`)."""
     recipe = Recipe(
-        eps=base.recipe.eps, steps=25, step_size=0.04, epochs=100, optimizer="sgd", lr=5e-3, weight_decay=5e-4,
-        schedule="constant", warmup=0, ramp=0,
+        eps=base.recipe.eps, steps=25, step_size=0.04, attack_mode="train", epochs=100, optimizer="sgd", lr=5e-3,
+        weight_decay=5e-4, schedule="constant", warmup=0, ramp=0,
     )  # fmt: skip
     return replace(base, model="paper-cnn", recipe=recipe)
 
