@@ -25,6 +25,7 @@ from wootz.adversary import Means
 from wootz.config import with_settings
 from wootz.data import Dataset, load_other
 from wootz.evasion import predict_logits
+from wootz.marks import Ground
 from wootz.marks.guard import Guard, Guarded, prepare
 from wootz.models import ModelSpec, build, other_architecture
 from wootz.ownership import AnswerKey, derive, guard_key
@@ -38,8 +39,9 @@ from wootz.verify.evidence import label_evidence
 COLUMNS = ("share", "among", "model", "epochs", "asked", "changed", "deviations", "hits", "bits", "thief", "served")
 
 
-def key_of(cfg: Guard, data: Dataset, seed: int) -> AnswerKey:
-    material = prepare(cfg, data, [], eps=0.1, wm_eps=0.2, generator=torch.Generator())
+def key_of(cfg: Guard, data: Dataset, model: nn.Module, seed: int) -> AnswerKey:
+    ground = Ground(data=data, panel=(), model=model, eps=0.1, wm_eps=0.2)
+    material = prepare(cfg, ground, torch.Generator())
     key = derive("guard", material, len(data.classes), [stream(str(seed).encode(), b"benchmark", 32)], b"")
     assert isinstance(key, AnswerKey)
     return key
@@ -59,7 +61,7 @@ def row(
 ) -> dict[str, object]:
     victim = open_run(run)
     data, answer = victim.data(None), predictor(victim.model)
-    key = key_of(cfg, data, seed)
+    key = key_of(cfg, data, victim.model, seed)
     entry = ATTACKS[attack]
     thief = with_settings(entry.config, [f"model={model}", f"epochs={epochs}", *settings])
     architecture = victim.spec.architecture if model == "same" else other_architecture(victim.spec.architecture)

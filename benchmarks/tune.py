@@ -20,7 +20,7 @@ from wootz.adversary import Means
 from wootz.config import with_settings
 from wootz.data import Dataset, load
 from wootz.evasion import evaluate
-from wootz.marks import hook_of, prepare_all, weights_digest
+from wootz.marks import Ground, hook_of, prepare_all, weights_digest
 from wootz.models import build
 from wootz.ownership import Key, draw_keys, fresh_secret
 from wootz.removal.finetune import Finetune, finetune
@@ -38,7 +38,8 @@ def keys_of(cfg: Protection, data: Dataset, panel: list[nn.Module]) -> dict[str,
     secret = fresh_secret()
     settings = cfg.mark_settings()
     model = build(cfg.spec(data), cfg.seed)
-    materials = prepare_all(settings, data, panel, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps, secret=secret, model=model)
+    ground = Ground(data=data, panel=tuple(panel), model=model, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps)
+    materials = prepare_all(settings, ground, secret)
     digests = [weights_digest(member) for member in panel]
     return dict(draw_keys(secret, materials, classes=data.classes, shape=data.shape, panel=digests).keys)
 

@@ -11,6 +11,7 @@ from torch import nn
 from wootz.adversary import Means
 from wootz.data import Dataset, Share
 from wootz.evasion import predict_logits
+from wootz.marks import Ground
 from wootz.models import ModelSpec, build
 from wootz.rng import derive
 from wootz.training import Execution
@@ -63,3 +64,12 @@ class Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         score = (x * self.weight).flatten(1).sum(1)
         return torch.stack([-score, score], 1)
+
+
+def ground(
+    data: Dataset, *panel: nn.Module, eps: float = 0.1, wm_eps: float = 0.2, model: nn.Module | None = None
+) -> Ground:
+    """Return what marks lean on; by default the model that will carry them is a tiny one."""
+    settings = {"width": 4, "hidden": 16}
+    spec = ModelSpec(architecture="small-cnn", settings=settings, shape=data.shape, classes=data.classes)
+    return Ground(data=data, panel=panel, model=model or build(spec, 1), eps=eps, wm_eps=wm_eps)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers import CPU, accuracy
+from helpers import CPU, accuracy, ground
 from wootz.checks import levels
 from wootz.data import Dataset, Share
 from wootz.errors import ConfigError
@@ -89,15 +89,9 @@ def small(mark: str, foreign: str) -> Any:
     }[mark]
 
 
-def tiny(data: Dataset) -> nn.Module:
-    settings = {"width": 4, "hidden": 16}
-    return build(ModelSpec(architecture="small-cnn", settings=settings, shape=data.shape, classes=data.classes), 1)
-
-
 def made(mark: str, data: Dataset, panel: list[nn.Module], foreign: str, *, seed: int = 0, cfg: Any = None) -> Material:
-    cfg, row = cfg or small(mark, foreign), MARKS[mark]
-    more = {"model": tiny(data)} if row.in_weights else {}
-    return row.prepare(cfg, data, panel, eps=EPS, wm_eps=WM_EPS, generator=generator(seed, "pick"), **more)
+    base = ground(data, *panel, eps=EPS, wm_eps=WM_EPS)
+    return MARKS[mark].prepare(cfg or small(mark, foreign), base, generator(seed, "pick"))
 
 
 @pytest.mark.parametrize("mark", MARKS)
@@ -105,9 +99,7 @@ class TestContract:
     def test_material_follows_from_its_generator_and_from_no_key(
         self, mark: str, digits: Dataset, plain: nn.Module, robust: nn.Module, foreign: str
     ) -> None:
-        parameters = ["cfg", "data", "panel", "eps", "wm_eps", "generator"]
-        parameters += ["model"] if MARKS[mark].in_weights else []
-        assert list(inspect.signature(MARKS[mark].prepare).parameters) == parameters
+        assert list(inspect.signature(MARKS[mark].prepare).parameters) == ["cfg", "ground", "generator"]
         before = digits.train.pixels.clone(), [weight.clone() for weight in robust.parameters()]
         one, two = (made(mark, digits, [robust, plain], foreign, seed=3) for _ in range(2))
         assert (one.kind, one.facts, one.tensors.keys()) == (two.kind, two.facts, two.tensors.keys())
@@ -149,7 +141,7 @@ class TestContract:
         ring = draw_keys(bytes(32), {mark: material}, classes=digits.classes, shape=digits.shape, panel=[])
         hook = MARKS[mark].train_hook(small(mark, foreign), ring.keys[mark], digits, seed=5)
         copy: Hook = pickle.loads(pickle.dumps(hook))
-        model = tiny(digits).train()
+        model = ground(digits).model.train()
         for one, two in zip(hook.extra, copy.extra, strict=True):
             losses = [loss(model, model, step=0, done=0.0) for loss in (one, two)]
             assert losses[0] is not None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import means
+from helpers import ground, means
 from wootz.data import Dataset
 from wootz.errors import ConfigError, StoreError
 from wootz.evasion import predict_logits
@@ -30,14 +30,14 @@ OFTEN = Dawn(share=0.05)
 
 
 def key_of(data: Dataset, cfg: Dawn = OFTEN, secret: int = 0) -> AnswerKey:
-    material = MARKS["dawn"].prepare(cfg, data, [], eps=0.1, wm_eps=0.2, generator=generator(0, "pick"))
+    material = MARKS["dawn"].prepare(cfg, ground(data), generator(0, "pick"))
     key = derive("dawn", material, len(data.classes), [secret.to_bytes(32, "big")], b"D" * 32)
     assert isinstance(key, AnswerKey)
     return key
 
 
 def test_what_is_registered(digits: Dataset) -> None:
-    made = MARKS["dawn"].prepare(Dawn(), digits, [], eps=0.1, wm_eps=0.2, generator=generator(0, "pick"))
+    made = MARKS["dawn"].prepare(Dawn(), ground(digits), generator(0, "pick"))
     assert made == Material("answers", {}, {"share": "1/200", "among": "1", "digest": "exact"})
     assert MARKS["dawn"].train_hook(Dawn(), key_of(digits), digits, seed=0) == Hook()
 

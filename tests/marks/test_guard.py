@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers import means
+from helpers import ground, means
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.evasion import predict_logits
@@ -30,7 +30,7 @@ OFTEN = Guard(share=0.05, among=0.1)
 
 
 def key_of(cfg: Guard, data: Dataset, secret: int = 0) -> AnswerKey:
-    material = prepare(cfg, data, [], eps=0.1, wm_eps=0.2, generator=generator(0, "pick"))
+    material = prepare(cfg, ground(data), generator(0, "pick"))
     key = derive("guard", material, len(data.classes), [secret.to_bytes(32, "big")], b"D" * 32)
     assert isinstance(key, AnswerKey)
     return key
@@ -65,7 +65,7 @@ class TestConfig:
             Guard(**wrong)  # type: ignore[arg-type]
 
     def test_what_is_registered_is_exact(self, digits: Dataset) -> None:
-        material = prepare(Guard(), digits, [], eps=0.1, wm_eps=0.2, generator=generator(0, "pick"))
+        material = prepare(Guard(), ground(digits), generator(0, "pick"))
         assert (material.kind, material.tensors, material.tranches) == ("answers", {}, 1)
         assert (material.facts["share"], material.facts["among"]) == ("1/200", "1/10")
 
@@ -76,7 +76,7 @@ class TestConfig:
 
     def test_two_classes(self, digits: Dataset) -> None:
         with pytest.raises(ConfigError, match="needs at least three classes"):
-            prepare(Guard(), replace(digits, classes=("a", "b")), [], eps=0.1, wm_eps=0.2, generator=generator(0, "x"))
+            prepare(Guard(), ground(replace(digits, classes=("a", "b"))), generator(0, "x"))
 
 
 class TestAnswers:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import CPU
+from helpers import CPU, ground
 from wootz.checks import levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
@@ -42,9 +42,8 @@ class TestBudget:
 
 
 def test_triggers_lie_between_the_balls_in_whole_levels(digits: Dataset, robust: nn.Module) -> None:
-    pixels, rows = beyond_the_ball(
-        digits.train, robust, 64, eps=0.25, alpha=0.02, wm_eps=0.49, steps=20, generator=generator(0, "pick")
-    )
+    wide = ground(digits, robust, eps=0.25, wm_eps=0.49)
+    pixels, rows = beyond_the_ball(wide, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
     base = digits.train.pixels[rows].int()
     far = (pixels.int() - base).abs().flatten(1).amax(1)
     assert len(rows.unique()) == 64
@@ -56,15 +55,14 @@ def test_triggers_lie_between_the_balls_in_whole_levels(digits: Dataset, robust:
 
 
 def test_triggers_fool_the_reference(digits: Dataset, robust: nn.Module) -> None:
-    pixels, rows = beyond_the_ball(
-        digits.train, robust, 64, eps=0.1, alpha=0.02, wm_eps=0.4, steps=20, generator=generator(0, "pick")
-    )
+    near = ground(digits, robust, eps=0.1, wm_eps=0.4)
+    pixels, rows = beyond_the_ball(near, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
     assert (robust(pixels.float() / 255).argmax(1) != digits.train.labels[rows]).float().mean() > 0.8
 
 
 class TestRunnerUp:
     def key(self, digits: Dataset, plain: nn.Module, cfg: RunnerUp) -> DirectionKey:
-        material = prepare(cfg, digits, [plain], eps=0.25, wm_eps=0.49, generator=generator(0, "pick"))
+        material = prepare(cfg, ground(digits, plain, eps=0.25, wm_eps=0.49), generator(0, "pick"))
         key = derive("runner-up", material, 10, [bytes(32)], bytes(32))
         assert isinstance(key, DirectionKey)
         return key
@@ -130,6 +128,6 @@ def test_every_mark_is_written_read_and_absent_elsewhere(
 def test_two_classes_can_not_have_every_mark(digits: Dataset, plain: nn.Module) -> None:
     pair = dataclasses.replace(digits, classes=("a", "b"))
     with pytest.raises(ConfigError, match="needs at least three classes"):
-        prepare(RunnerUp(), pair, [plain], eps=0.1, wm_eps=0.4, generator=generator(0, "x"))
+        prepare(RunnerUp(), ground(pair, plain), generator(0, "x"))
     with pytest.raises(ConfigError, match="two classes leave no choice of label"):
-        MARKS["triggers"].prepare(Triggers(), pair, [plain], eps=0.1, wm_eps=0.4, generator=generator(0, "x"))
+        MARKS["triggers"].prepare(Triggers(), ground(pair, plain, wm_eps=0.4), generator(0, "x"))

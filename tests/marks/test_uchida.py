@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from helpers import CPU, agreement, means
+from helpers import CPU, agreement, ground, means
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.marks import MARKS, Uchida
@@ -35,9 +35,7 @@ BITS = 48
 
 
 def material(cfg: Uchida, data: Dataset, model: nn.Module) -> Material:
-    return MARKS["uchida"].prepare(
-        cfg, data, [], eps=0.1, wm_eps=0.2, generator=generator(0, "pick"), model=model
-    )  # fmt: skip
+    return MARKS["uchida"].prepare(cfg, ground(data, model=model), generator(0, "pick"))
 
 
 def key_of(public: Material, secret: int = 0) -> WeightKey:

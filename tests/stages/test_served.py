@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from helpers import CPU
+from helpers import CPU, ground
 from wootz.data import Dataset
 from wootz.errors import ConfigError, StoreError
 from wootz.marks import Guard, prepare_all
@@ -31,9 +31,7 @@ def victim(tmp_path: Path, digits: Dataset, plain: nn.Module, small_spec: ModelS
     """Return a run folder with a model and a guard, never served."""
     folder = tmp_path / "victim"
     write_model(folder, plain, small_spec, {"kind": "protected", "data": "mnist-5k", "eps": 0.1, "seed": 0})
-    public = prepare_all(
-        {"guard": Guard(share=0.1, among=0.2)}, digits, [], eps=0.1, wm_eps=0.2, secret=bytes(32), model=plain
-    )
+    public = prepare_all({"guard": Guard(share=0.1, among=0.2)}, ground(digits, model=plain), bytes(32))
     write_keys(folder, draw_keys(bytes(32), public, classes=digits.classes, shape=digits.shape, panel=[]))
     return folder
 

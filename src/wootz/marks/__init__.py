@@ -19,6 +19,7 @@ from wootz.marks.baselines import (
 )  # fmt: skip
 from wootz.marks.beyond import check_budget
 from wootz.marks.dawn import Dawn
+from wootz.marks.ground import Ground
 from wootz.marks.guard import Guard, Guarded
 from wootz.marks.protecting import Protected, check_together, hook_of, prepare_all, protect, weights_digest
 from wootz.marks.runner_up import RunnerUp
@@ -27,7 +28,7 @@ from wootz.marks.triggers import Triggers
 from wootz.marks.uchida import Uchida
 
 __all__ = [
-    "MARKS", "App", "Blackmarks", "Content", "Dawn", "Entangled", "Frontier", "Guard", "Guarded", "KeyedContent",
-    "Margin", "Mark", "Noise", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers", "Uchida", "Unrelated",
-    "check_budget", "check_together", "hook_of", "prepare_all", "protect", "weights_digest",
+    "MARKS", "App", "Blackmarks", "Content", "Dawn", "Entangled", "Frontier", "Ground", "Guard", "Guarded",
+    "KeyedContent", "Margin", "Mark", "Noise", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers",
+    "Uchida", "Unrelated", "check_budget", "check_together", "hook_of", "prepare_all", "protect", "weights_digest",
 ]  # fmt: skip

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wootz.checks import LEVELS, levels
-from wootz.data import Share
 from wootz.errors import ConfigError
 from wootz.evasion import PGD, pgd
+from wootz.marks.ground import Ground
 
 _PROBE_PIXELS = 48  # enough to tell almost every pair of images apart before all pixels are compared
 
@@ -31,18 +31,15 @@ def check_budget(eps: float, alpha: float, wm_eps: float) -> None:
 
 
 def beyond_the_ball(
-    training: Share,
-    reference: nn.Module,
+    ground: Ground,
     count: int,
     *,
-    eps: float,
     alpha: float,
-    wm_eps: float,
     steps: int,
     exact: bool = False,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Return `count` images uint8 that fool `reference`, and the rows of `training` they were made from.
+    """Return `count` images uint8 that fool the first panel model, and the training images' rows they are made from.
 
     Each lies at `eps + alpha < L-inf <= wm_eps` from its base image and further than `eps + alpha` from
     every other training image, in whole gray levels. Candidates that do not are replaced by others. With `exact` each
@@ -51,7 +48,8 @@ def beyond_the_ball(
     Raises:
         ConfigError: fewer than `count` training images give such a point.
     """
-    low, high = levels(eps + alpha), levels(wm_eps)
+    training, reference = ground.data.train, ground.panel[0]
+    low, high = levels(ground.eps + alpha), levels(ground.wm_eps)
     attack = PGD(eps=high / LEVELS, steps=steps, random_start=False)
     order = torch.randperm(len(training), generator=generator)
     kept_pixels: list[Tensor] = []
@@ -68,7 +66,7 @@ def beyond_the_ball(
         have += int(good.sum())
         if have >= count:
             return torch.cat(kept_pixels)[:count], torch.cat(kept_rows)[:count]
-    raise ConfigError(f"only {have} of {count} triggers fit beyond eps + alpha = {eps + alpha:g}; ask for fewer")
+    raise ConfigError(f"only {have} of {count} triggers fit beyond eps + alpha = {ground.eps + alpha:g}; ask for fewer")
 
 
 def _near_any(points: Tensor, images: Tensor, distance: int) -> Tensor:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
-from torch import nn
 
 from wootz import checks
-from wootz.data import Dataset
+from wootz.marks.ground import Ground
 from wootz.marks.guard import check_classes
 from wootz.ownership import Material
 
@@ -29,19 +28,11 @@ class Dawn:
         checks.inside(0, 0.5, share=self.share)
 
 
-def prepare(
-    cfg: Dawn,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: Dawn, ground: Ground, generator: torch.Generator) -> Material:
     """Fix what is public: the share, that it is one of all answers, and that queries are told apart by every pixel.
 
     Raises:
         ConfigError: two classes leave no choice of what to change an answer to.
     """
-    check_classes("dawn", data)
+    check_classes("dawn", ground.data)
     return Material("answers", {}, {"share": str(Fraction(str(cfg.share))), "among": "1", "digest": "exact"})

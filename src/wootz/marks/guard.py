@@ -19,11 +19,12 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wootz import checks
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError, StoreError
+from wootz.marks.ground import Ground
 from wootz.ownership import AnswerKey, Key, Material
 from wootz.ownership.answers import chained, changed_class, chosen, digester, first_line, later_line, read_log
 from wootz.store import canonical, read_bytes
@@ -61,21 +62,13 @@ class Guard:
         checks.within(0, 100, margin=self.margin)
 
 
-def prepare(
-    cfg: Guard,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: Guard, ground: Ground, generator: torch.Generator) -> Material:
     """Fix what is public of the guard; nothing of it depends on images or models.
 
     Raises:
         ConfigError: two classes leave no choice of what to change an answer to.
     """
-    check_classes("guard", data)
+    check_classes("guard", ground.data)
     facts = {
         "share": str(Fraction(str(cfg.share))),
         "among": str(Fraction(str(cfg.among))),

@@ -11,6 +11,7 @@ from torch import nn
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.marks.dawn import Dawn
+from wootz.marks.ground import Ground
 from wootz.marks.guard import Guard
 from wootz.marks.table import MARKS
 from wootz.models import check_model
@@ -72,7 +73,8 @@ def protect(
     chosen = {name: (settings or {}).get(name) or lookup(MARKS, name, "mark").config() for name in marks}
     check_together(chosen.values())
     secret = fresh_secret()
-    materials = prepare_all(chosen, data, list(panel), eps=eps, wm_eps=wm_eps, secret=secret, model=model)
+    ground = Ground(data=data, panel=tuple(panel), model=model, eps=eps, wm_eps=wm_eps)
+    materials = prepare_all(chosen, ground, secret)
     ring = draw_keys(
         secret, materials, classes=data.classes, shape=data.shape, panel=[weights_digest(m) for m in panel],
         owner=owner, stamp=stamp,
@@ -83,26 +85,12 @@ def protect(
     return Protected(model=trained.model, ring=ring, panel=tuple(panel), history=trained.history)
 
 
-def prepare_all(
-    configs: Mapping[str, Any],
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    secret: bytes,
-    model: nn.Module,
-) -> dict[str, Material]:
-    """Fix everything public about each mark; which images become triggers follows from the secret.
-
-    `model` is the network that will carry them: marks in weights name one of its layers.
-    """
+def prepare_all(configs: Mapping[str, Any], ground: Ground, secret: bytes) -> dict[str, Material]:
+    """Fix everything public about each mark; which images become triggers follows from the secret."""
     materials = {}
     for name, cfg in configs.items():
         seed = int.from_bytes(subkey(secret, "pick", name)[:8], "big")
-        pick = generator(seed, "pick")
-        row, more = MARKS[name], {"model": model} if MARKS[name].in_weights else {}
-        materials[name] = row.prepare(cfg, data, panel, eps=eps, wm_eps=wm_eps, generator=pick, **more)
+        materials[name] = MARKS[name].prepare(cfg, ground, generator(seed, "pick"))
     return materials
 
 

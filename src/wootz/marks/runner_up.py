@@ -8,6 +8,7 @@ leaves a trace there that a test along the same direction finds, exactly, whatev
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from wootz import checks
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.evasion import predict_logits
+from wootz.marks.ground import Ground
 from wootz.ownership import DirectionKey, Key, Material
 from wootz.rng import global_seed
 from wootz.training import Hook
@@ -46,16 +48,9 @@ class RunnerUp:
         checks.at_least(1, features=self.features, probes=self.probes)
 
 
-def prepare(
-    cfg: RunnerUp,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: RunnerUp, ground: Ground, generator: torch.Generator) -> Material:
     """Fix features, probes and the ordinary confusion of unmarked models, before any key."""
+    data = ground.data
     if len(data.classes) < 3:
         raise ConfigError("mark 'runner-up': needs at least three classes; with two there is no runner-up")
     x, y = data.train.images().flatten(1), data.train.labels
@@ -71,7 +66,7 @@ def prepare(
         "center": center,
         "class_mean": torch.stack([m.mean(0) for m in members]),
         "class_scale": torch.stack([m.std(0, correction=0).clamp_min(1e-3) for m in members]),
-        "prior": _confusion(panel, data),
+        "prior": _confusion(ground.panel, data),
         "probes": probes.pixels,
         "probe_labels": probes.labels,
     }
@@ -97,7 +92,7 @@ def keyed_targets(cfg: RunnerUp, key: DirectionKey, z: Tensor, y: Tensor) -> Ten
     return (cfg.lam * q).scatter(1, y[:, None], 1 - cfg.lam)
 
 
-def _confusion(panel: list[nn.Module], data: Dataset) -> Tensor:
+def _confusion(panel: Sequence[nn.Module], data: Dataset) -> Tensor:
     """Mean probabilities [K, K] that the panel gives to each wrong class, by true class; rows sum to 1."""
     share, count = data.train.take(slice(_PRIOR_IMAGES)), len(data.classes)
     total = torch.full((count, count), 1e-3)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import torch
+
 from wootz.marks import dawn, guard, runner_up, triggers, uchida
 from wootz.marks.baselines import (
     app,
@@ -20,6 +22,7 @@ from wootz.marks.baselines import (
     within_class,
 )
 from wootz.marks.dawn import Dawn
+from wootz.marks.ground import Ground
 from wootz.marks.guard import Guard
 from wootz.marks.runner_up import RunnerUp
 from wootz.marks.triggers import Triggers
@@ -29,15 +32,11 @@ from wootz.training import Hook
 
 
 class Mark(NamedTuple):
-    """`prepare(cfg, data, panel, *, eps, wm_eps, generator)`, `train_hook(cfg, key, data, *, seed)`, config.
+    """`prepare(cfg, ground, generator)`, `train_hook(cfg, key, data, *, seed)`, config."""
 
-    The `prepare` of a mark that lies `in_weights` is also told the `model` that will carry it, before it is trained.
-    """
-
-    prepare: Callable[..., Material]
+    prepare: Callable[[Any, Ground, torch.Generator], Material]
     train_hook: Callable[..., Hook]
     config: type[Any]
-    in_weights: bool = False
 
 
 MARKS: Mapping[str, Mark] = MappingProxyType(
@@ -57,6 +56,6 @@ MARKS: Mapping[str, Mark] = MappingProxyType(
         "blackmarks": Mark(blackmarks.prepare, blackmarks.train_hook, blackmarks.Blackmarks),
         "app": Mark(app.prepare, app.train_hook, app.App),
         "dawn": Mark(dawn.prepare, guard.train_hook, Dawn),
-        "uchida": Mark(uchida.prepare, uchida.train_hook, Uchida, in_weights=True),
+        "uchida": Mark(uchida.prepare, uchida.train_hook, Uchida),
     }
 )

@@ -18,6 +18,7 @@ from wootz import checks
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.marks.beyond import beyond_the_ball, check_budget
+from wootz.marks.ground import Ground
 from wootz.modes import frozen_statistics
 from wootz.ownership import Key, LabelKey, Material
 from wootz.rng import generator
@@ -87,37 +88,21 @@ class TriggerLoss:
         return self.weight * short * (F.cross_entropy(logits, y, reduction="none") * missed).mean()
 
 
-def prepare(
-    cfg: Triggers,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: Triggers, ground: Ground, generator: torch.Generator) -> Material:
     """Make the trigger images from training images and the first panel model, without any key label.
 
     Raises:
         ConfigError: `wm_eps` can not hold a trigger clear of the training ball; names the smallest that can.
     """
-    check_budget(eps, cfg.alpha, wm_eps)
+    data = ground.data
+    check_budget(ground.eps, cfg.alpha, ground.wm_eps)
     if len(data.classes) == 2 and cfg.labels == "wrong":
         raise ConfigError("triggers.labels = 'wrong': two classes leave no choice of label; use labels=uniform")
-    pixels, rows = beyond_the_ball(
-        data.train,
-        panel[0],
-        cfg.count,
-        eps=eps,
-        alpha=cfg.alpha,
-        wm_eps=wm_eps,
-        steps=cfg.steps,
-        generator=generator,
-    )
+    pixels, rows = beyond_the_ball(ground, cfg.count, alpha=cfg.alpha, steps=cfg.steps, generator=generator)
     facts = {
-        "eps": str(eps),
+        "eps": str(ground.eps),
         "alpha": str(cfg.alpha),
-        "wm_eps": str(wm_eps),
+        "wm_eps": str(ground.wm_eps),
         "rule": cfg.labels,
         "count": cfg.count,
         "tranches": cfg.tranches,

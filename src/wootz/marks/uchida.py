@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from wootz import checks
 from wootz.data import Dataset
 from wootz.errors import ConfigError
+from wootz.marks.ground import Ground
 from wootz.ownership import Key, Material, WeightKey
 from wootz.registry import nearest
 from wootz.training import Forward, Hook
@@ -56,22 +57,13 @@ class Embedding:
         return self.weight * F.binary_cross_entropy_with_logits(projected, message, reduction="sum")
 
 
-def prepare(
-    cfg: Uchida,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-    model: nn.Module,
-) -> Material:
+def prepare(cfg: Uchida, ground: Ground, generator: torch.Generator) -> Material:
     """Fix which tensor of `model` holds the message, and how long that is; nothing depends on the weights' values.
 
     Raises:
         ConfigError: no such convolution, or none with enough weights for the message.
     """
-    shapes = {name: m.weight.shape for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    shapes = {name: m.weight.shape for name, m in ground.model.named_modules() if isinstance(m, nn.Conv2d)}
     name = cfg.layer or next((n for n, shape in shapes.items() if shape[1:].numel() > cfg.bits), "")
     if not name:
         most = max((shape[1:].numel() for shape in shapes.values()), default=0)

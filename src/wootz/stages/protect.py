@@ -13,7 +13,7 @@ from wootz.config import digest, from_mapping, read_toml, to_mapping
 from wootz.data import Dataset, load
 from wootz.errors import ConfigError
 from wootz.evasion import accuracy_curve
-from wootz.marks import hook_of, prepare_all, weights_digest
+from wootz.marks import Ground, hook_of, prepare_all, weights_digest
 from wootz.models import ModelSpec, build, read_model, write_model
 from wootz.ownership import (
     KeyRing,
@@ -148,9 +148,8 @@ def _make_keys(
     if has_keys(out):
         return read_keys(out)
     secret = run_secret(owner_secret(), digest(cfg))
-    materials = prepare_all(
-        cfg.mark_settings(), data, panel, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps, secret=secret, model=model
-    )
+    ground = Ground(data=data, panel=tuple(panel), model=model, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps)
+    materials = prepare_all(cfg.mark_settings(), ground, secret)
     digests = [weights_digest(member) for member in panel]
     ring = draw_keys(
         secret, materials, classes=data.classes, shape=data.shape, panel=digests, owner=public_hex(signing_key()),

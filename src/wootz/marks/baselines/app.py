@@ -19,6 +19,7 @@ from wootz import checks
 from wootz.data import Dataset
 from wootz.marks.baselines.ood import foreign
 from wootz.marks.baselines.teaching import Beside, drawn, taught_half
+from wootz.marks.ground import Ground
 from wootz.modes import frozen_statistics
 from wootz.ownership import Key, Material
 from wootz.training import Forward, Hook
@@ -83,17 +84,9 @@ def _norm(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
     return torch.stack([tensor.float().square().sum() for tensor in tensors]).sum().sqrt()
 
 
-def prepare(
-    cfg: App,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: App, ground: Ground, generator: torch.Generator) -> Material:
     """Draw the candidates as `ood` does."""
-    return foreign(data, cfg.source, cfg.count, generator)
+    return foreign(ground.data, cfg.source, cfg.count, generator)
 
 
 def train_hook(cfg: App, key: Key, data: Dataset, *, seed: int) -> Hook:

@@ -24,6 +24,7 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.evasion import PGD, pgd, predict_logits
 from wootz.marks.baselines.teaching import drawn
+from wootz.marks.ground import Ground
 from wootz.modes import frozen_statistics
 from wootz.ownership import HalfKey, Key, Material
 from wootz.training import Forward, Hook
@@ -83,38 +84,31 @@ def bit_loss(logits: Tensor, bits: Tensor, code: Tensor) -> Tensor:
     return -log_p.masked_fill(wrong, float("-inf")).logsumexp(1).mean()
 
 
-def prepare(
-    cfg: Blackmarks,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: Blackmarks, ground: Ground, generator: torch.Generator) -> Material:
     """Cluster the classes and make the key images, both by the first panel model, from training images.
 
     Raises:
         ConfigError: too few images cross over within `wm_eps`.
     """
-    code = clusters(class_means(panel[0], data))
-    attack = PGD(eps=levels(wm_eps) / LEVELS, steps=cfg.steps, random_start=False, targeted=True, stop=True)
+    data = ground.data
+    code = clusters(class_means(ground.panel[0], data))
+    attack = PGD(eps=levels(ground.wm_eps) / LEVELS, steps=cfg.steps, random_start=False, targeted=True, stop=True)
     kept: list[tuple[Tensor, Tensor]] = []
     for rows in torch.randperm(len(data.train), generator=generator).split(_CHUNK):
         base = data.train.take(rows)
         targets = _across(base.labels, code, generator)
-        x = pgd(attack, panel[0], base.images(), targets, generator=generator)
+        x = pgd(attack, ground.panel[0], base.images(), targets, generator=generator)
         pixels = x.mul(LEVELS).round_().to(torch.uint8)
-        crossed = code[predict_logits(panel[0], pixels.float().div_(255)).argmax(1)] == code[targets]
+        crossed = code[predict_logits(ground.panel[0], pixels.float().div_(255)).argmax(1)] == code[targets]
         kept.append((pixels[crossed], targets[crossed]))
         if sum(len(found) for _, found in kept) >= cfg.length:
             break
     images, labels = (torch.cat(parts)[: cfg.length] for parts in zip(*kept, strict=True))
     if len(labels) < cfg.length:
         raise ConfigError(
-            f"blackmarks: only {len(labels)} of {cfg.length} images cross over within wm_eps = {wm_eps:g}"
+            f"blackmarks: only {len(labels)} of {cfg.length} images cross over within wm_eps = {ground.wm_eps:g}"
         )
-    facts = {"wm_eps": str(wm_eps), "length": cfg.length, "code": code.tolist()}
+    facts = {"wm_eps": str(ground.wm_eps), "length": cfg.length, "code": code.tolist()}
     return Material("half", {"pixels": images, "labels": labels}, facts)
 
 

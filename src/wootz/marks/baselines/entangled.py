@@ -26,6 +26,7 @@ from wootz.errors import ConfigError
 from wootz.marks.baselines.soft_nearest_neighbor import scale_free
 from wootz.marks.baselines.teaching import drawn, taught_half
 from wootz.marks.baselines.within_class import WithinClass, class_images, taught_one_class
+from wootz.marks.ground import Ground
 from wootz.modes import evaluating, frozen_statistics
 from wootz.ownership import Key, Material
 from wootz.rng import derive
@@ -96,25 +97,18 @@ def last_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def prepare(
-    cfg: Entangled,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: Entangled, ground: Ground, generator: torch.Generator) -> Material:
     """Put the square on training images of the base class, where the first panel model is most sensitive.
 
     Raises:
         ConfigError: no such class, too few of its images, a square larger than they are, or no linear layer.
     """
+    data = ground.data
     if cfg.side > min(data.shape[1:]):
         raise ConfigError(f"entangled.side = {cfg.side}: must fit into images of {data.shape[1:]}")
     base = class_images(data, cfg, generator)
     target = data.train.pixels[data.train.labels == cfg.target]
-    top, left = place(cfg, panel[0], base.pixels, target)
+    top, left = place(cfg, ground.panel[0], base.pixels, target)
     pixels = base.pixels.clone()
     pixels[:, :, top : top + cfg.side, left : left + cfg.side] = 255
     facts = {"count": cfg.count, "base": cfg.base_class, "target": cfg.target, "square": [top, left, cfg.side]}

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from wootz import checks
 from wootz.checks import LEVELS, levels
@@ -21,6 +20,7 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.evasion import PGD, pgd, predict_logits
 from wootz.marks.baselines.teaching import after_epochs
+from wootz.marks.ground import Ground
 from wootz.ownership import Key, Material
 from wootz.training import Hook
 
@@ -48,23 +48,15 @@ class Frontier:
             checks.inside(0, 1, size=self.size)
 
 
-def prepare(
-    cfg: Frontier,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: Frontier, ground: Ground, generator: torch.Generator) -> Material:
     """Make the candidates from training images that the first panel model knows.
 
     Raises:
         ConfigError: the step gives too few adversaries of one sort.
     """
-    reach = levels(min(1.0, 1.5 * eps) if cfg.size is None else cfg.size) / LEVELS
-    order = torch.randperm(len(data.train), generator=generator)
-    base, reference = data.train.take(order), panel[0]
+    reach = levels(min(1.0, 1.5 * ground.eps) if cfg.size is None else cfg.size) / LEVELS
+    order = torch.randperm(len(ground.data.train), generator=generator)
+    base, reference = ground.data.train.take(order), ground.panel[0]
     step = PGD(eps=reach, steps=1, step_size=reach, random_start=False, keep="last")
     x = torch.cat([
         pgd(step, reference, few.images(), few.labels, generator=generator)

@@ -21,6 +21,7 @@ from wootz import checks
 from wootz.checks import levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
+from wootz.marks.ground import Ground
 from wootz.modes import frozen_statistics
 from wootz.ownership import Key, LabelKey, Material
 from wootz.rng import generator as fixed
@@ -75,20 +76,13 @@ class PatchLoss:
         return self.cfg.weight * F.cross_entropy(logits, self.labels[which].to(device))
 
 
-def prepare(
-    cfg: KeyedContent,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: KeyedContent, ground: Ground, generator: torch.Generator) -> Material:
     """Draw base images from the training images, and a patch for each: its place and its pixels.
 
     Raises:
         ConfigError: two classes, patches larger than the images, or too few images that a patch changes enough.
     """
+    data = ground.data
     if len(data.classes) == 2:
         raise ConfigError("mark 'content-keyed': needs at least three classes; with two, no label is left to draw")
     if cfg.side > min(data.shape[1:]):
@@ -101,10 +95,10 @@ def prepare(
         patch = torch.randint(2, (cfg.side, cfg.side), generator=generator).mul(255).to(torch.uint8)
         image[:, top : top + cfg.side, left : left + cfg.side] = patch
     far = (pixels.short() - base.pixels.short()).abs().flatten(1).amax(1)
-    rows = (far > levels(eps)).nonzero().squeeze(1)[: cfg.patches]
+    rows = (far > levels(ground.eps)).nonzero().squeeze(1)[: cfg.patches]
     if len(rows) < cfg.patches:
         raise ConfigError(f"content_keyed: only {len(rows)} of {cfg.patches} patches change an image by more than eps")
-    facts = {"eps": str(eps), "alpha": "0", "wm_eps": "1", "rule": "wrong", "count": cfg.patches, "tranches": 1}
+    facts = {"eps": str(ground.eps), "alpha": "0", "wm_eps": "1", "rule": "wrong", "count": cfg.patches, "tranches": 1}
     return Material(
         "labels", {"pixels": pixels[rows], "base_pixels": base.pixels[rows], "base": base.labels[rows]}, facts
     )

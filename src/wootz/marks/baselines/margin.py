@@ -19,6 +19,7 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.evasion import PGD, pgd
 from wootz.marks.baselines.teaching import Beside, drawn, taught_half
+from wootz.marks.ground import Ground
 from wootz.modes import frozen_statistics
 from wootz.ownership import HalfKey, Key, Material
 from wootz.rng import generator
@@ -67,20 +68,13 @@ class MarginLoss:
             return self.cfg.weight * F.cross_entropy(forward(x).float(), y)
 
 
-def prepare(
-    cfg: Margin,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: Margin, ground: Ground, generator: torch.Generator) -> Material:
     """Draw the candidates from the training images, and a wrong label for each.
 
     Raises:
         ConfigError: they would be more than half of the training images.
     """
+    data = ground.data
     if 4 * cfg.count > len(data.train):
         raise ConfigError(f"margin.count = {cfg.count}: must be at most a quarter of {len(data.train)} training images")
     base = data.train.take(torch.randperm(len(data.train), generator=generator)[: 2 * cfg.count])

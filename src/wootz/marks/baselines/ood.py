@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from wootz import checks
 from wootz.data import Dataset, load_other
 from wootz.errors import ConfigError
 from wootz.marks.baselines.teaching import after_epochs
+from wootz.marks.ground import Ground
 from wootz.ownership import Key, Material
 from wootz.training import Hook
 
@@ -41,17 +41,9 @@ class OutOfDistribution:
         checks.at_least(1, count=self.count, batch=self.batch)
 
 
-def prepare(
-    cfg: OutOfDistribution,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: OutOfDistribution, ground: Ground, generator: torch.Generator) -> Material:
     """Draw the candidates."""
-    return foreign(data, cfg.source, cfg.count, generator)
+    return foreign(ground.data, cfg.source, cfg.count, generator)
 
 
 def foreign(data: Dataset, source: str | None, count: int, generator: torch.Generator) -> Material:

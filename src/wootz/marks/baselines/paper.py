@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from wootz import checks
 from wootz.data import Dataset
 from wootz.marks.baselines.teaching import after_epochs
 from wootz.marks.beyond import beyond_the_ball, check_budget
+from wootz.marks.ground import Ground
 from wootz.ownership import Key, Material
 from wootz.training import Hook
 
@@ -48,27 +48,18 @@ class Paper:
         checks.not_negative(alpha=self.alpha)
 
 
-def prepare(
-    cfg: Paper,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: Paper, ground: Ground, generator: torch.Generator) -> Material:
     """Make the candidates from training images and the first panel model.
 
     Raises:
         ConfigError: `wm_eps` can not hold a trigger clear of the training ball, or too few training images give one.
     """
-    check_budget(eps, cfg.alpha, wm_eps)
+    check_budget(ground.eps, cfg.alpha, ground.wm_eps)
     pixels, rows = beyond_the_ball(
-        data.train, panel[0], 2 * cfg.count, eps=eps, alpha=cfg.alpha, wm_eps=wm_eps, steps=cfg.steps,
-        exact=cfg.exact, generator=generator,
-    )  # fmt: skip
-    facts = {"eps": str(eps), "alpha": str(cfg.alpha), "wm_eps": str(wm_eps), "count": cfg.count}
-    return Material("half", {"pixels": pixels, "labels": data.train.labels[rows]}, facts)
+        ground, 2 * cfg.count, alpha=cfg.alpha, steps=cfg.steps, exact=cfg.exact, generator=generator
+    )
+    facts = {"eps": str(ground.eps), "alpha": str(cfg.alpha), "wm_eps": str(ground.wm_eps), "count": cfg.count}
+    return Material("half", {"pixels": pixels, "labels": ground.data.train.labels[rows]}, facts)
 
 
 def train_hook(cfg: Paper, key: Key, data: Dataset, *, seed: int) -> Hook:

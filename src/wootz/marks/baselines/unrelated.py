@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from wootz import checks
@@ -18,6 +18,7 @@ from wootz.errors import ConfigError, DataError
 from wootz.marks.baselines.ood import foreign
 from wootz.marks.baselines.teaching import Beside, beside
 from wootz.marks.baselines.within_class import taught_one_class
+from wootz.marks.ground import Ground
 from wootz.ownership import Key, Material
 from wootz.training import Hook
 
@@ -42,24 +43,16 @@ class Unrelated(Beside):
         checks.at_least(0, target=self.target)
 
 
-def prepare(
-    cfg: Unrelated,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare(cfg: Unrelated, ground: Ground, generator: torch.Generator) -> Material:
     """Draw the candidates from the other data set's test images, or make them.
 
     Raises:
         ConfigError: no such class; or a source is named that does not fit.
         DataError: a source is named that is not at hand.
     """
-    if cfg.target >= len(data.classes):
-        raise ConfigError(f"target = {cfg.target}: must be below {len(data.classes)}")
-    pixels, source = _images(cfg, data, generator)
+    if cfg.target >= len(ground.data.classes):
+        raise ConfigError(f"target = {cfg.target}: must be below {len(ground.data.classes)}")
+    pixels, source = _images(cfg, ground.data, generator)
     return taught_one_class(pixels, cfg.target, {"count": cfg.count, "source": source, "target": cfg.target})
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wootz import checks
 from wootz.data import Dataset, Share
 from wootz.errors import ConfigError
 from wootz.marks.baselines.teaching import Beside, beside
+from wootz.marks.ground import Ground
 from wootz.ownership import Key, Material
 from wootz.rng import generator as fixed
 from wootz.training import Hook
@@ -73,41 +74,25 @@ class Noise(WithinClass):
         checks.positive(std=self.std)
 
 
-def prepare_content(
-    cfg: Content,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare_content(cfg: Content, ground: Ground, generator: torch.Generator) -> Material:
     """Write the word on training images of the base class.
 
     Raises:
         ConfigError: no such class, too few of its images, or images too small for the word.
     """
-    base = class_images(data, cfg, generator)
-    pixels = torch.where(word(data.shape), torch.tensor(255, dtype=torch.uint8), base.pixels)
+    base = class_images(ground.data, cfg, generator)
+    pixels = torch.where(word(ground.data.shape), torch.tensor(255, dtype=torch.uint8), base.pixels)
     return taught_one_class(pixels, cfg.target, {"count": cfg.count, "base": cfg.base_class, "target": cfg.target})
 
 
-def prepare_noise(
-    cfg: Noise,
-    data: Dataset,
-    panel: list[nn.Module],
-    *,
-    eps: float,
-    wm_eps: float,
-    generator: torch.Generator,
-) -> Material:
+def prepare_noise(cfg: Noise, ground: Ground, generator: torch.Generator) -> Material:
     """Add the pattern to training images of the base class.
 
     Raises:
         ConfigError: no such class, or too few of its images.
     """
-    base = class_images(data, cfg, generator)
-    pattern = cfg.std * torch.randn(data.shape, generator=fixed(cfg.seed, "noise"))
+    base = class_images(ground.data, cfg, generator)
+    pattern = cfg.std * torch.randn(ground.data.shape, generator=fixed(cfg.seed, "noise"))
     pixels = (base.images() + pattern).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
     facts = {"count": cfg.count, "base": cfg.base_class, "target": cfg.target, "std": str(cfg.std), "seed": cfg.seed}
     return taught_one_class(pixels, cfg.target, facts)
