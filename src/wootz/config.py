@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
+import tomli_w
+
 from wootz.errors import ConfigError
 from wootz.registry import nearest
 
@@ -64,13 +66,20 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; a broken one is a ConfigError that names file and place."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
 def to_mapping(config: Dataclass) -> dict[str, Any]:
     """Return the plain values of `config`, nested configs as nested mappings."""
     return dataclasses.asdict(config)
+
+
+def to_toml(config: Dataclass) -> bytes:
+    """Return the config as a TOML file that `read_toml` and `from_mapping` take back; None is left out."""
+    return tomli_w.dumps(_without_none(to_mapping(config))).encode()
 
 
 def digest(*configs: Dataclass | Mapping[str, Any]) -> str:
@@ -82,6 +91,12 @@ def digest(*configs: Dataclass | Mapping[str, Any]) -> str:
 @cache
 def _hints(kind: type[Dataclass]) -> dict[str, Any]:
     return typing.get_type_hints(kind)
+
+
+def _without_none(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {k: _without_none(v) for k, v in plain.items() if v is not None}
+    return [_without_none(v) for v in plain] if isinstance(plain, list | tuple) else plain
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

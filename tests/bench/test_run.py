@@ -150,8 +150,8 @@ def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) 
 def test_killed_in_the_middle_and_resumed_comes_out_the_same(made: Made, tmp_path: Path) -> None:
     grid, out = tmp_path / "tiny.toml", tmp_path / "g"
     grid.write_text(TINY)
-    command = [sys.executable, "-m", "wootz", "bench", str(grid), "--out", str(out), "--workers", "2", "--json"]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "wootz", "bench", "--out", str(out), "--workers", "2", "--json"]
+    first = subprocess.Popen([*command, str(grid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal, patience = out / "journal.jsonl", time.monotonic() + 200
     while not (journal.is_file() and journal.read_text().count("\n") >= 2):
         assert first.poll() is None

@@ -7,6 +7,6 @@
 from wootz.bench.crew import Staffing
 from wootz.bench.grid import Grid, read_grid
 from wootz.bench.plan import plan_of
-from wootz.bench.run import EXECUTORS, Done, run_grid
+from wootz.bench.run import COPY, EXECUTORS, Done, run_grid
 
-__all__ = ["EXECUTORS", "Done", "Grid", "Staffing", "plan_of", "read_grid", "run_grid"]
+__all__ = ["COPY", "EXECUTORS", "Done", "Grid", "Staffing", "plan_of", "read_grid", "run_grid"]

@@ -20,6 +20,7 @@ from wootz.bench.local import local
 from wootz.bench.on_ray import on_ray
 from wootz.bench.perform import Workshop
 from wootz.bench.plan import Place, Plan, plan_of
+from wootz.config import to_toml
 from wootz.ownership import owner_secret, public_hex, signing_key
 from wootz.records import Cell, from_json, to_json
 from wootz.stages.run import Clock
@@ -31,6 +32,9 @@ Executor: TypeAlias = Callable[[Staffing, Workshop], AbstractContextManager[Crew
 
 EXECUTORS: Mapping[str, Executor] = MappingProxyType({"local": local, "ray": on_ray})
 """Who does the jobs, by name."""
+
+COPY = "grid.toml"
+"""The grid itself, kept in its folder."""
 
 _VIEW_EVERY = 5.0
 
@@ -89,6 +93,7 @@ def run_grid(
     """
     time, plan = Clock(), plan_of(grid, data_dir)
     with alone(out):
+        write_bytes(out / COPY, to_toml(grid))
         owner_secret()  # made here, before many workers ask for it at once
         shop = Workshop(
             folder=out.resolve(), data_dir=data_dir.resolve() if data_dir else None,

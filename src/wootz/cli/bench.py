@@ -38,25 +38,23 @@ def command(
     Whatever an earlier call finished is used; a call that was cut off goes on. Failed cells stay as cells with an
     error. Exit code 0 with or without them.
     """
-    from wootz.bench import EXECUTORS, Staffing, read_grid, run_grid
+    from wootz.bench import COPY, EXECUTORS, Staffing, read_grid, run_grid
     from wootz.bench.about import write_about
     from wootz.registry import lookup
     from wootz.report import write_reports
-    from wootz.store import read_bytes, write_bytes
 
     if out is None:
         raise ConfigError("bench: needs --out for the grid's folder")
-    source = grid or (out / "grid.toml" if resume else None)
+    source = grid or (out / COPY if resume else None)
     if source is None:
         raise ConfigError("bench: needs a grid file, or --resume and the --out of an earlier call")
-    hire, plan, text = lookup(EXECUTORS, executor, "executor"), read_grid(source), read_bytes(source)
+    hire, plan = lookup(EXECUTORS, executor, "executor"), read_grid(source)
     staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=tries)
     with progress() as tell:
         done = run_grid(
             plan, out, executor=hire, staffing=staffing, retry=retry, data_dir=data_dir, execution=execution(device),
             tell=tell,
         )  # fmt: skip
-    write_bytes(out / "grid.toml", text)
     if done.computed or done.models:
         words = " ".join(["wootz", *map(shlex.quote, sys.argv[1:])])
         write_about(out, name=plan.name, command=words, seconds=done.seconds, work=done.work)

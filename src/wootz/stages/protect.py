@@ -6,10 +6,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import tomli_w
 from torch import nn
 
-from wootz.config import digest, from_mapping, read_toml, to_mapping
+from wootz.config import digest, from_mapping, read_toml, to_mapping, to_toml
 from wootz.data import Dataset, load
 from wootz.errors import ConfigError
 from wootz.evasion import accuracy_curve
@@ -170,8 +169,4 @@ def _keep_config(cfg: Protection, out: Path, *, resume: bool) -> None:
     path = out / "config.toml"
     if resume and path.exists() and digest(read_config(out)) != digest(cfg):
         raise ConfigError(f"{path}: this run was begun with other settings; resume it with the same ones")
-    write_bytes(path, tomli_w.dumps(_without_none(to_mapping(cfg))).encode())
-
-
-def _without_none(plain: dict[str, object]) -> dict[str, object]:
-    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in plain.items() if v is not None}
+    write_bytes(path, to_toml(cfg))
