@@ -30,12 +30,7 @@ C = TypeVar("C", bound=Dataclass)
 
 def from_mapping(kind: type[C], values: Mapping[str, Any], where: str = "config") -> C:
     """Build a `kind` from plain values. An unknown key or a value of the wrong type is a ConfigError."""
-    hints = _hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    for key in values:
-        if key not in names:
-            raise ConfigError(f"{where}.{key}: no such setting of {kind.__name__}; {nearest(key, names)}")
-    return kind(**{key: _coerce(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+    return kind(**{key: _coerce(_hint(kind, key, where), value, f"{where}.{key}") for key, value in values.items()})
 
 
 def with_settings(config: C, settings: Sequence[str]) -> C:
@@ -59,7 +54,13 @@ def with_settings(config: C, settings: Sequence[str]) -> C:
 
 def with_values(config: C, values: Mapping[str, Any], where: str) -> C:
     """Return `config` with nested plain values laid over it; `where` names their place in errors."""
-    return from_mapping(type(config), _over(to_mapping(config), values), where)
+    changes = {}
+    for key, value in values.items():
+        hint, place = _hint(type(config), key, where), f"{where}.{key}"
+        inner = getattr(config, key)
+        nested = dataclasses.is_dataclass(inner) and isinstance(value, Mapping)
+        changes[key] = with_values(inner, value, place) if nested else _coerce(hint, value, place)
+    return dataclasses.replace(config, **changes)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -88,25 +89,25 @@ def digest(*configs: Dataclass | Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def _hint(kind: type[Dataclass], key: str, where: str) -> Any:
+    """Return the type of a setting; a setting that `kind` does not have is a ConfigError."""
+    hints = _hints(kind)
+    if key not in hints:
+        raise ConfigError(f"{where}.{key}: no such setting of {kind.__name__}; {nearest(key, hints)}")
+    return hints[key]
+
+
 @cache
 def _hints(kind: type[Dataclass]) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    """Return the types of a config's settings."""
+    types_of = typing.get_type_hints(kind)
+    return {field.name: types_of[field.name] for field in dataclasses.fields(kind)}
 
 
 def _without_none(plain: Any) -> Any:
     if isinstance(plain, dict):
         return {k: _without_none(v) for k, v in plain.items() if v is not None}
     return [_without_none(v) for v in plain] if isinstance(plain, list | tuple) else plain
-
-
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one nested mapping over another; what only one of them holds stays."""
-    inner = {
-        key: _over(below[key], value)
-        for key, value in above.items()
-        if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
-    }
-    return {**below, **above, **inner}
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:

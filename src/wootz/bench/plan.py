@@ -72,15 +72,15 @@ class _Layout:
             for model in axes.model:
                 for loss in axes.loss:
                     for mark in axes.mark:
+                        cfg = self._protection(data, model, loss, mark)
+                        named = {"data": data, "model": model, "loss": loss, "mark": mark}
                         for seed in axes.seed:
-                            cfg = self._protection(data, model, loss, mark, seed)
-                            named = {"data": data, "model": model, "loss": loss, "mark": mark}
-                            yield from self._of_owner(cfg, named, seed, axes)
+                            yield from self._of_owner(replace(cfg, seed=seed), named, axes)
 
-    def _of_owner(self, cfg: Protection, named: dict[str, str], seed: int, axes: Axes) -> Iterator[Place]:
+    def _of_owner(self, cfg: Protection, named: dict[str, str], axes: Axes) -> Iterator[Place]:
         owner = self._training(cfg)
         for theft in axes.theft:
-            for name, kind, suspect in self._suspects(theft, cfg, owner, named["data"], seed):
+            for name, kind, suspect in self._suspects(theft, cfg, owner, named["data"]):
                 for access in axes.access if cfg.marks else axes.access[:1]:
                     where = named | {"theft": theft, "access": access}
                     config = {
@@ -91,16 +91,14 @@ class _Layout:
                     }
                     needs = tuple(dict.fromkeys((owner, suspect)))
                     job = Job(kind="test", config=config, needs=needs, label=f"test {named['data']}")
-                    yield Place(axes=where, seed=seed, suspect=name, kind=kind, job=job)
+                    yield Place(axes=where, seed=cfg.seed, suspect=name, kind=kind, job=job)
 
-    def _suspects(
-        self, theft: str, cfg: Protection, owner: str, data: str, seed: int
-    ) -> Iterator[tuple[str, Kind, str]]:
+    def _suspects(self, theft: str, cfg: Protection, owner: str, data: str) -> Iterator[tuple[str, Kind, str]]:
         """Yield name, kind and job of what is tested against an owner."""
         if theft == OWN:
             yield "owner", "protected" if cfg.marks else "independent", owner
         elif theft != CONTROLS:
-            yield theft, *self._attack(theft, owner, data, seed)
+            yield theft, *self._attack(theft, owner, data, cfg.seed)
         elif cfg.marks:
             for number, control in enumerate(self._controls(data), 1):
                 yield f"independent-{number}", "independent", control
@@ -115,17 +113,18 @@ class _Layout:
         return self._strangers[data]
 
     def _control(self, controls: Controls, data: str, seed: int) -> str:
-        cfg = self._protection(data, controls.model, controls.loss, OWN, seed)
+        cfg = replace(self._protection(data, controls.model, controls.loss, OWN), seed=seed)
         return self._training(with_values(cfg, controls.settings, "independent.settings"))
 
-    def _protection(self, data: str, model: str, loss: str, mark: str, seed: int) -> Protection:
+    def _protection(self, data: str, model: str, loss: str, mark: str) -> Protection:
+        """Return what to train, but for the seed."""
         grid = self._grid
         of_data, of_model = _chosen(grid.data, data), _chosen(grid.model, model)
         of_loss, chosen = _chosen(grid.loss, loss), self._marks(mark)
         lookup(MODELS, of_model.base, "model")
         lookup(LOSSES, of_loss.base, "loss")
         cfg = preset(
-            grid.preset, data=of_data.base, eps=_eps(of_data, data), wm_eps=None, seed=seed,
+            grid.preset, data=of_data.base, eps=_eps(of_data, data), wm_eps=None, seed=0,
             count=self._count(of_data.base),
         )  # fmt: skip
         layers = (
