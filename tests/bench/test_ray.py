@@ -16,8 +16,6 @@ from bench_grids import STAFFING, Made, figures, kill_at_random, once_each, proc
 from wootz.bench import EXECUTORS, Grid, Staffing, run_grid
 from wootz.errors import ConfigError
 
-ray = pytest.importorskip("ray")
-
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
