@@ -159,6 +159,6 @@ def test_grids_that_come_with_wootz_can_be_laid_out(path: Path, monkeypatch: pyt
     whole = SimpleNamespace(train=range(30_000))
     monkeypatch.setattr("wootz.bench.plan.load", lambda name, data_dir: whole)
     plan = plan_of(read_grid(path))
-    assert len(plan.places) == {"smoke": 48, "paper": 852, "paper-cpu": 120, "cost": 12}[path.stem]
+    assert len(plan.places) == {"smoke": 48, "paper": 852, "paper-cpu": 110, "cost": 12}[path.stem]
     owners = {place.job.config["owner"] for place in plan.places} - {None}
     assert all(plan.models[digest].config["protection"]["marks"] for digest in owners)
