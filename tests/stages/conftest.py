@@ -22,7 +22,7 @@ from wootz.stages.register import register_run
 from wootz.training import Recipe
 
 OWNERS = {
-    "triggers": Triggers(count=320, every=1, batch=48, recall=1.0),
+    "triggers": Triggers(count=320, every=1, batch=64, recall=1.0, weight=1.0),
     "runner-up": RunnerUp(features=15),
     "guard": Guard(share=0.1, among=0.3),
 }
