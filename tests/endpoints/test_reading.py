@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput  # type: ignore[import-untyped]
@@ -83,7 +83,6 @@ def test_no_metadata_are_more_than_a_plain_error(told: dict[str, Any]) -> None:
     assert facts.model == "m"
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine, drawing is slow
 @given(
     st.dictionaries(st.sampled_from(["name", "shape", "datatype", "data", "parameters"]), json_values),
     st.binary(max_size=40),
