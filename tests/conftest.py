@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from helpers import CPU, Backdoor
@@ -14,6 +16,18 @@ from wootz.models import ModelSpec, build
 from wootz.training import Hook, Pass, Recipe, train
 
 torch.set_num_threads(1)  # small nets gain nothing from more, and runs side by side disturb each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sources_are_read() -> None:
+    """Let Hypothesis read the sources for constants, which in a fresh clone would count as some test's slow drawing."""
+
+    @settings(max_examples=1, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.text())
+    def draw(text: str) -> None:
+        assert isinstance(text, str)
+
+    draw()
 
 
 @pytest.fixture(autouse=True)
