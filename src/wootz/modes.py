@@ -5,8 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's parameters are; the CPU for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
+    """The model on another device, and back after."""
+    before = device_of(model)
+    model.to(device)
+    try:
+        yield model
+    finally:
+        model.to(before)
 
 
 @contextmanager

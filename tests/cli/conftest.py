@@ -25,7 +25,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / "owner.key").write_text("5e" * 32)  # always the same keys, so that bits do not depend on the day
         patch.setenv("WOOTZ_OWNER_KEY", str(place / "owner.key"))
         for extra in (["--out", place / "own"], ["--out", place / "stranger", "--marks", "none", "--seed", "9"]):
-            patch.setattr("sys.argv", ["wootz", "protect", "--data", "mnist-5k", *map(str, extra), *FAST, "--json"])
+            patch.setattr(
+                "sys.argv", ["wootz", "protect", "--data", "mnist-5k", "-n", "100", *map(str, extra), *FAST, "--json"]
+            )
             with pytest.raises(SystemExit) as stop:
                 main()
             assert not stop.value.code

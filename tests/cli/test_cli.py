@@ -69,7 +69,7 @@ class TestMainJob:
     )
     def test_thieves_are_found(self, wootz, shelf: Path, tmp_path: Path, words: list[str], suspect: str) -> None:
         verb, attack, *rest = words
-        said = wootz(verb, shelf / "own", "--attack", attack, "--out", tmp_path / "s", *rest, "--json")
+        said = wootz(verb, shelf / "own", "--attack", attack, "--out", tmp_path / "s", "-n", "100", *rest, "--json")
         assert said.code == 0
         assert said.json["kind"] == suspect
         assert said.json["agreement"] > 0.5  # type: ignore[operator]

@@ -235,7 +235,7 @@ def test_unknown_device_and_no_cuda() -> None:
 PROTECT = [
     sys.executable, "-c", "from wootz.cli.app import main; main()", "protect", "--data", "mnist-5k", "--seed", "3",
     "--set", "recipe.epochs=6", "--set", "panel.robust_epochs=1", "--set", "panel.plain_epochs=1", "--set",
-    "small_cnn.width=8", "--set", "triggers.count=32", "--json",
+    "small_cnn.width=8", "--set", "triggers.count=32", "-n", "50", "--json",
 ]  # fmt: skip
 
 

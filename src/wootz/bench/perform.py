@@ -96,7 +96,14 @@ def _train(job: Job, shop: Workshop) -> None:
             whole.rename(place / "panel")
         protect(cfg, place, data_dir=shop.data_dir, execution=shop.execution, resume=True, count=measure["images"])
         also = [
-            evaluate_run(place, attack=name, count=measure["evaluation_images"], seed=cfg.seed, data_dir=shop.data_dir)
+            evaluate_run(
+                place,
+                attack=name,
+                count=measure["evaluation_images"],
+                seed=cfg.seed,
+                data_dir=shop.data_dir,
+                execution=shop.execution,
+            )
             for name in measure["evaluations"]
         ]
         write_json(place / "also.json", [dataclasses.asdict(cell.robust) for cell in also if cell.robust])

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, console, execution, print_json, progress
+from wootz.cli.options import DataDir, Device, Json, Precision, console, execution, print_json, progress
 from wootz.errors import ConfigError
 
 
@@ -30,6 +30,7 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the grid whose copy DIR keeps.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Make failed cells again.")] = False,
     device: Device = "auto",
+    precision: Precision = "auto",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -52,8 +53,8 @@ def command(
     staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=tries)
     with progress() as tell:
         done = run_grid(
-            plan, out, executor=hire, staffing=staffing, retry=retry, data_dir=data_dir, execution=execution(device),
-            tell=tell,
+            plan, out, executor=hire, staffing=staffing, retry=retry, data_dir=data_dir,
+            execution=execution(device, precision), tell=tell,
         )  # fmt: skip
     if done.computed or done.models:
         words = " ".join(["wootz", *map(shlex.quote, sys.argv[1:])])

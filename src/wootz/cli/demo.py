@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, Seed, console, execution, print_json, progress
+from wootz.cli.options import DataDir, Device, Json, Precision, Seed, console, execution, print_json, progress
 
 
 def command(
@@ -15,6 +15,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("runs/demo"),
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     data_dir: DataDir = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the training.")] = None,
     as_json: Json = False,
@@ -30,7 +31,7 @@ def command(
             seed=seed,
             settings=settings or (),
             data_dir=data_dir,
-            execution=execution(device),
+            execution=execution(device, precision),
             tell=tell,
         )
         page = write_report(out)

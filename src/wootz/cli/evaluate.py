@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Count, DataDir, Json, Seed, progress
+from wootz.cli.options import Count, DataDir, Device, Json, Seed, execution, progress
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -26,6 +26,7 @@ def command(
     eps: Annotated[float | None, typer.Option("--eps", help="Budget; the run's own by default.")] = None,
     norm: Annotated[str, typer.Option("--norm", help="Linf or L2.")] = "Linf",
     seed: Seed = 0,
+    device: Device = "auto",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -42,6 +43,7 @@ def command(
     checks.one_of(("Linf", "L2"), norm=norm)
     with progress() as tell:
         cell = evaluate_run(
-            run, attack=attack, count=count, eps=eps, norm=norm, seed=seed, data_dir=data_dir, tell=tell,  # type: ignore[arg-type]
+            run, attack=attack, count=count, eps=eps, norm=norm, seed=seed, data_dir=data_dir,  # type: ignore[arg-type]
+            execution=execution(device), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

@@ -47,6 +47,9 @@ TorchZip = Annotated[
     bool, typer.Option("--allow-torch-zip", help="Also read files of torch.save (weights only, dense tensors).")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Of training: auto, bf16 or 32 bits; what is measured is always 32.")
+]
 
 
 @contextmanager
@@ -83,9 +86,9 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value))
 
 
-def execution(device: str) -> Any:
-    """Return the Execution for a `--device`."""
+def execution(device: str, precision: str = "auto") -> Any:
+    """Return the Execution for `--device` and `--precision`."""
     from wootz.config import from_mapping
     from wootz.training import Execution
 
-    return from_mapping(Execution, {"device": device}, "--device")
+    return from_mapping(Execution, {"device": device, "precision": precision}, "--device, --precision")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, Resume, Seed, Settings, execution, progress
+from wootz.cli.options import Count, DataDir, Device, Json, Precision, Resume, Seed, Settings, execution, progress
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
@@ -29,8 +29,10 @@ def command(
     tsa: Annotated[
         str | None, typer.Option("--tsa", help="Address of an RFC 3161 authority that stamps before keys are drawn.")
     ] = None,
+    count: Count = 2000,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     resume: Resume = False,
     settings: Settings = None,
     data_dir: DataDir = None,
@@ -47,19 +49,22 @@ def command(
             raise ConfigError("--data: missing; name a data set (wootz data list shows them)")
         cfg = read_config(out)
     else:
-        count = len(datasets.load(data, data_dir).train)
+        images = len(datasets.load(data, data_dir).train)
         cfg = make(
             preset,
             data=data,
             eps=_budget("eps", eps),
             wm_eps=_budget("wm-eps", wm_eps),
             seed=seed,
-            count=count,
+            count=images,
         )
         chosen = "" if marks == "none" else marks
         cfg = with_settings(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
     with progress() as tell:
-        cell = protect(cfg, out, data_dir=data_dir, execution=execution(device), resume=resume, tsa=tsa, tell=tell)
+        cell = protect(
+            cfg, out, data_dir=data_dir, execution=execution(device, precision), resume=resume, tsa=tsa, count=count,
+            tell=tell,
+        )  # fmt: skip
     show_cell(cell, as_json=as_json)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Count, DataDir, Device, Json, Resume, Seed, Settings, execution, progress
+from wootz.cli.options import Count, DataDir, Device, Json, Precision, Resume, Seed, Settings, execution, progress
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -20,6 +20,7 @@ def command(
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     resume: Resume = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -36,6 +37,6 @@ def command(
     with progress() as tell:
         cell = attack_run(
             "remove", run, attack, out, settings=settings or (), count=count, seed=seed, resume=resume,
-            data_dir=data_dir, execution=execution(device), tell=tell,
+            data_dir=data_dir, execution=execution(device, precision), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

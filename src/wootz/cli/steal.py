@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import ClientSettings, Count, DataDir, Device, Json, Resume, Seed, Settings, execution, progress
+from wootz.cli.options import (
+    ClientSettings,
+    Count,
+    DataDir,
+    Device,
+    Json,
+    Precision,
+    Resume,
+    Seed,
+    Settings,
+    execution,
+    progress,
+)
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -33,6 +45,7 @@ def command(
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     resume: Resume = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -50,6 +63,6 @@ def command(
         cell = attack_run(
             "steal", run, attack, out, settings=settings or (), access=access, budget=budget, count=count, seed=seed,
             resume=resume, data=data, client=client or (), served=served, data_dir=data_dir,
-            execution=execution(device), tell=tell,
+            execution=execution(device, precision), tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)

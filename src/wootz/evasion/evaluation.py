@@ -19,7 +19,7 @@ from wootz.evasion.reliability import BLACK_BOX_BETTER, reliability
 from wootz.evasion.square import Square
 from wootz.evasion.table import ATTACKS
 from wootz.evasion.worst_case import Step, Trial, worst_case
-from wootz.modes import evaluating
+from wootz.modes import device_of, evaluating
 from wootz.registry import lookup
 from wootz.rng import generator
 from wootz.types import Norm
@@ -86,9 +86,10 @@ class Robustness(NamedTuple):
 
 
 def predict_logits(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
-    """Return logits float32 [N, K] of images [N, C, H, W], in eval mode and without gradients."""
+    """Return logits float32 [N, K] of images [N, C, H, W], in eval mode and without gradients, where the images are."""
+    device = device_of(model)
     with evaluating(model), torch.no_grad():
-        return torch.cat([model(batch).float() for batch in x.split(batch_size)])
+        return torch.cat([model(batch.to(device)).float().to(x.device) for batch in x.split(batch_size)])
 
 
 def evaluate(
@@ -108,8 +109,8 @@ def evaluate(
 
     Args:
         model: images in [0, 1] -> logits.
-        x: images float32 [N, C, H, W] in [0, 1].
-        y: true labels int64 [N].
+        x: images float32 [N, C, H, W] in [0, 1], on the model's device.
+        y: true labels int64 [N], there too.
         eps: budget, in pixels of [0, 1].
         attack: a name of `EVALUATIONS`.
         norm: of the ball.

@@ -71,6 +71,7 @@ def worst_case(
     """
     place = trial.place(steps)
     state = read_tensors(place) if place and place.exists() else _fresh(standing, len(steps))
+    state = {name: tensor.to(standing.device) for name, tensor in state.items()}
     for number, step in enumerate(steps):
         if number < int(state["step"]):
             continue
@@ -97,7 +98,7 @@ def worst_case(
 def _fresh(standing: Tensor, steps: int) -> dict[str, Tensor]:
     return {
         "standing": standing.clone(),
-        "height": torch.full(standing.shape, float("-inf"), device=standing.device),
+        "height": torch.full(standing.shape, float("-inf")),
         "fallen": torch.zeros(steps, dtype=torch.int64),
         "step": torch.tensor(0),
         "batch": torch.tensor(0),

@@ -19,7 +19,7 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.marks.beyond import beyond_the_ball, check_budget
 from wootz.marks.ground import Ground
-from wootz.modes import frozen_statistics
+from wootz.modes import device_of, frozen_statistics
 from wootz.ownership import Key, LabelKey, Material
 from wootz.rng import generator
 from wootz.training import Forward, Hook
@@ -79,7 +79,7 @@ class TriggerLoss:
         if step % self.every:
             return None
         rows = torch.randperm(len(self.labels), generator=generator(self.seed, "triggers", step))[: self.batch]
-        device = next(model.parameters()).device
+        device = device_of(model)
         x, y = self.pixels[rows].to(device).float().div_(255), self.labels[rows].to(device)
         with frozen_statistics(model):
             logits = forward(x).float()

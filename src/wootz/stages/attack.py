@@ -128,7 +128,7 @@ def attack_run(
     about |= {"attack": to_mapping(cfg)} | ({"queries": ledger.queries} if ledger else {})
     about |= {"served": True} if served else {}
     write_model(out, made, spec, about)
-    clean, robust = measure(made, known, eps=victim.eps, count=count, tell=tell, seed=seed)
+    clean, robust = measure(made, known, eps=victim.eps, count=count, tell=tell, seed=seed, execution=execution)
     cell = Cell(
         data=known.name, suspect=out.name, kind=kin.kind, theft=attack, access=ledger.access if ledger else None,
         clean=clean, robust=robust, seconds=time.seconds, seed=seed, queries=ledger.queries if ledger else None,

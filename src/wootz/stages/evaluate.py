@@ -11,6 +11,7 @@ from wootz.models import check_model
 from wootz.records import Cell
 from wootz.registry import lookup
 from wootz.stages.run import QUICK_ATTACK, TEST_IMAGES, Clock, measure, open_run
+from wootz.training import Execution
 from wootz.types import Norm, Tell
 
 NAMES: Mapping[str, str] = MappingProxyType({"pgd": QUICK_ATTACK} | {name: name for name in EVALUATIONS})
@@ -26,6 +27,7 @@ def evaluate_run(
     norm: Norm = "Linf",
     seed: int = 0,
     data_dir: Path | None = None,
+    execution: Execution | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
     """Attack the first `count` test images at the run's own budget, or at `eps`.
@@ -38,7 +40,7 @@ def evaluate_run(
     warnings = check_model(run.model, run.spec.shape, len(run.spec.classes))
     clean, robust = measure(
         run.model, data, eps=run.eps if eps is None else eps, attack=name, norm=norm, count=count, seed=seed,
-        folder=folder / "evaluation", tell=tell,
+        folder=folder / "evaluation", execution=execution, tell=tell,
     )  # fmt: skip
     return Cell(
         data=data.name, suspect=folder.name, kind=run.about["kind"], theft=run.about.get("theft"), clean=clean,

@@ -88,7 +88,9 @@ def protect(
         "best_epoch": trained.best_epoch,
     }
     write_model(out, trained.model, spec, about)
-    clean, robust = measure(trained.model, data, eps=cfg.recipe.eps, count=count, tell=tell, seed=cfg.seed)
+    clean, robust = measure(
+        trained.model, data, eps=cfg.recipe.eps, count=count, tell=tell, seed=cfg.seed, execution=execution
+    )
     cell = Cell(
         data=cfg.data, suspect=out.name, kind="protected" if settings else "independent", clean=clean, robust=robust,
         seconds=time.seconds, seed=cfg.seed,

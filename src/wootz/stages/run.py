@@ -13,7 +13,9 @@ from wootz.data import Dataset, load
 from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.evasion import evaluate, predict_logits
 from wootz.models import ModelSpec, read_model, same_answers
+from wootz.modes import placed
 from wootz.records import RobustRecord
+from wootz.training import Execution
 from wootz.types import Norm, Tell
 
 TEST_IMAGES = 2000
@@ -81,14 +83,19 @@ def measure(
     count: int = TEST_IMAGES,
     seed: int = 0,
     folder: Path | None = None,
+    execution: Execution | None = None,
 ) -> tuple[float, RobustRecord]:
-    """Return clean accuracy on all test images, and robust accuracy on the first `count` of them."""
-    few = data.test.take(slice(count))
-    result = evaluate(
-        same_answers(model), few.images(), few.labels, eps=eps, attack=attack, norm=norm, seed=seed, folder=folder,
-        progress=lambda done: tell(f"attacking ({attack})", done),
-    )  # fmt: skip
-    clean = (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
+    """Return clean accuracy on all test images, and robust accuracy on the first `count` of them.
+
+    The model is borrowed on the device of `execution`; attacks compute in float32 everywhere.
+    """
+    few, device = data.test.take(slice(count)), (execution or Execution()).accelerator
+    with placed(model, device):
+        result = evaluate(
+            same_answers(model), few.images().to(device), few.labels.to(device), eps=eps, attack=attack, norm=norm,
+            seed=seed, folder=folder, progress=lambda done: tell(f"attacking ({attack})", done),
+        )  # fmt: skip
+        clean = (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
     robust = RobustRecord(
         eps=eps, norm=norm, attack=attack, n=len(few), accuracy=result.accuracy, flags=result.flags,
         fallen=dict(result.fallen),

@@ -22,7 +22,7 @@ from wootz.checks import levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.marks.ground import Ground
-from wootz.modes import frozen_statistics
+from wootz.modes import device_of, frozen_statistics
 from wootz.ownership import Key, LabelKey, Material
 from wootz.rng import generator as fixed
 from wootz.training import Forward, Hook
@@ -70,7 +70,7 @@ class PatchLoss:
         rows = torch.randint(len(self.images), (self.cfg.batch,), generator=draw)
         which = torch.randint(len(self.labels), (self.cfg.batch,), generator=draw)
         pixels = torch.where(self.where[which], self.patches[which], self.images[rows])
-        device = next(model.parameters()).device
+        device = device_of(model)
         with frozen_statistics(model):
             logits = forward(pixels.to(device).float().div_(255)).float()
         return self.cfg.weight * F.cross_entropy(logits, self.labels[which].to(device))

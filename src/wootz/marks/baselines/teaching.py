@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz import checks
-from wootz.modes import frozen_statistics
+from wootz.modes import device_of, frozen_statistics
 from wootz.ownership import HalfKey, Key
 from wootz.rng import generator
 from wootz.training import Forward, Hook, Pass
@@ -67,7 +67,7 @@ def drawn(
     Which ones follows from seed and step alone, so that every process takes the same and a killed run goes on exactly.
     """
     rows = torch.randperm(len(labels), generator=generator(seed, "beside", step))[:batch]
-    device = next(model.parameters()).device
+    device = device_of(model)
     return pixels[rows].to(device).float().div_(255), labels[rows].to(device)
 
 

@@ -1,0 +1,99 @@
+"""On an accelerator: what trains there and what is measured there is what the CPU says (`make test-gpu`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import ground
+from wootz.data import Dataset
+from wootz.evasion import evaluate, predict_logits
+from wootz.marks import MARKS, hook_of, prepare_all
+from wootz.models import ModelSpec, build
+from wootz.modes import device_of, placed
+from wootz.ownership import draw_keys
+from wootz.stages.evaluate import evaluate_run
+from wootz.stages.protect import protect
+from wootz.stages.protection import Panel, Protection
+from wootz.training import LOSSES, Execution, Recipe, train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device"),
+    pytest.mark.filterwarnings("default"),
+]
+CUDA = Execution(device="cuda")
+SECRET = bytes(32)
+
+
+@pytest.mark.parametrize("attack", ["pgd-40x2", "ensemble", "autoattack"])
+def test_robust_accuracy_is_what_the_cpu_says(robust: nn.Module, digits: Dataset, attack: str) -> None:
+    few = digits.test.take(slice(200))
+    here = evaluate(robust, few.images(), few.labels, eps=0.1, attack=attack)
+    with placed(robust, "cuda"):
+        there = evaluate(robust, few.images().cuda(), few.labels.cuda(), eps=0.1, attack=attack)
+    assert device_of(robust).type == "cpu"
+    assert here.clean == there.clean
+    assert abs(here.accuracy - there.accuracy) <= 0.02, (here.fallen, there.fallen)
+
+
+def test_an_evaluation_cut_off_on_the_device_goes_on_there(robust: nn.Module, digits: Dataset, tmp_path: Path) -> None:
+    few = digits.test.take(slice(100))
+    x, y, seen = few.images().cuda(), few.labels.cuda(), []
+
+    def stop(done: float) -> None:
+        seen.append(done)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with placed(robust, "cuda"):
+        whole = evaluate(robust, x, y, eps=0.1, attack="ensemble", batch_size=50)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(robust, x, y, eps=0.1, attack="ensemble", batch_size=50, folder=tmp_path, progress=stop)
+        rest = evaluate(robust, x, y, eps=0.1, attack="ensemble", batch_size=50, folder=tmp_path)
+    assert torch.equal(whole.robust, rest.robust)
+    assert whole.fallen == rest.fallen
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_learns_there(digits: Dataset, small_spec: ModelSpec, loss: str) -> None:
+    recipe = Recipe(loss=loss, eps=0.02, epochs=6, lr=5e-3)
+    trained = train(recipe, build(small_spec, 1), digits.train, digits.validation, seed=1, execution=CUDA)
+    assert device_of(trained.model).type == "cpu"
+    right = predict_logits(trained.model, digits.test.images()).argmax(1) == digits.test.labels
+    assert right.float().mean() > 0.8
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_every_mark_is_written_there(
+    plain: nn.Module, robust: nn.Module, digits: Dataset, small_spec: ModelSpec, mark: str
+) -> None:
+    configs = Protection(marks=(mark,), recipe=Recipe(eps=0.1), wm_eps=0.3).mark_settings()
+    model = build(replace(small_spec, settings={}), 3)
+    base = replace(ground(digits, robust, plain, eps=0.1, wm_eps=0.3), model=model)
+    ring = draw_keys(
+        SECRET, prepare_all(configs, base, SECRET), classes=digits.classes, shape=digits.shape, panel=["a", "b"]
+    )
+    hook = hook_of(configs, ring.keys, digits, seed=1)
+    recipe = Recipe(eps=0.1, steps=1, epochs=1)
+    trained = train(recipe, model, digits.train, digits.validation, seed=1, hook=hook, execution=CUDA)
+    assert all(
+        torch.isfinite(tensor).all() for tensor in trained.model.state_dict().values() if tensor.dtype.is_floating_point
+    )
+
+
+def test_a_run_is_made_and_measured_there(tmp_path: Path) -> None:
+    recipe = Recipe(eps=0.1, steps=1, epochs=3)
+    cfg = Protection(
+        marks=("runner-up",), recipe=recipe, panel=Panel(width=4, robust_epochs=1, plain_epochs=1), model="paper-cnn"
+    )
+    cell = protect(cfg, tmp_path / "run", execution=CUDA, count=100)
+    again = evaluate_run(tmp_path / "run", count=100, execution=Execution(device="cpu"))
+    assert cell.clean == pytest.approx(again.clean, abs=1e-3)
+    assert cell.robust is not None
+    assert again.robust is not None
+    assert cell.robust.accuracy == pytest.approx(again.robust.accuracy, abs=0.03)
