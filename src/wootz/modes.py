@@ -33,11 +33,17 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     Attacks run inside: dropout is off, batch statistics stand still, and a backward pass reaches the
     input without leaving anything in `.grad`.
     """
+    with still(model), without_gradients(model):
+        yield model
+
+
+@contextmanager
+def still(model: nn.Module) -> Iterator[nn.Module]:
+    """Every submodule in eval mode, given back after; parameters keep their gradients."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with without_gradients(model):
-            yield model
+        yield model
     finally:
         for module, training in modes:
             module.training = training

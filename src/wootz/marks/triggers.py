@@ -19,7 +19,7 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.marks.beyond import beyond_the_ball, check_budget
 from wootz.marks.ground import Ground
-from wootz.modes import device_of, frozen_statistics
+from wootz.modes import device_of, still
 from wootz.ownership import Key, LabelKey, Material
 from wootz.rng import generator
 from wootz.training import Forward, Hook
@@ -64,7 +64,10 @@ class Triggers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerLoss:
-    """Cross-entropy on a few triggers now and then; batch statistics stay those of ordinary images."""
+    """Cross-entropy on a few triggers now and then, the net in eval mode, in which a test will ask it.
+
+    Batch statistics stay those of ordinary images, and dropout, which keeps a net from learning single images, is off.
+    """
 
     pixels: Tensor
     labels: Tensor
@@ -81,7 +84,7 @@ class TriggerLoss:
         rows = torch.randperm(len(self.labels), generator=generator(self.seed, "triggers", step))[: self.batch]
         device = device_of(model)
         x, y = self.pixels[rows].to(device).float().div_(255), self.labels[rows].to(device)
-        with frozen_statistics(model):
+        with still(model):
             logits = forward(x).float()
         missed = logits.argmax(1) != y
         short = 1 - float(missed.float().mean()) < self.recall
