@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= runs/demo
 
-.PHONY: venv demo test check test-slow test-browser servers peers format clean
+.PHONY: venv demo test check test-slow test-browser test-gpu servers peers format clean
 
 venv: .venv/.ready
 
@@ -28,6 +28,9 @@ test-slow: venv                 # quality targets on full data sets, many draws;
 
 test-browser: venv              # a real browser looks at the report (needs chromium)
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m browser
+
+test-gpu: venv                  # what trains and is measured on an accelerator agrees with the CPU (needs CUDA)
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m gpu
 
 servers:                        # foreign servers for the slow tests and benchmarks/serve.py, each in its own environment
 	PYTHON=$(PYTHON) scripts/servers.sh
