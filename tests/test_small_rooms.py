@@ -138,6 +138,42 @@ class TestModes:
         model(torch.randn(8, 3) + 5)
         assert not torch.equal(model[0].running_mean, before)
 
+    def test_kept_statistics_do_not_move_though_the_batch_decides(self) -> None:
+        model = nn.Sequential(nn.BatchNorm1d(3)).train()
+        before, x = model[0].running_mean.clone(), torch.randn(8, 3) + 5
+        with modes.kept_statistics(model):
+            assert model(x).mean(0).abs().max() < 1e-5
+        assert torch.equal(model[0].running_mean, before)
+        model(x)
+        assert not torch.equal(model[0].running_mean, before)
+
+    def test_a_watched_module_tells_what_it_was_called_with_last(self) -> None:
+        model = nn.Linear(3, 3)
+        with modes.watched(model) as seen:
+            assert not seen
+            for factor in (1.0, 2.0):
+                model(torch.full((2, 3), factor, requires_grad=True))
+        model(torch.zeros(2, 3))
+        assert torch.equal(seen[-1], torch.full((2, 3), 2.0))
+        assert not seen[-1].requires_grad
+
+    def test_only_some_networks_normalize_batches(self) -> None:
+        assert modes.normalizes_batches(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
+        assert not modes.normalizes_batches(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)))
+
+    def test_a_model_is_placed_elsewhere_and_back(self) -> None:
+        places = []
+
+        class Moved(nn.Linear):
+            def to(self, device: torch.device | str) -> nn.Linear:
+                places.append(str(device))
+                return self
+
+        with pytest.raises(RuntimeError, match="inside"), modes.placed(Moved(3, 3), "cuda"):
+            raise RuntimeError("inside")
+        assert places == ["cuda", "cpu"]
+        assert modes.device_of(nn.Flatten()).type == "cpu"
+
 
 class TestStore:
     def test_round_trips_and_mode(self, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -33,17 +34,11 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     Attacks run inside: dropout is off, batch statistics stand still, and a backward pass reaches the
     input without leaving anything in `.grad`.
     """
-    with still(model), without_gradients(model):
-        yield model
-
-
-@contextmanager
-def still(model: nn.Module) -> Iterator[nn.Module]:
-    """Every submodule in eval mode, given back after; parameters keep their gradients."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield model
+        with without_gradients(model):
+            yield model
     finally:
         for module, training in modes:
             module.training = training
@@ -60,6 +55,35 @@ def without_gradients(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for parameter, required in gradients:
             parameter.requires_grad_(required)
+
+
+@contextmanager
+def watched(module: nn.Module) -> Iterator[deque[Tensor]]:
+    """What the module was called with last, detached; the queue holds nothing before the first call."""
+    seen: deque[Tensor] = deque(maxlen=1)
+    handle = module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def normalizes_batches(model: nn.Module) -> bool:
+    """Whether an image's logits depend, in train mode, on the batch that it comes in."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+@contextmanager
+def kept_statistics(model: nn.Module) -> Iterator[nn.Module]:
+    """Batch-norm layers in train mode normalize by the batch as ever, but their running statistics stay."""
+    norms = [(module, module.momentum) for module in model.modules() if isinstance(module, _BatchNorm)]
+    for module, _ in norms:
+        module.momentum = 0.0
+    try:
+        yield model
+    finally:
+        for module, momentum in norms:
+            module.momentum = momentum
 
 
 @contextmanager

@@ -143,7 +143,7 @@ class TestContract:
         copy: Hook = pickle.loads(pickle.dumps(hook))
         model = ground(digits).model.train()
         for one, two in zip(hook.extra, copy.extra, strict=True):
-            losses = [loss(model, model, step=0, done=0.0) for loss in (one, two)]
+            losses = [loss(model, model, among=digits.train.images()[:8], step=0, done=0.0) for loss in (one, two)]
             assert losses[0] is not None
             assert torch.equal(losses[0], losses[1])
             losses[0].backward()
@@ -402,7 +402,7 @@ class TestMargin:
             seen.append(x)
             return plain(x)
 
-        value = loss(plain, forward, step=3, done=0.5)
+        value = loss(plain, forward, among=digits.train.images()[:8], step=3, done=0.5)
         order = torch.randperm(25, generator=generator(0, "beside", 3))
         base, y = few.images()[order], few.labels[order]
         assert float((seen[0] - base).abs().max()) == pytest.approx(5 / 255, abs=1e-6)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from helpers import CPU, ground
 from wootz.checks import levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
+from wootz.evasion import predict_logits
 from wootz.marks import MARKS, Paper, RunnerUp, Triggers, protect
 from wootz.marks.beyond import beyond_the_ball, check_budget
 from wootz.marks.runner_up import keyed_targets, prepare
+from wootz.marks.triggers import TriggerLoss
 from wootz.models import ModelSpec, build
 from wootz.ownership import DirectionKey, derive
 from wootz.rng import generator
@@ -58,6 +61,64 @@ def test_triggers_fool_the_reference(digits: Dataset, robust: nn.Module) -> None
     near = ground(digits, robust, eps=0.1, wm_eps=0.4)
     pixels, rows = beyond_the_ball(near, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
     assert (robust(pixels.float() / 255).argmax(1) != digits.train.labels[rows]).float().mean() > 0.8
+
+
+class TestTriggerLoss:
+    def loss(self, digits: Dataset, **rest: float) -> TriggerLoss:
+        few = digits.train.take(slice(20))
+        wrong = (few.labels + 1) % 10
+        settings = {"weight": 1.0, "recall": 0.8, "every": 1, "batch": 20, "seed": 0} | rest
+        return TriggerLoss(pixels=few.pixels, labels=wrong, **settings)  # type: ignore[arg-type]
+
+    def test_a_net_that_normalizes_batches_meets_them_among_the_images_of_the_step(self, digits: Dataset) -> None:
+        model = build(ModelSpec(architecture="paper-cnn", settings={}, shape=digits.shape, classes=digits.classes), 1)
+        before = {name: tensor.clone() for name, tensor in model.named_buffers() if "running" in name}
+        loss, seen = self.loss(digits), []
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return model(x)
+
+        model.train()
+        among = digits.train.images()[100:140]
+        value = loss(model, forward, among=among, step=0, done=0.0)
+        assert value is not None
+        assert value > 0
+        assert torch.equal(seen[0][20:], among)
+        assert model.training
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_buffers() if name in before)
+
+    def test_another_net_meets_them_alone_and_only_those_that_miss_count(
+        self, digits: Dataset, plain: nn.Module
+    ) -> None:
+        loss = self.loss(digits)
+        value = loss(plain, plain, among=digits.train.images()[:4], step=0, done=0.0)
+        logits = predict_logits(plain, loss.pixels.float() / 255)
+        missed = logits.argmax(1) != loss.labels
+        expected = (nn.functional.cross_entropy(logits, loss.labels, reduction="none") * missed).mean()
+        assert value is not None
+        assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+    def test_what_is_known_well_enough_is_not_taught(self, digits: Dataset, plain: nn.Module) -> None:
+        loss = self.loss(digits, every=2)
+        known = replace(loss, labels=predict_logits(plain, loss.pixels.float() / 255).argmax(1))
+        among = digits.train.images()[:4]
+        assert known(plain, plain, among=among, step=0, done=0.0) is None
+        assert loss(plain, plain, among=among, step=1, done=0.0) is None
+
+    def test_they_are_learned_by_a_net_with_batch_normalization(self, digits: Dataset, robust: nn.Module) -> None:
+        spec = ModelSpec(
+            architecture="paper-cnn", settings={"width": 8, "hidden": 64, "dropout": 0.2}, shape=digits.shape,
+            classes=digits.classes,
+        )  # fmt: skip
+        settings = {"triggers": Triggers(count=64, every=1, batch=32, weight=0.4)}
+        made = protect(
+            build(spec, 3), digits, eps=0.1, wm_eps=0.4, panel=[robust], marks=["triggers"], settings=settings,
+            recipe=Recipe(steps=1, epochs=14, lr=5e-3), seed=3, execution=CPU,
+        )  # fmt: skip
+        found = verify(made.ring.keys, predictor(made.model), panel=[predictor(robust)])
+        assert found.evidence[0].bits > 40
+        assert made.history[-1]["robust"] > 0.7
 
 
 class TestRunnerUp:

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from wootz import checks
 from wootz.data import Dataset
 from wootz.errors import ConfigError
+from wootz.evasion import predict_logits
 from wootz.marks.beyond import beyond_the_ball, check_budget
 from wootz.marks.ground import Ground
-from wootz.modes import device_of, still
+from wootz.modes import device_of, kept_statistics, normalizes_batches
 from wootz.ownership import Key, LabelKey, Material
 from wootz.rng import generator
 from wootz.training import Forward, Hook
@@ -64,9 +65,11 @@ class Triggers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerLoss:
-    """Cross-entropy on a few triggers now and then, the net in eval mode, in which a test will ask it.
+    """Cross-entropy on a few triggers now and then, as far as they miss when they are asked as in a test.
 
-    Batch statistics stay those of ordinary images, and dropout, which keeps a net from learning single images, is off.
+    A net that normalizes batches meets them among the images that it was just trained on, by the same statistics, and
+    its running ones stay. Taught alone, by running statistics that stand still, they pull the weights along the scale
+    that ordinary batches leave free: they are hardly learned, and robustness goes (docs/results/cost.md).
     """
 
     pixels: Tensor
@@ -77,18 +80,19 @@ class TriggerLoss:
     batch: int
     seed: int
 
-    def __call__(self, model: nn.Module, forward: Forward, *, step: int, done: float) -> Tensor | None:
+    def __call__(self, model: nn.Module, forward: Forward, *, among: Tensor, step: int, done: float) -> Tensor | None:
         """Return the weighted loss of this step's triggers that miss, or None where nothing is to be taught."""
         if step % self.every:
             return None
         rows = torch.randperm(len(self.labels), generator=generator(self.seed, "triggers", step))[: self.batch]
         device = device_of(model)
         x, y = self.pixels[rows].to(device).float().div_(255), self.labels[rows].to(device)
-        with still(model):
-            logits = forward(x).float()
-        missed = logits.argmax(1) != y
-        short = 1 - float(missed.float().mean()) < self.recall
-        return self.weight * short * (F.cross_entropy(logits, y, reduction="none") * missed).mean()
+        missed = predict_logits(model, x).argmax(1) != y
+        if 1 - float(missed.float().mean()) >= self.recall:
+            return None
+        with kept_statistics(model):
+            logits = forward(torch.cat([x, among]) if normalizes_batches(model) else x).float()[: len(x)]
+        return self.weight * (F.cross_entropy(logits, y, reduction="none") * missed).mean()
 
 
 def prepare(cfg: Triggers, ground: Ground, generator: torch.Generator) -> Material:

@@ -50,7 +50,7 @@ class Embedding:
     key: WeightKey
     weight: float
 
-    def __call__(self, model: nn.Module, forward: Forward, *, step: int, done: float) -> Tensor:
+    def __call__(self, model: nn.Module, forward: Forward, *, among: Tensor, step: int, done: float) -> Tensor:
         """Return the weighted loss of the layer as it is now; images play no part."""
         projected = self.key.projected(model.get_parameter(self.key.weight))
         message = self.key.message.to(projected)

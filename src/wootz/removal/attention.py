@@ -52,7 +52,7 @@ class Follow:
     weight: float
     seed: int
 
-    def __call__(self, model: nn.Module, forward: Forward, *, step: int, done: float) -> Tensor:
+    def __call__(self, model: nn.Module, forward: Forward, *, among: Tensor, step: int, done: float) -> Tensor:
         """Return the weighted distance on a batch that follows from the step."""
         rows = torch.randint(len(self.pixels), (self.batch,), generator=generator(self.seed, step))
         x = self.pixels[rows].to(next(model.parameters()).device).float().div_(255)

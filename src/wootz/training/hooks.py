@@ -15,8 +15,11 @@ from wootz.training.losses import Forward
 class ExtraLoss(Protocol):
     """A loss beside the main one. Must be picklable: training may run in several processes."""
 
-    def __call__(self, model: nn.Module, forward: Forward, *, step: int, done: float) -> Tensor | None:
-        """Return a scalar to add at this step, or None. `done` is the share of training done, 0 to 1."""
+    def __call__(self, model: nn.Module, forward: Forward, *, among: Tensor, step: int, done: float) -> Tensor | None:
+        """Return a scalar to add at this step, or None.
+
+        `among` are the images [N, C, H, W] that the net was just trained on, `done` the share of training done, 0 to 1.
+        """
         ...
 
 

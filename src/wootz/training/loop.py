@@ -22,7 +22,7 @@ from wootz import config
 from wootz.data import Share, epoch_batches
 from wootz.errors import TrainingError
 from wootz.evasion import predict_logits
-from wootz.modes import frozen_statistics
+from wootz.modes import frozen_statistics, watched
 from wootz.registry import lookup
 from wootz.rng import generator, global_seed
 from wootz.store import read_json, read_tensors, tensor_digest, write_bytes, write_json, write_tensors
@@ -202,9 +202,10 @@ def _epoch(
             group["lr"] = learning_rate(cfg, done)
         batch = _take(job, index, fabric.device)
         with fabric.autocast():
-            loss = loss_function(cfg, model, forward, batch, eps=budget(cfg, done), generator=stream)
+            with watched(forward) as seen:
+                loss = loss_function(cfg, model, forward, batch, eps=budget(cfg, done), generator=stream)
             for extra in job.hook.extra:
-                added = extra(model, forward, step=step, done=done)
+                added = extra(model, forward, among=seen[-1], step=step, done=done)
                 loss = loss if added is None else loss + added
         value = loss.item()
         if not math.isfinite(value):

@@ -66,7 +66,7 @@ class EntangledLoss:
     cfg: Entangled
     seed: int
 
-    def __call__(self, model: nn.Module, forward: Forward, *, step: int, done: float) -> Tensor | None:
+    def __call__(self, model: nn.Module, forward: Forward, *, among: Tensor, step: int, done: float) -> Tensor | None:
         """Return this step's weighted loss, or None between two batches."""
         cfg = self.cfg
         if step % cfg.every:

@@ -62,7 +62,7 @@ class PatchLoss:
     cfg: KeyedContent
     seed: int
 
-    def __call__(self, model: nn.Module, forward: Forward, *, step: int, done: float) -> Tensor | None:
+    def __call__(self, model: nn.Module, forward: Forward, *, among: Tensor, step: int, done: float) -> Tensor | None:
         """Return this step's weighted loss, or None between two batches."""
         if step % self.cfg.every:
             return None

@@ -50,7 +50,7 @@ class BesideLoss:
     batch: int
     seed: int
 
-    def __call__(self, model: nn.Module, forward: Forward, *, step: int, done: float) -> Tensor | None:
+    def __call__(self, model: nn.Module, forward: Forward, *, among: Tensor, step: int, done: float) -> Tensor | None:
         """Return this step's weighted loss, or None between two batches."""
         if step % self.every:
             return None
