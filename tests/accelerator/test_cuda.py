@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device"),
     pytest.mark.filterwarnings("default"),
 ]
-CUDA = Execution(device="cuda")
 SECRET = bytes(32)
 
 
@@ -62,7 +61,9 @@ def test_an_evaluation_cut_off_on_the_device_goes_on_there(robust: nn.Module, di
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_learns_there(digits: Dataset, small_spec: ModelSpec, loss: str) -> None:
     recipe = Recipe(loss=loss, eps=0.02, epochs=6, lr=5e-3)
-    trained = train(recipe, build(small_spec, 1), digits.train, digits.validation, seed=1, execution=CUDA)
+    trained = train(
+        recipe, build(small_spec, 1), digits.train, digits.validation, seed=1, execution=Execution(device="cuda")
+    )
     assert device_of(trained.model).type == "cpu"
     right = predict_logits(trained.model, digits.test.images()).argmax(1) == digits.test.labels
     assert right.float().mean() > 0.8
@@ -80,7 +81,9 @@ def test_every_mark_is_written_there(
     )
     hook = hook_of(configs, ring.keys, digits, seed=1)
     recipe = Recipe(eps=0.1, steps=1, epochs=1)
-    trained = train(recipe, model, digits.train, digits.validation, seed=1, hook=hook, execution=CUDA)
+    trained = train(
+        recipe, model, digits.train, digits.validation, seed=1, hook=hook, execution=Execution(device="cuda")
+    )
     assert all(
         torch.isfinite(tensor).all() for tensor in trained.model.state_dict().values() if tensor.dtype.is_floating_point
     )
@@ -91,7 +94,7 @@ def test_a_run_is_made_and_measured_there(tmp_path: Path) -> None:
     cfg = Protection(
         marks=("runner-up",), recipe=recipe, panel=Panel(width=4, robust_epochs=1, plain_epochs=1), model="paper-cnn"
     )
-    cell = protect(cfg, tmp_path / "run", execution=CUDA, count=100)
+    cell = protect(cfg, tmp_path / "run", execution=Execution(device="cuda"), count=100)
     again = evaluate_run(tmp_path / "run", count=100, execution=Execution(device="cpu"))
     assert cell.clean == pytest.approx(again.clean, abs=1e-3)
     assert cell.robust is not None

@@ -151,6 +151,7 @@ class TestPlan:
         assert sorted(p["seed"] for p in trained if p["seed"] >= 50) == [51, 52, 53]
 
 
+PLACES = {"smoke": 48, "paper": 852, "paper-cpu": 110, "cost": 48, "strong": 2}
 GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.toml"))
 
 
@@ -159,6 +160,6 @@ def test_grids_that_come_with_wootz_can_be_laid_out(path: Path, monkeypatch: pyt
     whole = SimpleNamespace(train=range(30_000))
     monkeypatch.setattr("wootz.bench.plan.load", lambda name, data_dir: whole)
     plan = plan_of(read_grid(path))
-    assert len(plan.places) == {"smoke": 48, "paper": 852, "paper-cpu": 110, "cost": 12}[path.stem]
+    assert len(plan.places) == PLACES[path.stem]
     owners = {place.job.config["owner"] for place in plan.places} - {None}
     assert all(plan.models[digest].config["protection"]["marks"] for digest in owners)

@@ -220,7 +220,9 @@ class TestHooks:
 class Poison:
     step: int
 
-    def __call__(self, model: nn.Module, forward: object, *, step: int, done: float) -> torch.Tensor | None:
+    def __call__(
+        self, model: nn.Module, forward: object, *, among: torch.Tensor, step: int, done: float
+    ) -> torch.Tensor | None:
         return torch.tensor(float("nan")) if step == self.step else None
 
 
