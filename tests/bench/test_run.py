@@ -126,7 +126,7 @@ def test_workers_that_are_killed_lose_nothing(
     finally:
         stop.set()
         killer.join()
-    assert len(killed) >= min(3, kills)
+    assert len(killed) == kills
     assert once_each(tmp_path / "g")
     ours = [line for line in figures(tmp_path / "g") if line["seed"] == 3]
     assert sorted(map(str, ours)) == sorted(map(str, figures(made.folder)))
@@ -149,11 +149,11 @@ def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) 
 
 def test_killed_in_the_middle_and_resumed_comes_out_the_same(made: Made, tmp_path: Path) -> None:
     grid, out = tmp_path / "tiny.toml", tmp_path / "g"
-    grid.write_text(TINY)
+    grid.write_text(TINY.replace('mark = ["none", "order"]', 'mark = ["none"]'))
     command = [sys.executable, "-m", "wootz", "bench", "--out", str(out), "--workers", "2", "--json"]
     first = subprocess.Popen([*command, str(grid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal, patience = out / "journal.jsonl", time.monotonic() + 200
-    while not (journal.is_file() and journal.read_text().count("\n") >= 2):
+    while not (journal.is_file() and journal.read_text().count("\n") >= 1):
         assert first.poll() is None
         assert time.monotonic() < patience
         time.sleep(0.05)
@@ -163,9 +163,9 @@ def test_killed_in_the_middle_and_resumed_comes_out_the_same(made: Made, tmp_pat
     assert workers
     done = subprocess.run([*command, "--resume"], check=True, capture_output=True, text=True)
     told = json.loads(done.stdout)
-    assert told["cells"] == 9
-    assert told["computed"] < 9
+    assert told["cells"] == 4
+    assert told["computed"] < 4
     assert once_each(out)
-    assert figures(out) == figures(made.folder)
+    assert figures(out) == [line for line in figures(made.folder) if line["axes"]["mark"] == "none"]
     for pid in workers:
         assert not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"

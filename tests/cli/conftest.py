@@ -9,6 +9,8 @@ import pytest
 from commands import FAST, say
 from wootz.cli.app import main
 
+SHORT = ["--set", "recipe.epochs=8"]  # a stranger needs no marks to be learned
+
 
 @pytest.fixture
 def wootz(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -24,9 +26,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with MonkeyPatch.context() as patch:
         (place / "owner.key").write_text("5e" * 32)  # always the same keys, so that bits do not depend on the day
         patch.setenv("WOOTZ_OWNER_KEY", str(place / "owner.key"))
-        for extra in (["--out", place / "own"], ["--out", place / "stranger", "--marks", "none", "--seed", "9"]):
+        for extra in (
+            ["--out", place / "own"],
+            ["--out", place / "stranger", "--marks", "none", "--seed", "9", *SHORT],
+        ):
             patch.setattr(
-                "sys.argv", ["wootz", "protect", "--data", "mnist-5k", "-n", "100", *map(str, extra), *FAST, "--json"]
+                "sys.argv", ["wootz", "protect", "--data", "mnist-5k", "-n", "100", *FAST, *map(str, extra), "--json"]
             )
             with pytest.raises(SystemExit) as stop:
                 main()

@@ -27,7 +27,7 @@ OWNERS = {
     "guard": Guard(share=0.1, among=0.3),
 }
 THIEFS = {"triggers": Triggers(count=128, tranches=1, every=1, batch=64, recall=1.0, weight=1.0)}
-RECIPE = Recipe(loss="n-fgsm", steps=1, epochs=40, lr=5e-3)
+RECIPE = Recipe(loss="natural", epochs=24, lr=5e-3)
 
 
 @pytest.fixture(scope="session")

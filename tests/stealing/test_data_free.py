@@ -19,7 +19,7 @@ from wootz.stealing.disagreement import divergence, logit_distance, slope
 from wootz.verify import predictor
 
 
-@pytest.mark.parametrize("name", ["dfme", "maze"])
+@pytest.mark.parametrize("name", [pytest.param("dfme", marks=pytest.mark.slow), "maze"])
 def test_it_succeeds_against_an_undefended_model(
     name: str, plain: nn.Module, digits: Dataset, small_spec: ModelSpec
 ) -> None:

@@ -28,6 +28,7 @@ def test_it_succeeds_against_an_undefended_model(plain: nn.Module, digits: Datas
     assert ledger.queries == 8000
 
 
+@pytest.mark.slow
 def test_it_takes_robustness_that_plain_retraining_does_not(
     robust: nn.Module, digits: Dataset, small_spec: ModelSpec
 ) -> None:

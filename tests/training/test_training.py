@@ -158,6 +158,7 @@ class TestRuns:
         assert marker["epoch"] == 4
         assert all(math.isfinite(epoch["loss"]) for epoch in marker["history"])
 
+    @pytest.mark.slow
     def test_two_processes_learn_as_well_as_one(self, small_spec: ModelSpec, digits: Dataset) -> None:
         cfg = replace(QUICK, epochs=6, loss="n-fgsm")
         reached = []
@@ -236,8 +237,8 @@ def test_unknown_device_and_no_cuda() -> None:
 
 PROTECT = [
     sys.executable, "-c", "from wootz.cli.app import main; main()", "protect", "--data", "mnist-5k", "--seed", "3",
-    "--set", "recipe.epochs=6", "--set", "panel.robust_epochs=1", "--set", "panel.plain_epochs=1", "--set",
-    "small_cnn.width=8", "--set", "triggers.count=32", "-n", "50", "--json",
+    "--set", "recipe.epochs=4", "--set", "recipe.steps=1", "--set", "panel.robust_epochs=1", "--set",
+    "panel.plain_epochs=1", "--set", "small_cnn.width=8", "--set", "triggers.count=32", "-n", "50", "--json",
 ]  # fmt: skip
 
 
