@@ -1,0 +1,74 @@
+"""Baseline marks in a small size, prepared and embedded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+from helpers import CPU, ground
+from wootz.data import Dataset
+from wootz.marks import (
+    MARKS,
+    App,
+    Blackmarks,
+    Content,
+    Dawn,
+    Entangled,
+    Frontier,
+    Guard,
+    KeyedContent,
+    Margin,
+    Noise,
+    OutOfDistribution,
+    Paper,
+    Protected,
+    RunnerUp,
+    Triggers,
+    Uchida,
+    Unrelated,
+    protect,
+)
+from wootz.models import ModelSpec, build
+from wootz.ownership import Material
+from wootz.rng import generator
+from wootz.training import Recipe
+
+EPS, WM_EPS = 0.1, 0.6
+
+
+def small(mark: str, foreign: str) -> Any:
+    """Return settings that a small net learns in a dozen epochs."""
+    return {
+        "triggers": Triggers(count=32),
+        "runner-up": RunnerUp(features=6, probes=100),
+        "guard": Guard(),
+        "paper": Paper(count=60),
+        "ood": OutOfDistribution(count=30, batch=5, source=foreign),
+        "content": Content(count=60, every=2),
+        "noise": Noise(count=60, every=2),
+        "unrelated": Unrelated(count=60, every=2, source="fields"),
+        "content-keyed": KeyedContent(patches=24, every=1),
+        "frontier": Frontier(count=30),
+        "entangled": Entangled(count=60, every=4),
+        "margin": Margin(count=40, weight=1.0, steps=2),
+        "blackmarks": Blackmarks(length=60, weight=1.0, every=1),
+        "app": App(count=30, weight=0.3, source=foreign),
+        "dawn": Dawn(),
+        "uchida": Uchida(bits=32),
+    }[mark]
+
+
+def made(mark: str, data: Dataset, panel: list[nn.Module], foreign: str, *, seed: int = 0, cfg: Any = None) -> Material:
+    base = ground(data, *panel, eps=EPS, wm_eps=WM_EPS)
+    return MARKS[mark].prepare(cfg or small(mark, foreign), base, generator(seed, "pick"))
+
+
+def embedded(mark: str, digits: Dataset, spec: ModelSpec, panel: list[nn.Module], cfg: Any) -> Protected:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wootz.marks.protecting.fresh_secret", lambda: b"\x5e" * 32)
+        return protect(
+            build(spec, 4), digits, eps=EPS, wm_eps=WM_EPS, panel=panel, marks=(mark,), settings={mark: cfg},
+            recipe=Recipe(loss="natural", eps=EPS, epochs=12, lr=5e-3), seed=4, execution=CPU,
+        )  # fmt: skip
