@@ -108,7 +108,7 @@ class TestAgain:
             assert "another owner's keys" in (crew.finished().error or "")
 
 
-@pytest.mark.parametrize(("kills", "seconds"), [(3, 4.0), pytest.param(20, 3.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "seconds"), [(2, 4.0), pytest.param(20, 3.0, marks=pytest.mark.slow)])
 def test_workers_that_are_killed_lose_nothing(
     kills: int, seconds: float, tiny: Grid, made: Made, tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ import pytest
 from commands import FAST, Said
 from wootz import store
 
+SOFT = ["--set", "epochs=60", "--set", "lr=5e-3", "--set", "data=owner"]
+
 
 class TestMainJob:
     def test_protect_leaves_a_whole_run_folder(self, shelf: Path) -> None:
@@ -61,7 +63,8 @@ class TestMainJob:
     @pytest.mark.parametrize(
         ("words", "suspect"),
         [
-            (["steal", "retrain-soft", "--set", "epochs=60", "--set", "lr=5e-3", "--set", "data=owner"], "stolen"),
+            (["steal", "copy"], "stolen"),
+            pytest.param(["steal", "retrain-soft", *SOFT], "stolen", marks=pytest.mark.slow),
             (["remove", "finetune", "--set", "epochs=1"], "removed"),
             (["remove", "prune", "--set", "sparsity=0.5"], "removed"),
             (["remove", "quantize", "--set", "bits=8"], "removed"),

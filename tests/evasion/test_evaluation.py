@@ -43,19 +43,16 @@ class Coarse(nn.Module):
 
 
 class TestEnsemble:
-    def test_it_and_the_reference_agree_and_are_repeatable(self, robust: nn.Module, digits: Dataset) -> None:
+    def test_it_agrees_with_the_reference_and_is_repeatable(self, robust: nn.Module, digits: Dataset) -> None:
         x, y = digits.test.images()[:10], digits.test.labels[:10]
         weaker = evaluate(robust, x, y, eps=0.1, attack="pgd-50x10")
         stream = torch.random.get_rng_state()
-        (ours, again), (reference, twice) = (
-            [evaluate(robust, x, y, eps=0.1, attack=attack, seed=3) for _ in range(2)]
-            for attack in ("ensemble", "autoattack")
-        )
+        ours, again = (evaluate(robust, x, y, eps=0.1, attack="ensemble", seed=3) for _ in range(2))
+        reference = evaluate(robust, x, y, eps=0.1, attack="autoattack", seed=3)
         assert torch.equal(torch.random.get_rng_state(), stream)
         assert (ours.robust != reference.robust).sum() <= 1
         assert 0 <= weaker.robust.sum() - reference.robust.sum() <= 3
         assert torch.equal(ours.robust, again.robust)
-        assert torch.equal(reference.robust, twice.robust)
         assert sum(ours.fallen.values()) == ours.correct.sum() - ours.robust.sum()
         assert ours.flags == reference.flags == ()
 

@@ -133,6 +133,18 @@ class TestReference:
         found = reference_autoattack(Coarse(), x, Coarse()(x).argmax(1), eps=0.1, batch_size=4)
         assert "zero-gradient" in found.flags
 
+    def test_is_repeatable_and_leaves_the_stream_of_others(self) -> None:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(25, 3))
+        with torch.no_grad():
+            weight = torch.randn(3, 25, generator=generator(2, "w"))
+            model[1].weight.copy_(weight - weight.mean(1, keepdim=True))
+        x = images(24)
+        y, stream = model(x).argmax(1), torch.random.get_rng_state()
+        one, two = (evaluate(model, x, y, eps=0.02, attack="autoattack", seed=3) for _ in range(2))
+        assert 0 < one.robust.sum() < 24
+        assert torch.equal(one.robust, two.robust)
+        assert torch.equal(torch.random.get_rng_state(), stream)
+
     def test_two_classes_have_no_targeted_attack(self) -> None:
         model = Linear(torch.ones(1, 5, 5))
         x = images(4)

@@ -227,13 +227,13 @@ class TestLog:
         assert chained("ab", line) == hashlib.sha256(b'\xab{"answer":2,"base":1}').hexdigest()
 
 
-def test_the_null_holds_over_three_thousand_keys() -> None:
+def test_the_null_holds_over_a_thousand_keys() -> None:
     """One fixed suspect, as bad as can be: it answers two thirds of the images with one favorite wrong class."""
     pixels, base = images(90), torch.arange(90) % K
     said = (base + 1).remainder(K)
     said[::3] = base[::3]
     ps = []
-    for secret in range(3000):
+    for secret in range(1000):
         owned = key(secret)
         made = digests(projections(owned, SHAPE), pixels)
         rows = {digest: row for row, digest in reversed(list(enumerate(made))) if chosen(owned, digest)}

@@ -30,6 +30,8 @@ from wootz.training.weight_perturbation import perturbation
 EPS = 0.1
 PERTURBED = ("pgd-at", "trades", "mart")
 
+LENGTHY = ("mart", "crown-ibp")
+
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -111,7 +113,8 @@ class TestEveryLoss:
         assert values[0] == values[1] != values[2]
 
     @pytest.mark.parametrize(
-        "name", [*sorted(set(LOSSES) - {"natural", "crown-ibp"}), pytest.param("crown-ibp", marks=pytest.mark.slow)]
+        "name",
+        [pytest.param(name, marks=pytest.mark.slow if name in LENGTHY else ()) for name in LOSSES if name != "natural"],
     )
     def test_robustness_is_learned(self, name: str, small_spec: ModelSpec, digits: Dataset, plain: nn.Module) -> None:
         slow = name in CERTIFIED  # bounds are loose at first: with a short ramp such nets collapse to a constant

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from commands import say
 from helpers import CPU
 from wootz.config import from_mapping
 from wootz.data import Dataset
@@ -236,16 +237,18 @@ def test_unknown_device_and_no_cuda() -> None:
 
 
 PROTECT = [
-    sys.executable, "-c", "from wootz.cli.app import main; main()", "protect", "--data", "mnist-5k", "--seed", "3",
+    "protect", "--data", "mnist-5k", "--seed", "3",
     "--set", "recipe.epochs=4", "--set", "recipe.steps=1", "--set", "panel.robust_epochs=1", "--set",
     "panel.plain_epochs=1", "--set", "small_cnn.width=8", "--set", "triggers.count=32", "-n", "50", "--json",
 ]  # fmt: skip
 
 
-def test_kill_nine_and_resume_give_the_same_bytes(tmp_path: Path) -> None:
+def test_kill_nine_and_resume_give_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert say(capsys, monkeypatch, *PROTECT, "--out", tmp_path / "whole").code == 0
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*PROTECT, "--out", str(tmp_path / "whole")], check=True, capture_output=True, env=environment)
-    command = [*PROTECT, "--out", str(tmp_path / "cut")]
+    command = [sys.executable, "-m", "wootz", *PROTECT, "--out", str(tmp_path / "cut")]
     broken = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(2000):
         marker = tmp_path / "cut/checkpoint/checkpoint.json"
