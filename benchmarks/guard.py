@@ -5,7 +5,9 @@
 
 RUN is a run folder (`wootz protect --data mnist --marks none --out RUN`). Each row serves its model behind a guard
 with a key of the seed, steals it with the attack's defaults but for what the row says, and counts. `asked` are queries,
-`changed` the images in the log, `deviations` those that the thief answers otherwise than the model.
+`changed` the images in the log, `deviations` those that the thief answers otherwise than the model; `bits` are by
+labels alone, `by_scores` by the places of the keyed classes, of which `first` come first; RUN's panel helps where it
+has one.
 """
 
 from __future__ import annotations
@@ -32,11 +34,15 @@ from wootz.ownership import AnswerKey, derive, guard_key
 from wootz.ownership.prf import stream
 from wootz.rng import derive as seeded
 from wootz.stages.run import open_run
+from wootz.stages.verify import open_panel
 from wootz.stealing import ATTACKS, Ledger
 from wootz.verify import predictor
 from wootz.verify.evidence import label_evidence
 
-COLUMNS = ("share", "among", "model", "epochs", "asked", "changed", "deviations", "hits", "bits", "thief", "served")
+COLUMNS = (
+    "share", "among", "model", "epochs", "asked", "changed", "deviations", "hits", "bits", "first", "by_scores",
+    "thief", "served",
+)  # fmt: skip
 
 
 def key_of(cfg: Guard, data: Dataset, model: nn.Module, seed: int) -> AnswerKey:
@@ -74,13 +80,18 @@ def row(
             ledger = Ledger(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
             fresh = partial(fresh_net, victim.spec, architecture, seed)
             stolen = entry.run(thief, ledger, Means(data=held, fresh=fresh, eps=victim.eps, seed=seed))
-        found = label_evidence(guard_key(key, log), predictor(stolen), (), access="label", budget=None)
+        panel = open_panel(run) if (run / "panel").is_dir() else []
+        found, scored = (
+            label_evidence(guard_key(key, log), predictor(stolen), panel, access=access, budget=None)
+            for access in ("label", "scores")
+        )
         with Guarded(key, Path(place) / "test.jsonl", shape=data.shape, ordinary=ordinary) as guarded:
             x = data.test.images()
             served = clean(guarded(x, predict_logits(victim.model, x)), data)
     values = (
         cfg.share, cfg.among, model, epochs, ledger.queries, found.details["triggers"], found.details["trials"],
-        found.details["hits"], round(found.bits, 1), clean(predict_logits(stolen, x), data), served,
+        found.details["hits"], round(found.bits, 1), scored.details["places"][0], round(scored.bits, 1),
+        clean(predict_logits(stolen, x), data), served,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from wootz.verify.exact import (
     fisher,
     hypergeometric_tail,
     log_beta_cdf,
+    sum_tail,
 )
 
 
@@ -39,6 +42,20 @@ def test_binomial_tail_at_ten_thousand_bits() -> None:
     assert bits(binomial_tail(4000, 4000, 0.1)) > 13_000
     naive = sum(math.comb(3500, k) * Fraction(1, 10) ** k * Fraction(9, 10) ** (3500 - k) for k in range(3300, 3501))
     assert binomial_tail(3300, 3500, 0.1) == pytest.approx(log_fraction(Fraction(naive)), rel=1e-10)
+
+
+@pytest.mark.parametrize("scores", [[1, 0, 0], [283, 183, 133, 100], [5, 5, 2, 0]])
+def test_sum_tail_equals_a_count_of_all_draws(scores: list[int]) -> None:
+    draws = Counter(map(sum, product(scores, repeat=6)))
+    for total in range(6 * min(scores), 6 * max(scores) + 1, 7):
+        naive = sum(count for reached, count in draws.items() if reached >= total) / len(scores) ** 6
+        assert sum_tail(total, 6, scores) == pytest.approx(math.log(naive), rel=1e-9, abs=1e-9)
+    assert sum_tail(6 * max(scores) + 1, 6, scores) == -math.inf
+
+
+@pytest.mark.parametrize("hits", [0, 1, 20, 90, 300, 399, 400])
+def test_sum_tail_of_ones_and_zeros_is_the_binomial_one(hits: int) -> None:
+    assert sum_tail(hits, 400, [1] + [0] * 8) == pytest.approx(binomial_tail(hits, 400, 1 / 9), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3, 30, 2400])

@@ -48,7 +48,12 @@ def log_scores(predict: Predict, pixels: Tensor) -> Tensor:
     Zero probabilities (rounded, or cut off after the top few) count as half the smallest one that was seen. A row
     that was not answered is NaN.
     """
-    answers = ask(predict, pixels).double()
+    return to_log_scores(ask(predict, pixels))
+
+
+def to_log_scores(answers: Tensor) -> Tensor:
+    """Return log-scores of what was answered, as `log_scores` does."""
+    answers = answers.double()
     if answers.dim() != 2:
         raise ModelError("the suspect answers with labels only; ask with --access label")
     known = answers[~answers.isnan().any(1)]

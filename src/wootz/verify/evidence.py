@@ -16,8 +16,9 @@ from torch import Tensor
 
 from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, WeightKey
 from wootz.types import Access, Predict, Weights
-from wootz.verify.answers import labels_of, log_scores
-from wootz.verify.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail
+from wootz.verify.answers import ask, labels_of, log_scores, to_log_scores, top_one
+from wootz.verify.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail, sum_tail
+from wootz.verify.wrong_classes import places, savage, unexplained, wrong_class_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +47,28 @@ def label_evidence(
     answers that differ from it, hits ~ Bin(m, 1/(K - 1)); an answer equal to the base class can not hit.
 
     For a service's log the details also hold DAWN's own figures (Szyller et al., arXiv 1906.00830): the accuracy on
-    the whole log, and the bits of so many hits at chance 1/K without that condition.
+    the whole log, and the bits of so many hits at chance 1/K without that condition. Of a suspect that shows scores
+    the places of the keyed classes are counted instead: see `places`.
     """
     count = min(len(key.labels), budget or len(key.labels))
-    answers = labels_of(predict, key.pixels[:count])
+    said = ask(predict, key.pixels[:count])
+    answers = top_one(said)
     hits = int((answers == key.labels[:count]).sum())
     if key.rule == "uniform":
         trials, chance = count, 1 / key.num_classes
     else:
         trials, chance = int((answers != key.base[:count]).sum()), 1 / (key.num_classes - 1)
-    details = {"hits": hits, "triggers": count, "trials": trials, "chance": chance, "rule": key.rule}
+    details: dict[str, Any] = {"hits": hits, "triggers": count, "trials": trials, "chance": chance, "rule": key.rule}
     if key.logged:
         plain = bits(binomial_tail(hits, count, 1 / key.num_classes))
         details |= {"accuracy": hits / count, "unconditional": round(plain, 2)}
+        if access != "label":
+            found = places(key, to_log_scores(said), panel)
+            scores = savage(key.num_classes - 1)
+            details["places"] = torch.bincount(found, minlength=len(scores)).tolist()
+            log_p = sum_tail(sum(scores[place] for place in found.tolist()), count, scores)
+            statistic = float((found == 0).double().mean())
+            return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=statistic, details=details)
     log_p = binomial_tail(hits, trials, chance)
     return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=hits / count, details=details)
 
@@ -146,20 +156,9 @@ def leaning(key: DirectionKey, predict: Predict, panel: Sequence[Predict], count
     return Leaning(v, count, float(((scores.argmax(1) == y) & answered).float().mean()))
 
 
-def wrong_class_scores(scores: Tensor, y: Tensor) -> Tensor:
-    """Log-scores [N, K] -> the same, centered over the wrong classes of each row and zero at the true one."""
-    own = torch.zeros_like(scores).scatter_(1, y[:, None], 1.0)
-    wrong = scores * (1 - own)
-    return (wrong - wrong.sum(1, keepdim=True) / (scores.shape[1] - 1)) * (1 - own)
-
-
 def _covariance(residual: Tensor, others: list[Tensor], z: Tensor) -> Tensor:
     """Covariance [K, d] of one class's wrong-class scores [n, K], less the panel's share of them, with features."""
-    if others:
-        known = torch.stack([other.flatten() for other in others], 1)
-        gram = known.T @ known + 1e-9 * torch.eye(len(others), dtype=known.dtype)
-        weights = torch.linalg.solve(gram, known.T @ residual.flatten())
-        residual = residual - (known @ weights).view_as(residual)
+    residual = unexplained(residual, others)
     return (residual - residual.mean(0)).T @ (z - z.mean(0))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from scipy.optimize import brentq
 from scipy.special import betainc, betaln, gammaln, logsumexp
 
 _SMALL = 1e-200  # below this the library's value nears underflow and the series takes over
@@ -64,6 +66,35 @@ def hypergeometric_tail(hits: int, drawn: int, marked: int, total: int) -> float
         for k in range(hits, most + 1)
     ]
     return min(0.0, float(logsumexp(terms))) if terms else -math.inf
+
+
+def sum_tail(total: int, count: int, scores: Sequence[int]) -> float:
+    """Return ln P(sum of `count` independent draws >= total), each uniform over `scores`, whole numbers of 0 and more.
+
+    The sum's distribution by fast Fourier transform, tilted so that `total` is its mean: there it is largest, and
+    nothing of the far tail is lost to rounding (Siegmund 1976; exact up to the transform's rounding).
+    """
+    values, size = np.asarray(scores, dtype=np.float64), max(scores)
+    if total <= count * min(scores):
+        return 0.0
+    if total >= count * size:
+        return -math.inf if total > count * size else -count * math.log(len(values) / values.tolist().count(size))
+    drawn = np.bincount(np.asarray(scores)) / len(values)
+    grid = np.arange(size + 1, dtype=np.float64)
+
+    def tilted(theta: float) -> np.ndarray:
+        weights: np.ndarray = drawn * np.exp(theta * (grid - size))
+        return weights
+
+    def surplus(theta: float) -> float:
+        return float(tilted(theta) @ grid / tilted(theta).sum()) - total / count
+
+    theta = 0.0 if surplus(0.0) >= 0 else float(brentq(surplus, 0.0, 50.0))
+    mass = tilted(theta).sum()
+    spectrum = np.fft.rfft(tilted(theta) / mass, length := count * size + 1)
+    sums = np.fft.irfft(spectrum**count, length)[total:].clip(0)
+    tail = float(sums @ np.exp(-theta * np.arange(len(sums))))
+    return min(0.0, count * (math.log(mass) + theta * size) - theta * total + math.log(tail))
 
 
 def fisher(log_ps: Sequence[float]) -> float:
