@@ -118,7 +118,7 @@ def read_lines(path: Path) -> list[Cell]:
     for number, line in enumerate(_lines(path), 1):
         try:
             cells.append(from_json(json.loads(line)))
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, StoreError, TypeError, ValueError) as error:
             raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
     return cells
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from wootz.errors import ConfigError, StoreError
-from wootz.records import Cell, append, from_json
+from wootz.records import Cell, append, read_lines
 from wootz.store import read_bytes, write_bytes
 
 JOURNAL = "journal.jsonl"
@@ -30,11 +29,7 @@ def read_journal(folder: Path) -> dict[str, Cell]:
     if whole != data:
         write_bytes(path, whole)
     cells: dict[str, Cell] = {}
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            cell = from_json(json.loads(line))
-        except (AttributeError, StoreError, TypeError, ValueError) as error:
-            raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
+    for number, cell in enumerate(read_lines(path), 1):
         if cell.digest is None:
             raise StoreError(f"{path}, line {number}: names no digest; it is not a grid's")
         cells[cell.digest] = cell
