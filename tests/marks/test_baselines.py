@@ -30,7 +30,7 @@ from wootz.marks import (
     Protected,
     Unrelated,
 )
-from wootz.models import ModelSpec
+from wootz.models import ModelSpec, build
 from wootz.ownership import LabelKey, draw_keys, read_keys, write_keys
 from wootz.training import Hook
 from wootz.verify import Evidence, predictor, verify
@@ -91,6 +91,27 @@ class TestContract:
             losses[0].backward()
             assert any(weight.grad is not None and weight.grad.any() for weight in model.parameters())
             assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("mark", [name for name in MARKS if name != "uchida"])  # it looks at weights, not at images
+def test_a_net_that_normalizes_batches_meets_it_among_the_images_of_the_step(
+    mark: str, digits: Dataset, plain: nn.Module, robust: nn.Module, foreign: str
+) -> None:
+    material = made(mark, digits, [robust, plain], foreign)
+    ring = draw_keys(bytes(32), {mark: material}, classes=digits.classes, shape=digits.shape, panel=[])
+    hook = MARKS[mark].train_hook(small(mark, foreign), ring.keys[mark], digits, seed=5)
+    settings = {"width": 4, "hidden": 32, "dropout": 0.0}
+    spec = ModelSpec(architecture="paper-cnn", settings=settings, shape=digits.shape, classes=digits.classes)
+    model = build(spec, 1).train()
+    statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    for loss in hook.extra:
+        among = digits.train.images()[:16].split(8)
+        one, two, again = (loss(model, model, among=few, step=0, done=0.0) for few in (*among, among[0]))
+        assert one is not None
+        assert one.isfinite()
+        assert torch.equal(one, again)
+        assert not torch.equal(one, two)
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in model.named_buffers() if "running" in name)
 
 
 def found(made: Protected, model: nn.Module) -> Evidence:

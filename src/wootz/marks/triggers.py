@@ -20,10 +20,10 @@ from wootz.errors import ConfigError
 from wootz.evasion import predict_logits
 from wootz.marks.beyond import beyond_the_ball, check_budget
 from wootz.marks.ground import Ground
-from wootz.modes import device_of, kept_statistics, normalizes_batches
+from wootz.modes import device_of
 from wootz.ownership import Key, LabelKey, Material
 from wootz.rng import generator
-from wootz.training import Forward, Hook
+from wootz.training import Forward, Hook, accompanied_logits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +65,7 @@ class Triggers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerLoss:
-    """Cross-entropy on a few triggers now and then, as far as they miss when they are asked as in a test.
-
-    A net that normalizes batches meets them among the images that it was just trained on, by the same statistics, and
-    its running ones stay. Taught alone, by running statistics that stand still, they pull the weights along the scale
-    that ordinary batches leave free: they are hardly learned, and robustness goes (docs/results/cost.md).
-    """
+    """Cross-entropy on a few triggers now and then, as far as they miss when they are asked as in a test."""
 
     pixels: Tensor
     labels: Tensor
@@ -90,8 +85,7 @@ class TriggerLoss:
         missed = predict_logits(model, x).argmax(1) != y
         if 1 - float(missed.float().mean()) >= self.recall:
             return None
-        with kept_statistics(model):
-            logits = forward(torch.cat([x, among]) if normalizes_batches(model) else x).float()[: len(x)]
+        logits = accompanied_logits(model, forward, x, among)
         return self.weight * (F.cross_entropy(logits, y, reduction="none") * missed).mean()
 
 

@@ -1,7 +1,7 @@
 """Training that resists evasion: losses, schedules, the one loop, and what marks may add to it."""
 
 from wootz.training.execution import Execution
-from wootz.training.hooks import ExtraLoss, Hook, Pass, join
+from wootz.training.hooks import ExtraLoss, Hook, Pass, accompanied, accompanied_logits, join
 from wootz.training.loop import Trained, train
 from wootz.training.losses import Batch, Forward
 from wootz.training.recipe import Recipe
@@ -17,6 +17,8 @@ __all__ = [
     "Pass",
     "Recipe",
     "Trained",
+    "accompanied",
+    "accompanied_logits",
     "join",
     "train",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz.errors import ConfigError
+from wootz.modes import kept_statistics, normalizes_batches
 from wootz.training.losses import Forward
 
 
@@ -21,6 +22,22 @@ class ExtraLoss(Protocol):
         `among` are the images [N, C, H, W] that the net was just trained on, `done` the share of training done, 0 to 1.
         """
         ...
+
+
+def accompanied(model: nn.Module, x: Tensor, among: Tensor) -> Tensor:
+    """Return the images to pass through a net so that it meets x in train mode: x first, then what it must be among.
+
+    A net that normalizes batches meets x among the images that it was just trained on, normalized by the batch of both.
+    Taught alone by running statistics that stand still, extra images pull the weights along the scale that ordinary
+    batches leave free: they are hardly learned, and robustness goes (docs/results/frontier.md).
+    """
+    return torch.cat([x, among]) if normalizes_batches(model) else x
+
+
+def accompanied_logits(model: nn.Module, forward: Forward, x: Tensor, among: Tensor) -> Tensor:
+    """Return the logits float32 [N, K] of x as `accompanied` says; running statistics stay those of ordinary images."""
+    with kept_statistics(model):
+        return forward(accompanied(model, x, among)).float()[: len(x)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 The triggers are those of `ood`. Each step adds their loss at the weights moved by one gradient step to where it is
 worst, at 2% of the weights' norm, all weights together: `min L(w; data) + 0.01 max L(w + d; triggers)`, ||d|| <= 0.02
-||w||. Normalization in that pass uses statistics of ordinary batches, the running ones here, those of the step's own
-batch in the source; without that it does not help, says the source.
+||w||. Normalization in that pass uses the statistics of the step's own batch, which the triggers are among; without
+that it does not help, says the source.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from wootz.data import Dataset
 from wootz.marks.baselines.ood import foreign
 from wootz.marks.baselines.teaching import Beside, drawn, taught_half
 from wootz.marks.ground import Ground
-from wootz.modes import frozen_statistics
+from wootz.modes import kept_statistics
 from wootz.ownership import Key, Material
-from wootz.training import Forward, Hook
+from wootz.training import Forward, Hook, accompanied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,21 +59,21 @@ class PerturbedLoss:
         if step % self.cfg.every:
             return None
         x, y = drawn(model, self.pixels, self.labels, self.cfg.batch, seed=self.seed, step=step)
-        with frozen_statistics(model):
-            moved = worst_weights(model, x, y, self.cfg.reach)
+        together = accompanied(model, x, among)
+        with kept_statistics(model):
+            moved = worst_weights(model, together, y, self.cfg.reach)
             # Past the wrapper of several processes: all take the same triggers, and gradients still meet in backward.
-            logits = functional_call(model, moved, (x,))
-            loss = F.cross_entropy(logits.float(), y)
-        return self.cfg.weight * loss
+            logits = functional_call(model, moved, (together,)).float()[: len(y)]
+        return self.cfg.weight * F.cross_entropy(logits, y)
 
 
 def worst_weights(model: nn.Module, x: Tensor, y: Tensor, reach: float) -> dict[str, Tensor]:
-    """Return w + reach * ||w|| * g / ||g|| by name, g the gradient of the cross-entropy on x, y.
+    """Return w + reach * ||w|| * g / ||g|| by name, g the gradient of the cross-entropy on y and the first images of x.
 
     The change counts as a constant: a gradient at the moved weights is one with respect to w.
     """
     weights: dict[str, Tensor] = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    loss = F.cross_entropy(functional_call(model, weights, (x,)).float(), y)
+    loss = F.cross_entropy(functional_call(model, weights, (x,)).float()[: len(y)], y)
     slopes = torch.autograd.grad(loss, list(weights.values()))
     length = _norm(slopes).clamp_min(1e-12)
     scale = reach * _norm([weight.detach() for weight in weights.values()]) / length

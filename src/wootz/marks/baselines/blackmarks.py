@@ -25,9 +25,8 @@ from wootz.errors import ConfigError
 from wootz.evasion import PGD, pgd, predict_logits
 from wootz.marks.baselines.teaching import drawn
 from wootz.marks.ground import Ground
-from wootz.modes import frozen_statistics
 from wootz.ownership import HalfKey, Key, Material
-from wootz.training import Forward, Hook
+from wootz.training import Forward, Hook, accompanied_logits
 
 _CHUNK = 256
 
@@ -73,8 +72,7 @@ class BitLoss:
         if step % self.cfg.every:
             return None
         x, bits = drawn(model, self.pixels, self.bits, self.cfg.batch, seed=self.seed, step=step)
-        with frozen_statistics(model):
-            return self.cfg.weight * bit_loss(forward(x).float(), bits, self.code.to(x.device))
+        return self.cfg.weight * bit_loss(accompanied_logits(model, forward, x, among), bits, self.code.to(x.device))
 
 
 def bit_loss(logits: Tensor, bits: Tensor, code: Tensor) -> Tensor:

@@ -27,10 +27,10 @@ from wootz.marks.baselines.soft_nearest_neighbor import scale_free
 from wootz.marks.baselines.teaching import drawn, taught_half
 from wootz.marks.baselines.within_class import WithinClass, class_images, taught_one_class
 from wootz.marks.ground import Ground
-from wootz.modes import evaluating, frozen_statistics
+from wootz.modes import evaluating
 from wootz.ownership import Key, Material
 from wootz.rng import derive
-from wootz.training import Forward, Hook
+from wootz.training import Forward, Hook, accompanied_logits
 
 _PLACING = 128  # images of each class that the place of the square is found on
 
@@ -76,10 +76,10 @@ class EntangledLoss:
             model, self.target_pixels, torch.zeros(len(self.target_pixels)), cfg.batch,
             seed=derive(self.seed, "target"), step=step,
         )  # fmt: skip
-        with frozen_statistics(model), last_hidden(model) as hidden:
-            logits = forward(torch.cat([x, ordinary])).float()
+        with last_hidden(model) as hidden:
+            logits = accompanied_logits(model, forward, torch.cat([x, ordinary]), among)
         group = torch.arange(len(logits), device=x.device) < len(x)
-        apart = scale_free(hidden[-1].float().flatten(1), group, cfg.temperature)
+        apart = scale_free(hidden[-1][: len(logits)].float().flatten(1), group, cfg.temperature)
         return cfg.weight * (F.cross_entropy(logits[: len(x)], y) - cfg.kappa * apart)
 
 

@@ -22,10 +22,10 @@ from wootz.checks import levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.marks.ground import Ground
-from wootz.modes import device_of, frozen_statistics
+from wootz.modes import device_of
 from wootz.ownership import Key, LabelKey, Material
 from wootz.rng import generator as fixed
-from wootz.training import Forward, Hook
+from wootz.training import Forward, Hook, accompanied_logits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,7 @@ class PatchLoss:
         which = torch.randint(len(self.labels), (self.cfg.batch,), generator=draw)
         pixels = torch.where(self.where[which], self.patches[which], self.images[rows])
         device = device_of(model)
-        with frozen_statistics(model):
-            logits = forward(pixels.to(device).float().div_(255)).float()
+        logits = accompanied_logits(model, forward, pixels.to(device).float().div_(255), among)
         return self.cfg.weight * F.cross_entropy(logits, self.labels[which].to(device))
 
 

@@ -20,10 +20,9 @@ from wootz.errors import ConfigError
 from wootz.evasion import PGD, pgd
 from wootz.marks.baselines.teaching import Beside, drawn, taught_half
 from wootz.marks.ground import Ground
-from wootz.modes import frozen_statistics
 from wootz.ownership import HalfKey, Key, Material
 from wootz.rng import generator
-from wootz.training import Forward, Hook
+from wootz.training import Forward, Hook, accompanied_logits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +63,7 @@ class MarginLoss:
         reach = min(1.0, self.cfg.steps * self.cfg.step_size)  # all the way: the ball never cuts a step short
         climb = PGD(eps=reach, steps=self.cfg.steps, step_size=self.cfg.step_size, random_start=False, keep="last")
         x = pgd(climb, model, x, y, generator=generator(self.seed, "climb", step, device=x.device))
-        with frozen_statistics(model):
-            return self.cfg.weight * F.cross_entropy(forward(x).float(), y)
+        return self.cfg.weight * F.cross_entropy(accompanied_logits(model, forward, x, among), y)
 
 
 def prepare(cfg: Margin, ground: Ground, generator: torch.Generator) -> Material:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz import checks
-from wootz.modes import device_of, frozen_statistics
+from wootz.modes import device_of
 from wootz.ownership import HalfKey, Key
 from wootz.rng import generator
-from wootz.training import Forward, Hook, Pass
+from wootz.training import Forward, Hook, Pass, accompanied_logits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,7 @@ class BesideLoss:
         if step % self.every:
             return None
         x, y = drawn(model, self.pixels, self.labels, self.batch, seed=self.seed, step=step)
-        with frozen_statistics(model):
-            return self.weight * F.cross_entropy(forward(x).float(), y)
+        return self.weight * F.cross_entropy(accompanied_logits(model, forward, x, among), y)
 
 
 def drawn(
