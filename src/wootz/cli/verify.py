@@ -31,6 +31,10 @@ def command(
     tries: Tries = 1,
     early: Early = None,
     calibrate: Calibrate = 0,
+    walks: Annotated[
+        int,
+        typer.Option("--walks", min=0, help="With --access label: images a mark walks with, up to 6 queries each."),
+    ] = 0,
     allow_torch_zip: TorchZip = False,
     client: ClientSettings = None,
     guard_log: Annotated[
@@ -48,7 +52,7 @@ def command(
 
     asking = Asking(
         access=access,  # type: ignore[arg-type]
-        budget=budget, tries=tries, early=early, calibrate=calibrate, torch_zip=allow_torch_zip,
+        budget=budget, tries=tries, early=early, calibrate=calibrate, walks=walks, torch_zip=allow_torch_zip,
         client=tuple(client or ()),
     )  # fmt: skip
     with progress() as tell:

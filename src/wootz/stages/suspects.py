@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from wootz import checks
 from wootz.config import with_settings
 from wootz.endpoints import Client, Identity, open_endpoint
-from wootz.errors import ModelError
+from wootz.errors import ConfigError, ModelError
 from wootz.store import file_digest
 from wootz.types import Access, Predict, Shown, Weights
 from wootz.verify import open_file
@@ -35,6 +35,8 @@ class Asking:
         early: ask triggers one at a time, decoys between, and stop at the bar; None does so at endpoints.
         calibrate: ordinary images on which range, layout, size and class order are found first; 0 takes them as
             they are.
+        walks: with access `label`, images that each mark which needs more than labels walks with, at up to six queries
+            an image; 0 leaves such marks out.
         isolated: read a file in a process of its own, with limits.
         torch_zip: also read zip files of `torch.save`.
         client: `key=value` settings of the client that asks an endpoint, see `wootz.endpoints.Client`.
@@ -45,6 +47,7 @@ class Asking:
     tries: int = 1
     early: bool | None = None
     calibrate: int = 0
+    walks: int = 0
     isolated: bool = True
     torch_zip: bool = False
     client: tuple[str, ...] = ()
@@ -52,7 +55,9 @@ class Asking:
     def __post_init__(self) -> None:
         checks.one_of(("scores", "label", "weights"), access=self.access)
         checks.at_least(1, tries=self.tries)
-        checks.at_least(0, calibrate=self.calibrate)
+        checks.at_least(0, calibrate=self.calibrate, walks=self.walks)
+        if self.walks and self.access != "label":
+            raise ConfigError(f"walks = {self.walks}: is for access = 'label'; scores need no walks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from wootz.errors import ConfigError
@@ -13,6 +13,7 @@ from wootz.types import Access, Predict, Weights
 from wootz.verify.early import Decoys, early_evidence
 from wootz.verify.evidence import EVIDENCE, Evidence
 from wootz.verify.exact import bits, fisher
+from wootz.verify.walks import STOPS, Walked
 
 Word: TypeAlias = Literal["KEY-DEPENDENT", "NOT SHOWN", "INCONCLUSIVE", "INVALID CLAIM"]
 
@@ -54,6 +55,7 @@ def verify(
     tries: int = 1,
     early: bool = False,
     weights: Weights | None = None,
+    walked: Walked | None = None,
 ) -> Verdict:
     """Test a suspect against every key that its access allows, and combine.
 
@@ -70,6 +72,8 @@ def verify(
         early: ask triggers one at a time and stop at the bar; other marks are asked only where that is not reached.
             Such a test looks twice and pays one bit for it.
         weights: shows the suspect's weights, where it has any to show; see `wootz.verify.weights_of`.
+        walked: suspect and panel as `second_choices` shows them: with access `label` they are asked by marks that
+            need more than labels.
 
     Raises:
         ConfigError: no mark can be tested with this access.
@@ -77,13 +81,15 @@ def verify(
     allowance = math.log2(tries)
     labelled = next((key for key in keys.values() if isinstance(key, LabelKey)), None)
     if early and labelled is not None:
-        rest = {name: key for name, key in keys.items() if key is not labelled and _testable(key, access, weights)}
+        rest = {
+            name: key for name, key in keys.items() if key is not labelled and _testable(key, access, weights, walked)
+        }
         allowance += bool(rest)
         decoys = next((Decoys(k.probes, k.probe_labels) for k in keys.values() if isinstance(k, DirectionKey)), None)
         first, stopped = early_evidence(labelled, suspect, bar=bar + allowance, decoys=decoys, budget=budget)
-        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, access, budget, weights)]
+        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, access, budget, weights, walked)]
     else:
-        found = _evidence(keys, suspect, panel, access, budget, weights)
+        found = _evidence(keys, suspect, panel, access, budget, weights, walked)
     if not found:
         why = "".join(f" ({note})" for note in _unread([], keys, access, weights))
         raise ConfigError(f"access = {access!r}: none of the marks {', '.join(keys)} can be tested with it{why}")
@@ -93,7 +99,7 @@ def verify(
     if word == "KEY-DEPENDENT":
         tested = {item.mark for item in found}
         used = {name: key for name, key in keys.items() if key.mark in tested}
-        vetoes = _vetoes(used, panel, access, budget, bar)
+        vetoes = _vetoes(used, panel, access, budget, walked, bar)
         word, notes = ("INVALID CLAIM" if vetoes else word), notes + vetoes
     if any(item.details.get("evasive") for item in found):
         notes.append("answers differ: the suspect leaves triggers unanswered far more often than ordinary images")
@@ -111,17 +117,30 @@ def _evidence(
     access: Access,
     budget: int | None,
     weights: Weights | None,
+    walked: Walked | None,
 ) -> list[Evidence]:
-    tests = (
-        EVIDENCE[type(key)](key, suspect, panel, access=access, budget=budget, weights=weights) for key in keys.values()
-    )
-    return [item for item in tests if item is not None]
+    found = []
+    for key in keys.values():
+        test = EVIDENCE[type(key)]
+        if walked is not None and access == "label" and _wants_more(key):
+            item = test(key, walked.suspect, walked.panel, access="scores", budget=walked.images, weights=None)
+            item = item and replace(item, queries=item.queries * STOPS)
+        else:
+            item = test(key, suspect, panel, access=access, budget=budget, weights=weights)
+        if item is not None:
+            found.append(item)
+    return found
 
 
-def _testable(key: Key, access: Access, weights: Weights | None) -> bool:
+def _wants_more(key: Key) -> bool:
+    """Whether scores say more to this key's test than labels."""
+    return isinstance(key, DirectionKey) or (isinstance(key, LabelKey) and key.logged)
+
+
+def _testable(key: Key, access: Access, weights: Weights | None, walked: Walked | None) -> bool:
     if isinstance(key, WeightKey):
         return access == "weights" and weights is not None
-    return access != "label" or not isinstance(key, DirectionKey)
+    return access != "label" or not isinstance(key, DirectionKey) or walked is not None
 
 
 def _unread(found: Sequence[Evidence], keys: Mapping[str, Key], access: Access, weights: Weights | None) -> list[str]:
@@ -129,18 +148,29 @@ def _unread(found: Sequence[Evidence], keys: Mapping[str, Key], access: Access, 
     notes = [f"{item.mark}: the suspect has no {item.details['weight']} of the registered shape; it counts as p = 1"
              for item in found if item.details.get("readable") is False]  # fmt: skip
     why = "the suspect shows none" if access == "weights" else f"access is {access}"
-    left_out = [key for key in keys.values() if isinstance(key, WeightKey) and not _testable(key, access, weights)]
+    left_out = [
+        key for key in keys.values() if isinstance(key, WeightKey) and not _testable(key, access, weights, None)
+    ]
     return notes + [f"{key.mark}: left out, it is read from weights and {why}" for key in left_out]
 
 
 def _vetoes(
-    keys: Mapping[str, Key], panel: Sequence[Predict], access: Access, budget: int | None, bar: float
+    keys: Mapping[str, Key],
+    panel: Sequence[Predict],
+    access: Access,
+    budget: int | None,
+    walked: Walked | None,
+    bar: float,
 ) -> list[str]:
     """Say which independent models reach the bar by the same marks themselves."""
     notes = []
     for number, member in enumerate(panel):
         others = [other for other in panel if other is not member]
-        theirs = bits(fisher([e.log_p for e in _evidence(keys, member, others, access, budget, None)]))
+        theirs_walked = walked and Walked(
+            walked.panel[number], [other for place, other in enumerate(walked.panel) if place != number], walked.images
+        )
+        evidence = _evidence(keys, member, others, access, budget, None, theirs_walked)
+        theirs = bits(fisher([item.log_p for item in evidence]))
         if theirs >= bar:
             notes.append(f"independent panel model {number} reaches {theirs:.1f} bits itself")
     return notes
