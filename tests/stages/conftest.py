@@ -27,7 +27,7 @@ OWNERS = {
     "guard": Guard(share=0.1, among=0.3),
 }
 THIEFS = {"triggers": Triggers(count=128, tranches=1, every=1, batch=64, recall=1.0, weight=1.0)}
-RECIPE = Recipe(loss="natural", epochs=24, lr=5e-3)
+RECIPE = Recipe(loss="natural", epochs=40, lr=5e-3)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def court(
         return authority.stamp(stamp_request(digest))
 
     marked = protected("owner", build(small_spec, 4), b"\x5e", OWNERS, RECIPE)
-    protected("thief", marked, b"\x77", THIEFS, replace(RECIPE, epochs=14, lr=1e-3))
+    protected("thief", marked, b"\x77", THIEFS, replace(RECIPE, epochs=8, lr=1e-3))
     about = {"kind": "independent", "data": "mnist-5k", "eps": 0.1, "seed": 9}
     write_model(place / "stranger", _robust, small_spec, about)
     return Court(place / "owner", place / "thief", place / "stranger", place, authority)

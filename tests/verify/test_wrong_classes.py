@@ -82,12 +82,12 @@ class TestEvidence:
         with pytest.raises(ModelError, match="--access label"):
             label_evidence(logged(), lambda x: torch.zeros(len(x)), (), access="scores", budget=None)
 
-    def test_the_null_holds_over_two_thousand_keys(self) -> None:
+    def test_the_null_holds_over_five_hundred_keys(self) -> None:
         """One fixed suspect with a favorite wrong class for every class, beside one fixed panel model."""
         favorite = 4 * torch.nn.functional.one_hot((BASE + 1) % K, K) + draw(N, K)
         suspect, panel = showing(sure(favorite)), [showing(sure(draw(N, K, seed=5)))]
         log_ps = np.array(
-            [label_evidence(logged(s), suspect, panel, access="scores", budget=None).log_p for s in range(2000)]
+            [label_evidence(logged(s), suspect, panel, access="scores", budget=None).log_p for s in range(500)]
         )
         for a in (0.5, 0.05, 0.01, 0.001):
             share = (log_ps <= math.log(a)).mean()
