@@ -85,6 +85,14 @@ class TestPlan:
         assert kinds(smaller(theft=("none",), mark=("none",))) == {"train": 1}
         assert kinds(smaller(access=("scores", "label"))) == kinds(tiny)
 
+    def test_walks_are_for_labels_alone(self, smaller: Callable[..., Grid]) -> None:
+        grid = smaller(access=("scores", "label"), theft=("none",), mark=("order",))
+        walking = replace(grid, measure=replace(grid.measure, walks=50))
+        (scores, label), (same, walked) = ([p.job for p in plan_of(g).places] for g in (grid, walking))
+        assert same == scores
+        assert walked != label
+        assert walked.config == label.config | {"walks": 50}
+
     def test_a_name_is_no_part_of_the_digest(self, tiny: Grid) -> None:
         renamed = replace(
             tiny,
@@ -151,7 +159,7 @@ class TestPlan:
         assert sorted(p["seed"] for p in trained if p["seed"] >= 50) == [51, 52, 53]
 
 
-PLACES = {"smoke": 48, "paper": 852, "paper-cpu": 110, "cost": 48, "strong": 2, "matrix": 516}
+PLACES = {"smoke": 48, "paper": 852, "paper-cpu": 110, "cost": 48, "strong": 2, "matrix": 454}
 GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.toml"))
 
 

@@ -103,15 +103,18 @@ class Measure:
         evaluations: further evaluations of owners' models and of controls.
         evaluation_images: test images that these attack.
         bits: bar of a verdict.
+        walks: images that each mark walks with where the access is `label`, see `wootz verify --walks`.
     """
 
     images: int = 1000
     evaluations: tuple[str, ...] = ()
     evaluation_images: int = 1000
     bits: float = 40.0
+    walks: int = 0
 
     def __post_init__(self) -> None:
         checks.at_least(1, images=self.images, evaluation_images=self.evaluation_images)
+        checks.at_least(0, walks=self.walks)
         checks.not_negative(bits=self.bits)
 
 

@@ -130,9 +130,9 @@ def _test(job: Job, shop: Workshop) -> dict[str, Any]:
     if cfg["owner"] is None:
         return to_json(cell)
     owner, log = shop.model(cfg["owner"]), place / GUARD_LOG
+    asking = Asking(access=cfg["access"], walks=cfg.get("walks", 0), isolated=False)
     found = verify_suspect(
-        owner, place, Asking(access=cfg["access"], isolated=False), bar=cfg["bits"], panel=_opened_panel(owner),
-        log=log if log.is_file() else None,
+        owner, place, asking, bar=cfg["bits"], panel=_opened_panel(owner), log=log if log.is_file() else None,
     )  # fmt: skip
     return to_json(_joined(cell, found, stranger=cell.kind == "independent"))
 

@@ -83,12 +83,13 @@ class _Layout:
             for name, kind, suspect in self._suspects(theft, cfg, owner, named["data"]):
                 for access in axes.access if cfg.marks else axes.access[:1]:
                     where = named | {"theft": theft, "access": access}
+                    walks = self._grid.measure.walks if access == "label" and cfg.marks else 0
                     config = {
                         "owner": owner if cfg.marks else None,
                         "suspect": suspect,
                         "access": access,
                         "bits": self._grid.measure.bits,
-                    }
+                    } | ({"walks": walks} if walks else {})
                     needs = tuple(dict.fromkeys((owner, suspect)))
                     job = Job(kind="test", config=config, needs=needs, label=f"test {named['data']}")
                     yield Place(axes=where, seed=cfg.seed, suspect=name, kind=kind, job=job)
