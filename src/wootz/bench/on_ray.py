@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from wootz.bench.crew import Crew, Staffing
@@ -16,6 +17,7 @@ from wootz.logs import quiet
 
 _PASSED_ON = ("WOOTZ_OWNER_KEY", "WOOTZ_SIGNING_KEY", "WOOTZ_DATA", "PYTHONPATH")
 _PATIENCE = 10.0  # seconds
+_TOKEN = Path("~/.ray/auth_token")  # that a Ray started on this machine asks for
 
 
 @contextmanager
@@ -28,13 +30,15 @@ def on_ray(staffing: Staffing, shop: Workshop) -> Iterator[Crew]:
     Raises:
         ConfigError: Ray is not installed, or the cluster can not be reached.
     """
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _knock(address)
+        if _TOKEN.expanduser().is_file():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is imported; joining, it would show none
     try:
         import ray
     except ImportError as error:
         raise ConfigError("--executor ray: needs Ray; pip install 'wootz[ray]'") from error
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        _knock(address)
     where: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": _cpus(staffing)}
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:

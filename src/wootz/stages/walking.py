@@ -11,15 +11,15 @@ from wootz.rng import generator
 from wootz.stages.run import open_run
 from wootz.verify.walks import Away
 
-_REACH = 2.0
+_REACH = 3.0
 _STEPS = 10
 
 
 def open_away(guide: Path) -> Away:
     """Return the ways that an adversarially trained independent model shows: where it leaves a class soonest.
 
-    Ten steps of PGD against that class, without a random start, to twice the budget that it was trained at: far enough
-    that nearly every way leaves the class, near enough that what comes next is what the suspect thinks of the image.
+    Ten steps of PGD against that class, without a random start, to three times the budget that it was trained at: far
+    enough that nearly every way leaves the class.
     """
     run = open_run(guide)
     cfg = PGD(eps=_REACH * run.eps, steps=_STEPS, random_start=False, keep="last")
