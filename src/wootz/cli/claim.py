@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import SUSPECT, AccessOption, Budget, Calibrate, ClientSettings, Json, TorchZip, Tries, progress
+from wootz.cli.options import (
+    SUSPECT,
+    AccessOption,
+    Budget,
+    Calibrate,
+    ClientSettings,
+    Json,
+    TorchZip,
+    Tries,
+    Walks,
+    progress,
+)
 from wootz.cli.show import show_cell
 
 
@@ -19,6 +30,7 @@ def command(
     budget: Budget = None,
     tries: Tries = 1,
     calibrate: Calibrate = 0,
+    walks: Walks = 0,
     allow_torch_zip: TorchZip = False,
     client: ClientSettings = None,
     as_json: Json = False,
@@ -33,7 +45,8 @@ def command(
 
     asking = Asking(
         access=access,  # type: ignore[arg-type]
-        budget=budget, tries=tries, calibrate=calibrate, torch_zip=allow_torch_zip, client=tuple(client or ()),
+        budget=budget, tries=tries, calibrate=calibrate, walks=walks, torch_zip=allow_torch_zip,
+        client=tuple(client or ()),
     )  # fmt: skip
     with progress() as tell:
         cell = claim_suspect(owner, suspect, out, asking, tell=tell)

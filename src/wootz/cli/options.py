@@ -39,6 +39,9 @@ Early = Annotated[
 Calibrate = Annotated[
     int, typer.Option("--calibrate", min=0, help="Ordinary images on which to find range, layout and class order.")
 ]
+Walks = Annotated[
+    int, typer.Option("--walks", min=0, help="With --access label: images a mark walks with, up to 6 queries each.")
+]
 ClientSettings = Annotated[
     list[str] | None,
     typer.Option("--client", help="How an endpoint is asked: key=value, such as api=template. Repeatable."),

@@ -17,6 +17,7 @@ from wootz.cli.options import (
     Json,
     TorchZip,
     Tries,
+    Walks,
     progress,
 )
 from wootz.cli.show import show_cell
@@ -31,10 +32,7 @@ def command(
     tries: Tries = 1,
     early: Early = None,
     calibrate: Calibrate = 0,
-    walks: Annotated[
-        int,
-        typer.Option("--walks", min=0, help="With --access label: images a mark walks with, up to 6 queries each."),
-    ] = 0,
+    walks: Walks = 0,
     allow_torch_zip: TorchZip = False,
     client: ClientSettings = None,
     guard_log: Annotated[

@@ -15,7 +15,7 @@ from wootz.marks.ground import Ground
 from wootz.marks.guard import Guard
 from wootz.marks.table import MARKS
 from wootz.models import check_model
-from wootz.ownership import Key, KeyRing, Material, draw_keys, fresh_secret
+from wootz.ownership import Key, KeyRing, Material, Walk, draw_keys, fresh_secret
 from wootz.ownership.prf import subkey
 from wootz.registry import lookup
 from wootz.rng import generator
@@ -75,11 +75,11 @@ def protect(
     secret = fresh_secret()
     ground = Ground(data=data, panel=tuple(panel), model=model, eps=eps, wm_eps=wm_eps)
     materials = prepare_all(chosen, ground, secret)
+    recipe = replace(recipe or Recipe(), eps=eps)
     ring = draw_keys(
         secret, materials, classes=data.classes, shape=data.shape, panel=[weights_digest(m) for m in panel],
-        owner=owner, stamp=stamp,
+        owner=owner, walk=Walk.beyond(eps, recipe.norm) if panel else None, stamp=stamp,
     )  # fmt: skip
-    recipe = replace(recipe or Recipe(), eps=eps)
     hook = hook_of(chosen, ring.keys, data, seed=seed)
     trained = train(recipe, model, data.train, data.validation, seed=seed, hook=hook, execution=execution)
     return Protected(model=trained.model, ring=ring, panel=tuple(panel), history=trained.history)

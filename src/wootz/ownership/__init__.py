@@ -15,7 +15,15 @@ from wootz.ownership.keys import (
 )
 from wootz.ownership.opening import marks_opened, open_marks, opened_keys
 from wootz.ownership.owner import owner_secret, run_secret
-from wootz.ownership.registration import Sealed, commit, fixed_before, register, registration_digest, tranche_root
+from wootz.ownership.registration import (
+    Sealed,
+    Walk,
+    commit,
+    fixed_before,
+    register,
+    registration_digest,
+    tranche_root,
+)
 from wootz.ownership.signing import (
     Statement,
     opened,
@@ -38,6 +46,7 @@ __all__ = [
     "Material",
     "Sealed",
     "Statement",
+    "Walk",
     "WeightKey",
     "commit",
     "derive",

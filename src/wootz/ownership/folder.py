@@ -12,7 +12,7 @@ from typing import Any
 from wootz.errors import KeyFolderError, StoreError
 from wootz.ownership.keys import Key, Material, derive
 from wootz.ownership.prf import subkey
-from wootz.ownership.registration import PROTOCOL, Sealed, fixed_before, register, registration_digest
+from wootz.ownership.registration import PROTOCOL, Sealed, Walk, fixed_before, register, registration_digest
 from wootz.store import read_bytes, read_json, read_tensors, write_bytes, write_json, write_tensors
 
 SCHEMA = 2
@@ -45,6 +45,7 @@ def draw_keys(
     shape: tuple[int, int, int],
     panel: Sequence[str],
     owner: str = "",
+    walk: Walk | None = None,
     stamp: Callable[[bytes], bytes] | None = None,
 ) -> KeyRing:
     """Register the materials and draw each mark's key after that.
@@ -52,14 +53,15 @@ def draw_keys(
     Args:
         secret: of the run; each tranche of each mark gets a secret of its own from it.
         materials: by mark.
-        classes: see `register`, as are the next three.
+        classes: see `register`, as are the next four.
         shape: of the images.
         panel: digests of the independent models.
         owner: public key.
+        walk: away from a suspect's answers.
         stamp: given the registration's digest, returns a time-stamp response over it; None works without a time.
     """
     sealed = {name: tuple(_sealed(secret, name, t) for t in range(m.tranches)) for name, m in materials.items()}
-    registration = register(materials, sealed, classes=classes, shape=shape, panel=panel, owner=owner)
+    registration = register(materials, sealed, classes=classes, shape=shape, panel=panel, owner=owner, walk=walk)
     token = stamp(registration_digest(registration)) if stamp else b""
     return _ring(registration, token, materials, sealed)
 
@@ -111,6 +113,7 @@ def read_keys(folder: Path) -> KeyRing:
         again = register(
             materials, sealed, classes=tuple(registration["classes"]), shape=tuple(registration["shape"]),
             panel=registration["panel"], owner=registration["owner"],
+            walk=Walk(**registration["walk"]) if "walk" in registration else None,
         )  # fmt: skip
         if again != registration:
             raise KeyFolderError(f"{place}: {_culprit(again, registration)} was changed, or is another run's")

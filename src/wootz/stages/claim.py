@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wootz import __version__
 from wootz.endpoints import Identity
@@ -24,8 +24,9 @@ from wootz.stages.register import REGISTERED, read_registered
 from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Where, opened_suspect
 from wootz.stages.verify import PANEL_MEMBERS, ask_suspect, verdict_cell
+from wootz.stages.walking import check_walks
 from wootz.store import append_line, file_digest, read_bytes, read_json, write_bytes, write_tensors
-from wootz.types import Predict, Tell
+from wootz.types import Tell
 from wootz.verify import bar_of, predictor
 
 CLAIM = "urn:wootz:claim:1"
@@ -48,14 +49,16 @@ def claim_suspect(
 
     Raises:
         KeyFolderError: the run is not registered.
-        ConfigError: every tranche is burnt.
+        ConfigError: every tranche is burnt; walks that were not registered.
     """
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a certificate's name must end in .json")
     time, ring, asking = Clock(), read_keys(owner), asking or Asking()
     asking = replace(asking, tries=asking.tries * tranches_of(ring))
     registered = read_registered(owner, ring)
-    panel, described, weights = _panel(owner)
+    check_walks(ring.registration, asking.walks)
+    models, described, weights = _panel(owner)
+    panel = [predictor(model) for model in models]
     tell("asking the suspect", 0.0)
     with opened_suspect(where, asking, out.parent) as suspect:
         tranche = burn_tranche(owner, ring, suspect.identity)
@@ -64,7 +67,7 @@ def claim_suspect(
         log = _sealed_log(owner, registered, keys, out)
         keys = with_log(keys, log.path, sealed=log.sealed) if log else without_guard(keys)
         bar = bar_of(stamped=bool(ring.token))
-        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar)
+        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar, guide=models[0])
     cell = verdict_cell(verdict, suspect, time.seconds)
     material = out.with_suffix(".safetensors")
     write_tensors(material, tensors | weights)
@@ -104,7 +107,8 @@ def _sealed_log(owner: Path, registered: bytes, keys: Mapping[str, Key], out: Pa
 
 def _test(asking: Asking, bar: float) -> dict[str, Any]:
     """Return how the suspect was asked, as strings and whole numbers."""
-    plain = {"access": asking.access, "bar": f"{bar:g}", "tries": asking.tries, "calibrate": asking.calibrate}
+    plain = {"access": asking.access, "bar": f"{bar:g}", "tries": asking.tries, "calibrate": asking.calibrate,
+             "walks": asking.walks}  # fmt: skip
     plain |= {"client": list(asking.client)}
     return plain | {"budget": "" if asking.budget is None else str(asking.budget)}
 
@@ -144,16 +148,16 @@ def plain_strings(value: Any) -> Any:
     return [plain_strings(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _panel(owner: Path) -> tuple[list[Predict], list[dict[str, Any]], dict[str, Tensor]]:
-    """Return the panel as what answers, as descriptions (`model.json`), and as tensors (`panel/NAME/...`)."""
-    answering: list[Predict] = []
+def _panel(owner: Path) -> tuple[list[nn.Module], list[dict[str, Any]], dict[str, Tensor]]:
+    """Return the panel's networks, their descriptions (`model.json`), and tensors (`panel/NAME/...`)."""
+    models: list[nn.Module] = []
     described: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
     for name in PANEL_MEMBERS:
         model, _, _ = read_model(owner / "panel" / name)
-        answering.append(predictor(model))
+        models.append(model)
         plain = read_json(owner / "panel" / name / "model.json")
         kept = {key: plain[key] for key in ("schema", "architecture", "settings", "input", "classes")}
         described.append({"name": name, "model": json.dumps(kept, sort_keys=True)})
         tensors |= {f"panel/{name}/{key}": tensor for key, tensor in model.state_dict().items()}
-    return answering, described, tensors
+    return models, described, tensors

@@ -13,7 +13,7 @@ import rfc8785
 from cryptography.x509 import Certificate
 from torch import Tensor, nn
 
-from wootz.errors import Error, SignatureError, StoreError
+from wootz.errors import ConfigError, Error, SignatureError, StoreError
 from wootz.marks import weights_digest
 from wootz.ownership import (
     Key,
@@ -29,6 +29,7 @@ from wootz.ownership import (
 from wootz.stages.claim import CLAIM
 from wootz.stages.guarding import with_log, without_guard
 from wootz.stages.register import REGISTERED
+from wootz.stages.walking import check_walks
 from wootz.store import file_digest, read_tensors
 from wootz.types import Predict
 from wootz.verify import Limits, described_network, predictor
@@ -43,6 +44,7 @@ class Proven(NamedTuple):
         model: SHA-256 of the weights that were registered, in hexadecimal.
         keys: what was opened, by mark.
         panel: the registered independent models.
+        guide: the first of them, as a network: it shows where to walk.
         since: trusted time before the keys, where there is one.
         notes: remarks for a reader.
     """
@@ -52,6 +54,7 @@ class Proven(NamedTuple):
     model: str
     keys: Mapping[str, Key]
     panel: tuple[Predict, ...]
+    guide: nn.Module
     since: datetime | None
     notes: tuple[str, ...]
 
@@ -92,6 +95,10 @@ def examine(
         (tranche,) = {entry["tranche"] for entry in told["opened"].values()}
         if told["test"]["tries"] < tranches or sorted(told["opened"]) != sorted(marks_opened(registration, tranche)):
             raise SignatureError("it leaves out marks or tries; all that was registered counts")
+        try:
+            check_walks(registration, told["test"].get("walks", 0))
+        except ConfigError as error:
+            raise SignatureError(f"it can not be tested as it says ({error})") from error
         since, notes = _since(token, registration_digest(registration), roots)
         if not material.is_file() or file_digest(material) != told["material"]:
             raise SignatureError(f"its material {material.name} is missing, or not the one that was signed")
@@ -105,7 +112,7 @@ def examine(
     notes = (*notes, *remarks)
     if pinned is None:
         notes = (*notes, f"signed by the holder of {claim.signer}; who that is, this check does not say")
-    return Proven(claim, registration, model, keys, panel, since, notes)
+    return Proven(claim, registration, model, keys, tuple(predictor(each) for each in panel), panel[0], since, notes)
 
 
 def _since(token: bytes, digest: bytes, roots: Sequence[Certificate] | None) -> tuple[datetime | None, tuple[str, ...]]:
@@ -148,7 +155,7 @@ def _guard(
     return found, (f"the guard counts on condition that the suspect did not exist before {when.isoformat()}",)
 
 
-def _panel(described: list[dict[str, str]], tensors: Mapping[str, Tensor], digests: list[str]) -> tuple[Predict, ...]:
+def _panel(described: list[dict[str, str]], tensors: Mapping[str, Tensor], digests: list[str]) -> list[nn.Module]:
     models: list[nn.Module] = []
     for member in described:
         prefix = f"panel/{member['name']}/"
@@ -159,4 +166,4 @@ def _panel(described: list[dict[str, str]], tensors: Mapping[str, Tensor], diges
             raise SignatureError(f"its panel can not be built ({error})") from error
     if [weights_digest(model) for model in models] != digests:
         raise SignatureError("its panel is not the one that was registered")
-    return tuple(predictor(model) for model in models)
+    return models

@@ -16,6 +16,7 @@ from wootz.marks import Ground, hook_of, prepare_all, weights_digest
 from wootz.models import ModelSpec, build, read_model, write_model
 from wootz.ownership import (
     KeyRing,
+    Walk,
     draw_keys,
     has_keys,
     owner_secret,
@@ -154,7 +155,7 @@ def _make_keys(
     digests = [weights_digest(member) for member in panel]
     ring = draw_keys(
         secret, materials, classes=data.classes, shape=data.shape, panel=digests, owner=public_hex(signing_key()),
-        stamp=partial(fetch_stamp, tsa) if tsa else None,
+        walk=Walk.beyond(cfg.recipe.eps, cfg.recipe.norm), stamp=partial(fetch_stamp, tsa) if tsa else None,
     )  # fmt: skip
     write_keys(out, ring)
     return ring

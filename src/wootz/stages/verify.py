@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from torch import nn
+
 from wootz.errors import ConfigError, StoreError
 from wootz.models import read_model
 from wootz.ownership import AnswerKey, DirectionKey, Key, read_keys
@@ -14,11 +16,10 @@ from wootz.records import Cell, EvidenceRecord, decimal_p
 from wootz.stages.guarding import with_guard, with_log
 from wootz.stages.run import Clock
 from wootz.stages.suspects import REMOTE_BUDGET, Asking, Suspect, Where, check_fit, opened_suspect
-from wootz.stages.walking import open_away
+from wootz.stages.walking import walked
 from wootz.types import Kind, Predict, Tell
 from wootz.verify import DEFAULT_BAR, Verdict, predictor, verify
 from wootz.verify.calibration import calibrate, calibrated
-from wootz.verify.walks import Away, Walked, second_choices
 
 PANEL_MEMBERS = ("robust", "plain")
 
@@ -51,11 +52,11 @@ def verify_suspect(
     """
     time, ring, asking = Clock(), read_keys(owner), asking or Asking()
     panel = open_panel(owner) if panel is None else panel
+    guide = read_model(owner / "panel" / PANEL_MEMBERS[0])[0] if asking.walks else None
     keys = with_guard(ring.keys, owner) if log is None else _with_named_log(ring.keys, owner, log)
     tell("asking the suspect", 0.0)
     with opened_suspect(where, asking, owner / "transcripts") as suspect:
-        away = open_away(owner / "panel" / PANEL_MEMBERS[0]) if asking.walks else None
-        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar, away=away)
+        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar, guide=guide)
     return verdict_cell(verdict, suspect, time.seconds)
 
 
@@ -75,24 +76,19 @@ def ask_suspect(
     asking: Asking,
     *,
     bar: float,
-    away: Away | None = None,
+    guide: nn.Module | None = None,
 ) -> Verdict:
     """Check that an open suspect takes what was registered, find how it is asked, and test it.
 
-    `away` shows the ways of `asking.walks`.
+    `guide`, the first model of the panel, shows where to walk with `asking.walks`.
     """
     check_fit(registration, suspect, calibrated=bool(asking.calibrate))
     predict, notes = _calibrated(keys, suspect, asking)
-    walked = None
-    if away is not None:
-        classes = len(registration["classes"])
-        suspect_walked, *panel_walked = (second_choices(each, away, classes) for each in (predict, *panel))
-        walked = Walked(suspect_walked, panel_walked, asking.walks)
     verdict = verify(
         keys, predict, panel=panel, access=asking.access, bar=bar, tries=asking.tries,
         budget=REMOTE_BUDGET if asking.budget is None and suspect.remote else asking.budget,
         early=suspect.remote if asking.early is None else asking.early, weights=suspect.weights,
-        walked=walked,
+        walked=walked(predict, panel, guide, registration, asking) if guide is not None else None,
     )  # fmt: skip
     return replace(verdict, notes=(*verdict.notes, *notes, *suspect.notes()))
 
