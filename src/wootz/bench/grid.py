@@ -100,7 +100,7 @@ class Measure:
 
     Attributes:
         images: test images that PGD-40 x 2 attacks on every model.
-        evaluations: further evaluations of owners' models and of controls.
+        evaluations: further evaluations of owners' models, stolen ones and controls are spared them.
         evaluation_images: test images that these attack.
         bits: bar of a verdict.
         walks: images that each mark walks with where the access is `label`, see `wootz verify --walks`.

@@ -78,7 +78,7 @@ class _Layout:
                             yield from self._of_owner(replace(cfg, seed=seed), named, axes)
 
     def _of_owner(self, cfg: Protection, named: dict[str, str], axes: Axes) -> Iterator[Place]:
-        owner = self._training(cfg)
+        owner = self._training(cfg, evaluations=self._grid.measure.evaluations)
         for theft in axes.theft:
             for name, kind, suspect in self._suspects(theft, cfg, owner, named["data"]):
                 for access in axes.access if cfg.marks else axes.access[:1]:
@@ -115,7 +115,7 @@ class _Layout:
 
     def _control(self, controls: Controls, data: str, seed: int) -> str:
         cfg = replace(self._protection(data, controls.model, controls.loss, OWN), seed=seed)
-        return self._training(with_values(cfg, controls.settings, "independent.settings"))
+        return self._training(with_values(cfg, controls.settings, "independent.settings"), evaluations=())
 
     def _protection(self, data: str, model: str, loss: str, mark: str) -> Protection:
         """Return what to train, but for the seed."""
@@ -157,11 +157,11 @@ class _Layout:
             self._counts[data] = len(load(data, self._data_dir).train)
         return self._counts[data]
 
-    def _training(self, cfg: Protection) -> str:
+    def _training(self, cfg: Protection, *, evaluations: tuple[str, ...]) -> str:
         measure = self._grid.measure
         parts = {
             "images": measure.images,
-            "evaluations": list(measure.evaluations),
+            "evaluations": list(evaluations),
             "evaluation_images": measure.evaluation_images,
         }
         panel = self._panel(cfg) if cfg.marks else None
