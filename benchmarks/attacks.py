@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +24,7 @@ from wootz.stages.attack import FAMILIES, attack_run
 from wootz.stages.evaluate import evaluate_run
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import open_panel, verify_suspect
-from wootz.types import Predict
-from wootz.verify import remembered
+from wootz.stages.walking import Panel
 
 
 class Attempt(NamedTuple):
@@ -70,9 +68,7 @@ def attempts() -> list[Attempt]:
     return [*plain, *(Attempt("evade", name) for name in EVASION), *MORE]
 
 
-def undertake(
-    attempt: Attempt, target: Path, label: str, owner: Path, panel: Sequence[Predict], out: Path, count: int
-) -> Cell:
+def undertake(attempt: Attempt, target: Path, label: str, owner: Path, panel: Panel, out: Path, count: int) -> Cell:
     """Run one attempt and test what comes out."""
     name = attempt.against(label)
     if attempt.family == "evade":
@@ -88,7 +84,7 @@ def undertake(
 def run(owner: Path, independent: Path, out: Path, count: int, only: list[str]) -> None:
     cells = out / "cells.jsonl"
     done = {cell.suspect for cell in read_lines(cells)} if cells.exists() else set()
-    panel = [remembered(predict) for predict in open_panel(owner)]
+    panel = open_panel(owner)
     for label, target, images in (("marked", owner, count), ("independent", independent, count // 5)):
         for attempt in attempts():
             if attempt.against(label) in done or (only and attempt.attack not in only):

@@ -80,7 +80,7 @@ def row(
             ledger = Ledger(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
             fresh = partial(fresh_net, victim.spec, architecture, seed)
             stolen = entry.run(thief, ledger, Means(data=held, fresh=fresh, eps=victim.eps, seed=seed))
-        panel = open_panel(run) if (run / "panel").is_dir() else []
+        panel = open_panel(run).answers if (run / "panel").is_dir() else []
         found, scored = (
             label_evidence(guard_key(key, log), predictor(stolen), panel, access=access, budget=None)
             for access in ("label", "scores")

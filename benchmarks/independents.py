@@ -22,7 +22,7 @@ from wootz.stages.guarding import with_guard
 from wootz.stages.run import open_run
 from wootz.stages.verify import open_panel
 from wootz.training import Recipe, train
-from wootz.verify import predictor, remembered, verify
+from wootz.verify import predictor, verify
 
 
 class Kind(NamedTuple):
@@ -53,7 +53,7 @@ def main() -> None:
     for noisy in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     owner, ring = open_run(args.run), read_keys(args.run)
-    keys, panel = with_guard(ring.keys, args.run), [remembered(member) for member in open_panel(args.run)]
+    keys, panel = with_guard(ring.keys, args.run), open_panel(args.run).answers
     data = load(owner.about["data"])
     test = data.test.images()
     worst: dict[str, float] = {}

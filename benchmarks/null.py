@@ -33,7 +33,11 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    predict, panel, stream = predictor(read_model(args.suspect)[0]), open_panel(args.run), np.random.default_rng()
+    predict, panel, stream = (
+        predictor(read_model(args.suspect)[0]),
+        open_panel(args.run).answers,
+        np.random.default_rng(),
+    )
     results = {}
     for name, key in read_keys(args.run).keys.items():
         if isinstance(key, LabelKey):

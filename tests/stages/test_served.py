@@ -19,6 +19,7 @@ from wootz.stages.attack import attack_run
 from wootz.stages.guarding import LOG
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
+from wootz.stages.walking import Panel
 from wootz.stealing import read_queries
 from wootz.store import read_bytes
 
@@ -41,7 +42,7 @@ def steal(victim: Path, out: Path, settings: tuple[str, ...] = FEW, **more: obje
 
 
 def evidence(victim: Path, thief: Path, log: Path) -> Cell:
-    return verify_suspect(victim, thief, Asking(access="label", isolated=False), panel=(), log=log)
+    return verify_suspect(victim, thief, Asking(access="label", isolated=False), panel=Panel(), log=log)
 
 
 def test_the_evidence_is_found_through_the_thief_s_own_log(victim: Path, tmp_path: Path) -> None:

@@ -30,8 +30,6 @@ from wootz.stages.suspects import Asking
 from wootz.stages.verify import open_panel, verify_suspect
 from wootz.store import read_json, write_bytes, write_json
 from wootz.training import Execution
-from wootz.types import Predict
-from wootz.verify import remembered
 
 DONE = "done.json"
 
@@ -165,10 +163,7 @@ def _data(name: str, shop: Workshop) -> Dataset:
     return load(name, shop.data_dir)
 
 
-@lru_cache(maxsize=4)
-def _opened_panel(owner: Path) -> list[Predict]:
-    return [remembered(predict) for predict in open_panel(owner)]
-
+_opened_panel = lru_cache(maxsize=4)(open_panel)
 
 _DOING: Mapping[JobKind, Callable[[Job, Workshop], dict[str, Any] | None]] = MappingProxyType(
     {"panel": _panel, "train": _train, "attack": _attack, "test": _test}

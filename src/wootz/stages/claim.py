@@ -24,10 +24,10 @@ from wootz.stages.register import REGISTERED, read_registered
 from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Where, opened_suspect
 from wootz.stages.verify import PANEL_MEMBERS, ask_suspect, verdict_cell
-from wootz.stages.walking import check_walks
+from wootz.stages.walking import check_walks, seated
 from wootz.store import append_line, file_digest, read_bytes, read_json, write_bytes, write_tensors
 from wootz.types import Tell
-from wootz.verify import bar_of, predictor
+from wootz.verify import bar_of
 
 CLAIM = "urn:wootz:claim:1"
 
@@ -58,7 +58,7 @@ def claim_suspect(
     registered = read_registered(owner, ring)
     check_walks(ring.registration, asking.walks)
     models, described, weights = _panel(owner)
-    panel = [predictor(model) for model in models]
+    panel = seated(models, ring.registration)
     tell("asking the suspect", 0.0)
     with opened_suspect(where, asking, out.parent) as suspect:
         tranche = burn_tranche(owner, ring, suspect.identity)
@@ -67,7 +67,7 @@ def claim_suspect(
         log = _sealed_log(owner, registered, keys, out)
         keys = with_log(keys, log.path, sealed=log.sealed) if log else without_guard(keys)
         bar = bar_of(stamped=bool(ring.token))
-        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar, guide=models[0])
+        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar)
     cell = verdict_cell(verdict, suspect, time.seconds)
     material = out.with_suffix(".safetensors")
     write_tensors(material, tensors | weights)

@@ -29,10 +29,9 @@ from wootz.ownership import (
 from wootz.stages.claim import CLAIM
 from wootz.stages.guarding import with_log, without_guard
 from wootz.stages.register import REGISTERED
-from wootz.stages.walking import check_walks
+from wootz.stages.walking import Panel, check_walks, seated
 from wootz.store import file_digest, read_tensors
-from wootz.types import Predict
-from wootz.verify import Limits, described_network, predictor
+from wootz.verify import Limits, described_network
 
 
 class Proven(NamedTuple):
@@ -44,7 +43,6 @@ class Proven(NamedTuple):
         model: SHA-256 of the weights that were registered, in hexadecimal.
         keys: what was opened, by mark.
         panel: the registered independent models.
-        guide: the first of them, as a network: it shows where to walk.
         since: trusted time before the keys, where there is one.
         notes: remarks for a reader.
     """
@@ -53,8 +51,7 @@ class Proven(NamedTuple):
     registration: Mapping[str, Any]
     model: str
     keys: Mapping[str, Key]
-    panel: tuple[Predict, ...]
-    guide: nn.Module
+    panel: Panel
     since: datetime | None
     notes: tuple[str, ...]
 
@@ -95,10 +92,6 @@ def examine(
         (tranche,) = {entry["tranche"] for entry in told["opened"].values()}
         if told["test"]["tries"] < tranches or sorted(told["opened"]) != sorted(marks_opened(registration, tranche)):
             raise SignatureError("it leaves out marks or tries; all that was registered counts")
-        try:
-            check_walks(registration, told["test"].get("walks", 0))
-        except ConfigError as error:
-            raise SignatureError(f"it can not be tested as it says ({error})") from error
         since, notes = _since(token, registration_digest(registration), roots)
         if not material.is_file() or file_digest(material) != told["material"]:
             raise SignatureError(f"its material {material.name} is missing, or not the one that was signed")
@@ -106,13 +99,17 @@ def examine(
         tensors = read_tensors(material)
         keys = opened_keys(registration, token, told["opened"], tensors)
         keys, remarks = _guard(keys, first.predicate, told, material, roots, suspect_since)
-        panel = _panel(told["panel"], tensors, registration["panel"])
+        try:
+            panel = seated(_panel(told["panel"], tensors, registration["panel"]), registration)
+            check_walks(registration, told["test"].get("walks", 0))
+        except ConfigError as error:
+            raise SignatureError(f"it can not be tested as it says ({error})") from error
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
         raise SignatureError(f"is not a whole claim ({' '.join(repr(error).split())})") from error
     notes = (*notes, *remarks)
     if pinned is None:
         notes = (*notes, f"signed by the holder of {claim.signer}; who that is, this check does not say")
-    return Proven(claim, registration, model, keys, tuple(predictor(each) for each in panel), panel[0], since, notes)
+    return Proven(claim, registration, model, keys, panel, since, notes)
 
 
 def _since(token: bytes, digest: bytes, roots: Sequence[Certificate] | None) -> tuple[datetime | None, tuple[str, ...]]:

@@ -21,7 +21,6 @@ from wootz.stages.examine import Proven, examine
 from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Suspect, Where, identify, is_endpoint, opened_suspect
 from wootz.stages.verify import ask_suspect, verdict_cell
-from wootz.stages.walking import walked
 from wootz.store import read_bytes, sha256, write_bytes
 from wootz.types import Tell
 from wootz.verify import Verdict, bar_of, null, remembered
@@ -125,15 +124,11 @@ def hear(proven: Proven, where: Where, bench: Bench, place: Path) -> tuple[Verdi
     )  # fmt: skip
     with opened_suspect(where, asking, place) as suspect:
         suspect = replace(suspect, predict=remembered(suspect.predict))
-        verdict = ask_suspect(
-            proven.keys, proven.registration, suspect, proven.panel, asking, bar=bar, guide=proven.guide
-        )
+        verdict = ask_suspect(proven.keys, proven.registration, suspect, proven.panel, asking, bar=bar)
         notes = [] if suspect.remote else _lucky_strangers(proven, suspect, asking)
     for independent in bench.independents:
         with opened_suspect(independent, asking, place) as other:
-            theirs = ask_suspect(
-                proven.keys, proven.registration, other, proven.panel, asking, bar=bar, guide=proven.guide
-            )
+            theirs = ask_suspect(proven.keys, proven.registration, other, proven.panel, asking, bar=bar)
         if theirs.bits >= bar:
             notes.append(f"the independent model {independent.name} reaches {theirs.bits:.1f} bits itself")
     word = "INVALID CLAIM" if notes and verdict.word == "KEY-DEPENDENT" else verdict.word
@@ -180,10 +175,10 @@ def _random_keys(
         tensor = suspect.weights(key.weight, key.shape) if suspect.weights else None
         return None if tensor is None else null.weight_null(key, bits_read(key, tensor), RANDOM_KEYS, stream)
     if isinstance(key, DirectionKey):
-        seen = walked(predict, proven.panel, proven.guide, proven.registration, asking)
+        seen = proven.panel.walked(predict, asking.walks)
         if seen is None and asking.access == "label":
             return None
-        predict, panel, budget = seen or (predict, proven.panel, asking.budget)
+        predict, panel, budget = seen or (predict, proven.panel.answers, asking.budget)
         count = min(len(key.probe_labels), budget or len(key.probe_labels))
         return null.direction_null(key, leaning(key, predict, panel, count).v, RANDOM_KEYS, stream)
     return None

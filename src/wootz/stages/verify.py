@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
-
-from torch import nn
 
 from wootz.errors import ConfigError, StoreError
 from wootz.models import read_model
@@ -16,9 +14,10 @@ from wootz.records import Cell, EvidenceRecord, decimal_p
 from wootz.stages.guarding import with_guard, with_log
 from wootz.stages.run import Clock
 from wootz.stages.suspects import REMOTE_BUDGET, Asking, Suspect, Where, check_fit, opened_suspect
-from wootz.stages.walking import walked
+from wootz.stages.walking import Panel, seated
+from wootz.store import read_json
 from wootz.types import Kind, Predict, Tell
-from wootz.verify import DEFAULT_BAR, Verdict, predictor, verify
+from wootz.verify import DEFAULT_BAR, Verdict, verify
 from wootz.verify.calibration import calibrate, calibrated
 
 PANEL_MEMBERS = ("robust", "plain")
@@ -30,7 +29,7 @@ def verify_suspect(
     asking: Asking | None = None,
     *,
     bar: float = DEFAULT_BAR,
-    panel: Sequence[Predict] | None = None,
+    panel: Panel | None = None,
     log: Path | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
@@ -52,11 +51,10 @@ def verify_suspect(
     """
     time, ring, asking = Clock(), read_keys(owner), asking or Asking()
     panel = open_panel(owner) if panel is None else panel
-    guide = read_model(owner / "panel" / PANEL_MEMBERS[0])[0] if asking.walks else None
     keys = with_guard(ring.keys, owner) if log is None else _with_named_log(ring.keys, owner, log)
     tell("asking the suspect", 0.0)
     with opened_suspect(where, asking, owner / "transcripts") as suspect:
-        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar, guide=guide)
+        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar)
     return verdict_cell(verdict, suspect, time.seconds)
 
 
@@ -72,23 +70,19 @@ def ask_suspect(
     keys: Mapping[str, Key],
     registration: Mapping[str, Any],
     suspect: Suspect,
-    panel: Sequence[Predict],
+    panel: Panel,
     asking: Asking,
     *,
     bar: float,
-    guide: nn.Module | None = None,
 ) -> Verdict:
-    """Check that an open suspect takes what was registered, find how it is asked, and test it.
-
-    `guide`, the first model of the panel, shows where to walk with `asking.walks`.
-    """
+    """Check that an open suspect takes what was registered, find how it is asked, and test it."""
     check_fit(registration, suspect, calibrated=bool(asking.calibrate))
     predict, notes = _calibrated(keys, suspect, asking)
     verdict = verify(
-        keys, predict, panel=panel, access=asking.access, bar=bar, tries=asking.tries,
+        keys, predict, panel=panel.answers, access=asking.access, bar=bar, tries=asking.tries,
         budget=REMOTE_BUDGET if asking.budget is None and suspect.remote else asking.budget,
         early=suspect.remote if asking.early is None else asking.early, weights=suspect.weights,
-        walked=walked(predict, panel, guide, registration, asking) if guide is not None else None,
+        walked=panel.walked(predict, asking.walks),
     )  # fmt: skip
     return replace(verdict, notes=(*verdict.notes, *notes, *suspect.notes()))
 
@@ -129,9 +123,10 @@ def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Cell:
     )
 
 
-def open_panel(owner: Path) -> list[Predict]:
+def open_panel(owner: Path) -> Panel:
     """Return the independent models that came with the key."""
-    return [predictor(read_model(owner / "panel" / name)[0]) for name in PANEL_MEMBERS]
+    models = [read_model(owner / "panel" / name)[0] for name in PANEL_MEMBERS]
+    return seated(models, read_json(owner / "registration.json"))
 
 
 def records(verdict: Verdict) -> tuple[EvidenceRecord, ...]:

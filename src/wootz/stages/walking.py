@@ -1,9 +1,9 @@
-"""Ask a suspect that shows labels only for its second choices, along ways that were registered before the key."""
+"""The panel, and how suspects that show labels only are walked by it, as far as was registered before the key."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,31 +12,54 @@ from wootz.errors import ConfigError
 from wootz.evasion import PGD, pgd
 from wootz.ownership import Walk
 from wootz.rng import generator
-from wootz.stages.suspects import Asking
 from wootz.types import Predict
+from wootz.verify import predictor, remembered
 from wootz.verify.walks import Away, Walked, second_choices
 
+NO_WALKS = "walks: this key was registered without walks; keys that `wootz protect` makes now have them"
 
-def walked(
-    predict: Predict, panel: Sequence[Predict], guide: nn.Module, registration: Mapping[str, Any], asking: Asking
-) -> Walked | None:
-    """Return suspect and panel as walks show them; None where nothing is to walk.
 
-    Args:
-        predict: the suspect.
-        panel: the independent models.
-        guide: the first of them, the adversarially trained one: where it leaves a class soonest, the walks go.
-        registration: says how far.
-        asking: says with how many images.
+class Panel(NamedTuple):
+    """The independent models that tests lean on. What was asked once is remembered.
+
+    Attributes:
+        answers: what they answer.
+        choices: their answers and second choices as walks show them.
+        choices_of: shows a suspect's likewise; None where the key was registered without walks.
+    """
+
+    answers: tuple[Predict, ...] = ()
+    choices: tuple[Predict, ...] = ()
+    choices_of: Callable[[Predict], Predict] | None = None
+
+    def walked(self, predict: Predict, walks: int) -> Walked | None:
+        """Return a suspect and the panel as walks with that many images show them; None where there are to be none.
+
+        Raises:
+            ConfigError: the key was registered without walks.
+        """
+        if not walks:
+            return None
+        if self.choices_of is None:
+            raise ConfigError(NO_WALKS)
+        return Walked(self.choices_of(predict), self.choices, walks)
+
+
+def seated(models: Sequence[nn.Module], registration: Mapping[str, Any]) -> Panel:
+    """Return the panel of a key. Where the first model, an adversarially trained one, leaves a class, all walk.
 
     Raises:
-        ConfigError: the key was registered without walks.
+        ConfigError: see `registered_walk`.
     """
-    if not asking.walks:
-        return None
-    away, classes = _away(registration, guide), len(registration["classes"])
-    first, *others = (second_choices(each, away, classes) for each in (predict, *panel))
-    return Walked(first, others, asking.walks)
+    answers = tuple(remembered(predictor(model)) for model in models)
+    if "walk" not in registration:
+        return Panel(answers)
+    away, classes = _away(registered_walk(registration), models[0]), len(registration["classes"])
+
+    def choices_of(predict: Predict) -> Predict:
+        return remembered(second_choices(predict, away, classes))
+
+    return Panel(answers, tuple(choices_of(answer) for answer in answers), choices_of)
 
 
 def check_walks(registration: Mapping[str, Any], walks: int) -> None:
@@ -55,7 +78,7 @@ def registered_walk(registration: Mapping[str, Any]) -> Walk:
         ConfigError: it was registered without walks, or with more than anyone would wait for.
     """
     if "walk" not in registration:
-        raise ConfigError("walks: this key was registered without walks; keys that `wootz protect` makes now have them")
+        raise ConfigError(NO_WALKS)
     try:
         walk = Walk(**registration["walk"])
         walk = walk._replace(steps=int(walk.steps), images=int(walk.images))
@@ -68,9 +91,8 @@ def registered_walk(registration: Mapping[str, Any]) -> Walk:
     return walk
 
 
-def _away(registration: Mapping[str, Any], guide: nn.Module) -> Away:
+def _away(walk: Walk, guide: nn.Module) -> Away:
     """Return the ways by PGD against a class, without a random start."""
-    walk = registered_walk(registration)
     cfg = PGD(eps=float(walk.eps), norm=walk.norm, steps=walk.steps, random_start=False, keep="last")  # type: ignore[arg-type]
 
     def away(x: Tensor, classes: Tensor) -> Tensor:
