@@ -1,13 +1,13 @@
-"""What the guard proves of thieves: share x architecture x epochs -> changed, deviations, hits, bits, accuracies.
+"""What the guard proves of thieves: cost x architecture x epochs -> decided, changed, hits, bits, accuracies.
 
-    python benchmarks/guard.py RUN [--attack retrain-hard] [--share 0.005 ...] [--among 0.1 ...] [--model same other]
+    python benchmarks/guard.py RUN [--attack retrain-hard] [--cost 0.005 ...] [--most 0.2 ...] [--model same other]
         [--epochs 15 ...] [--set key=value ...] [--seed N] [--json]
 
 RUN is a run folder (`wootz protect --data mnist --marks none --out RUN`). Each row serves its model behind a guard
 with a key of the seed, steals it with the attack's defaults but for what the row says, and counts. `asked` are queries,
-`changed` the images in the log, `deviations` those that the thief answers otherwise than the model; `bits` are by
-labels alone, `by_scores` by the places of the keyed classes, of which `first` come first; RUN's panel helps where it
-has one.
+`decided` the images in the log, `changed` those answered otherwise than by the model; the thief answers `trials` of
+them with either class and `hits` with the preferred one. `bits` are by labels alone, `by_scores` by the thief's scores;
+RUN's panel helps where it has one. `served` is the clean accuracy that customers see.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from wootz.config import with_settings
 from wootz.data import Dataset, load_other
 from wootz.evasion import predict_logits
 from wootz.marks import Ground
-from wootz.marks.guard import Guard, Guarded, prepare
+from wootz.marks.guard import Guard, Guarded, Ordinary, prepare
 from wootz.models import ModelSpec, build, other_architecture
 from wootz.ownership import AnswerKey, derive, guard_key
 from wootz.ownership.prf import stream
@@ -37,11 +37,11 @@ from wootz.stages.run import open_run
 from wootz.stages.verify import open_panel
 from wootz.stealing import ATTACKS, Ledger
 from wootz.verify import predictor
-from wootz.verify.evidence import label_evidence
+from wootz.verify.evidence import order_evidence
 
 COLUMNS = (
-    "share", "among", "model", "epochs", "asked", "changed", "deviations", "hits", "bits", "first", "by_scores",
-    "thief", "served",
+    "cost", "most", "model", "epochs", "asked", "decided", "changed", "trials", "hits", "bits", "by_scores", "thief",
+    "served",
 )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def row(
     architecture = victim.spec.architecture if model == "same" else other_architecture(victim.spec.architecture)
     held = load_other(data).train if thief.data == "other" else data.thief
     held = held.take(slice(thief.images))
-    ordinary = predict_logits(victim.model, data.validation.images())
+    ordinary = Ordinary(predict_logits(victim.model, data.validation.images()), data.validation.labels)
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "guard.jsonl"
         with Guarded(key, log, shape=data.shape, ordinary=ordinary) as guarded:
@@ -82,15 +82,15 @@ def row(
             stolen = entry.run(thief, ledger, Means(data=held, fresh=fresh, eps=victim.eps, seed=seed))
         panel = open_panel(run).answers if (run / "panel").is_dir() else []
         found, scored = (
-            label_evidence(guard_key(key, log), predictor(stolen), panel, access=access, budget=None)
+            order_evidence(guard_key(key, log), predictor(stolen), panel, access=access, budget=None)
             for access in ("label", "scores")
         )
         with Guarded(key, Path(place) / "test.jsonl", shape=data.shape, ordinary=ordinary) as guarded:
             x = data.test.images()
             served = clean(guarded(x, predict_logits(victim.model, x)), data)
     values = (
-        cfg.share, cfg.among, model, epochs, ledger.queries, found.details["triggers"], found.details["trials"],
-        found.details["hits"], round(found.bits, 1), scored.details["places"][0], round(scored.bits, 1),
+        cfg.cost, cfg.most, model, epochs, ledger.queries, found.details["decided"], found.details["changed"],
+        found.details["trials"], found.details["hits"], round(found.bits, 1), round(scored.bits, 1),
         clean(predict_logits(stolen, x), data), served,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
@@ -100,8 +100,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--attack", default="retrain-hard", choices=sorted(ATTACKS))
-    parser.add_argument("--share", type=float, nargs="+", default=[0.005])
-    parser.add_argument("--among", type=float, nargs="+", default=[0.1])
+    parser.add_argument("--cost", type=float, nargs="+", default=[0.005])
+    parser.add_argument("--most", type=float, nargs="+", default=[0.2])
     parser.add_argument("--model", nargs="+", default=["same", "other"], choices=["same", "other"])
     parser.add_argument("--epochs", type=int, nargs="+", default=[15])
     parser.add_argument("--set", dest="settings", nargs="*", default=[])
@@ -112,8 +112,8 @@ def main() -> None:
     plain = clean(predict_logits(victim.model, victim.data(None).test.images()), victim.data(None))
     if not args.json:
         print(f"{args.attack}; the model's own clean accuracy is {plain}\n" + " ".join(f"{c:>10}" for c in COLUMNS))
-    for share, among, model, epochs in product(args.share, args.among, args.model, args.epochs):
-        cfg = Guard(share=share, among=among)
+    for cost, most, model, epochs in product(args.cost, args.most, args.model, args.epochs):
+        cfg = Guard(cost=cost, most=most)
         found = row(args.run, args.attack, cfg, model, epochs, args.settings, args.seed)
         if args.json:
             print(json.dumps({"attack": args.attack, "unguarded": plain} | found), flush=True)

@@ -38,7 +38,7 @@ def key_of(data: Dataset, cfg: Dawn = OFTEN, secret: int = 0) -> AnswerKey:
 
 def test_what_is_registered(digits: Dataset) -> None:
     made = MARKS["dawn"].prepare(Dawn(), ground(digits), generator(0, "pick"))
-    assert made == Material("answers", {}, {"share": "1/200", "among": "1", "digest": "exact"})
+    assert made == Material("answers", {}, {"share": "1/200", "digest": "exact"})
     assert MARKS["dawn"].train_hook(Dawn(), key_of(digits), digits, seed=0) == Hook()
 
 
@@ -81,7 +81,7 @@ def test_a_log_is_checked_by_exact_digests(digits: Dataset, plain: nn.Module, tm
     with Guarded(key, tmp_path / "log", shape=digits.shape) as guarded:
         guarded(images, predict_logits(plain, images))
     kept = read_log(key, tmp_path / "log")
-    assert len(kept.base) == len(guard_key(key, tmp_path / "log").labels) > 10
+    assert len(kept.base) == len(guard_key(key, tmp_path / "log").pixels) > 10
     assert list(kept.digests) == exact_digests(kept.pixels)
     with pytest.raises(StoreError, match="is the log of another key"):
         read_log(key_of(digits, secret=1), tmp_path / "log")

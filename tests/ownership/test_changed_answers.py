@@ -13,7 +13,7 @@ import torch
 
 from wootz.data import Dataset
 from wootz.errors import StoreError
-from wootz.ownership import AnswerKey, guard_key
+from wootz.ownership import AnswerKey, LabelKey, OrderKey, guard_key
 from wootz.ownership.answers import (
     Projections,
     chained,
@@ -21,7 +21,9 @@ from wootz.ownership.answers import (
     chosen,
     digests,
     first_line,
+    keyed_class,
     later_line,
+    preferred_class,
     projections,
     read_log,
 )
@@ -31,8 +33,10 @@ from wootz.verify.evidence import label_evidence
 from wootz.verify.exact import binomial_tail
 
 K, SHAPE = 10, (1, 6, 6)
-FACTS = {"share": "1/4", "among": "1/2", "grid": 3, "projections": 8, "step": 100, "margin": 16}
-REAL = {"share": "1/200", "among": "1/10", "grid": 7, "projections": 64, "step": 1200, "margin": 16}
+CUT = {"grid": 3, "projections": 8, "step": 100, "margin": 16}
+FACTS = {"rule": "order", "cost": "1/200", "most": "1/5"} | CUT
+CHANGED = {"share": "1/2"} | CUT
+REAL = {"share": "1/20", "grid": 7, "projections": 64, "step": 1200, "margin": 16}
 
 
 def key(secret: int = 0, facts: dict[str, object] | None = None, classes: int = K) -> AnswerKey:
@@ -108,7 +112,23 @@ class TestClasses:
             said = Counter(changed_class(owned, digest, base) for base in range(K))
             assert sorted(said.values())[-1] == K - 1
 
-    def test_chosen_at_the_rate_of_share_among(self) -> None:
+    def test_one_of_two_is_preferred_by_a_fair_coin_whichever_comes_first(self) -> None:
+        owned = key()
+        said = [preferred_class(owned, number.to_bytes(16, "big"), 7, 2) for number in range(10_000)]
+        assert set(said) == {2, 7}
+        assert abs(said.count(2) - 5000) < 3 * math.sqrt(2500)
+        assert said == [preferred_class(owned, number.to_bytes(16, "big"), 2, 7) for number in range(10_000)]
+        other = [preferred_class(owned, number.to_bytes(16, "big"), 7, 3) for number in range(10_000)]
+        assert abs(sum((a == 7) == (b == 7) for a, b in zip(said, other, strict=True)) - 5000) < 150  # its own coin
+
+    def test_an_order_is_kept_for_every_digest_and_classes_are_changed_for_some(self) -> None:
+        ordered, changed, made = key(), key(0, CHANGED), [number.to_bytes(16, "big") for number in range(200)]
+        assert all(chosen(ordered, digest) for digest in made)
+        assert 50 < sum(chosen(changed, digest) for digest in made) < 150
+        assert [keyed_class(ordered, d, 4, 1) for d in made] == [preferred_class(ordered, d, 4, 1) for d in made]
+        assert [keyed_class(changed, d, 4, 1) for d in made] == [changed_class(changed, d, 4) for d in made]
+
+    def test_chosen_at_the_rate_of_the_share(self) -> None:
         owned = key(0, REAL)
         share = np.mean([chosen(owned, n.to_bytes(16, "big")) for n in range(20_000)])
         assert abs(share - 0.05) < 3 * math.sqrt(0.05 * 0.95 / 20_000)
@@ -121,7 +141,8 @@ def write(path: Path, owned: AnswerKey, count: int = 60, base: torch.Tensor | No
     lines, seen = [first_line(owned, SHAPE, 1.5)], set[bytes]()
     for image, digest, b in zip(pixels, digests(projections(owned, SHAPE), pixels), base.tolist(), strict=True):
         if chosen(owned, digest) and digest not in seen:
-            lines.append(later_line(image, digest, b, changed_class(owned, digest, b)))
+            second = (b + 1) % K
+            lines.append(later_line(image, digest, b, second, keyed_class(owned, digest, b, second)))
             seen.add(digest)
     save(path, lines)
     return lines
@@ -136,10 +157,11 @@ def save(path: Path, lines: list[dict[str, object]]) -> None:
 
 
 class TestLog:
-    def test_gives_a_key_of_labels(self, tmp_path: Path) -> None:
-        owned = key()
+    def test_gives_a_key_of_labels_where_answers_were_changed(self, tmp_path: Path) -> None:
+        owned = key(0, CHANGED)
         lines = write(tmp_path / "log", owned)
         found = guard_key(owned, tmp_path / "log")
+        assert isinstance(found, LabelKey)
         assert (found.mark, found.rule, found.num_classes) == ("guard", "wrong", K)
         assert 15 < len(found.labels) == len(lines) - 1
         assert found.base.tolist() == [line["base"] for line in lines[1:]]
@@ -147,10 +169,21 @@ class TestLog:
         raw = b"".join(base64.b64decode(str(line["image"])) for line in lines[1:])
         assert found.pixels.numpy().tobytes() == raw
 
+    def test_gives_a_key_of_orders_where_two_classes_were_ordered(self, tmp_path: Path) -> None:
+        owned = key()
+        lines = write(tmp_path / "log", owned)[1:]
+        found = guard_key(owned, tmp_path / "log")
+        assert isinstance(found, OrderKey)
+        assert (found.mark, found.num_classes, len(found.pixels)) == ("guard", K, len(lines))
+        assert found.first.tolist() == [line["base"] for line in lines]
+        assert found.second.tolist() == [line["second"] for line in lines]
+        assert found.preferred.tolist() == [line["answer"] == line["second"] for line in lines]
+        assert 10 < int(found.preferred.sum()) < len(lines) - 10
+
     def test_an_empty_one_is_no_evidence(self, tmp_path: Path) -> None:
         save(tmp_path / "log", [first_line(key(), SHAPE, 1.5)])
         found = guard_key(key(), tmp_path / "log")
-        assert len(found.labels) == 0
+        assert len(found.pixels) == 0
         assert found.pixels.shape == (0, *SHAPE)
 
     def test_a_sealed_part(self, tmp_path: Path) -> None:
@@ -158,7 +191,8 @@ class TestLog:
         write(tmp_path / "log", owned)
         whole = read_log(owned, tmp_path / "log")
         part = guard_key(owned, tmp_path / "log", sealed=whole.chains[5])
-        assert part.labels.tolist() == whole.answer[:5].tolist()
+        assert isinstance(part, OrderKey)
+        assert part.preferred.tolist() == (whole.answer == whole.second)[:5].tolist()
         with pytest.raises(StoreError, match="no line with the chain hash"):
             guard_key(owned, tmp_path / "log", sealed="00" * 32)
 
@@ -189,8 +223,12 @@ class TestLog:
                 read_log(owned, path)
 
     @pytest.mark.parametrize(
-        "edit", [{"base": 10}, {"base": -1}, {"answer": 11}, {"digest": "00" * 16}, {"more": 1}, {"base": "1"}]
-    )
+        "edit",
+        [
+            {"base": 10}, {"base": -1}, {"base": "1"}, {"second": 10}, {"second": 2}, {"answer": 11}, {"more": 1},
+            {"digest": "00" * 16},
+        ],
+    )  # fmt: skip
     def test_a_forged_line_with_a_good_chain_is_refused(self, edit: dict[str, object], tmp_path: Path) -> None:
         owned, path = key(), tmp_path / "log"
         lines = write(path, owned)
@@ -199,7 +237,7 @@ class TestLog:
             read_log(owned, path)
 
     def test_an_image_that_was_not_chosen_or_comes_twice_is_refused(self, tmp_path: Path) -> None:
-        owned, path = key(), tmp_path / "log"
+        owned, path = key(0, CHANGED), tmp_path / "log"
         lines = write(path, owned)
         save(path, [*lines, lines[1]])
         with pytest.raises(StoreError, match="is not what this key makes"):
@@ -207,7 +245,7 @@ class TestLog:
         pixels = images(20, 1)
         made = digests(projections(owned, SHAPE), pixels)
         row = next(n for n, digest in enumerate(made) if not chosen(owned, digest))
-        save(path, [*lines, later_line(pixels[row], made[row], 2, changed_class(owned, made[row], 2))])
+        save(path, [*lines, later_line(pixels[row], made[row], 2, 3, changed_class(owned, made[row], 2))])
         with pytest.raises(StoreError, match="is not what this key makes"):
             read_log(owned, path)
 
@@ -234,7 +272,7 @@ def test_the_null_holds_over_a_thousand_keys() -> None:
     said[::3] = base[::3]
     ps = []
     for secret in range(1000):
-        owned = key(secret)
+        owned = key(secret, CHANGED)
         made = digests(projections(owned, SHAPE), pixels)
         rows = {digest: row for row, digest in reversed(list(enumerate(made))) if chosen(owned, digest)}
         trials = [row for row in rows.values() if said[row] != base[row]]
@@ -246,9 +284,10 @@ def test_the_null_holds_over_a_thousand_keys() -> None:
 
 
 def test_who_learned_the_answers_is_told_from_who_did_not(tmp_path: Path) -> None:
-    owned = key()
+    owned = key(0, CHANGED)
     write(tmp_path / "log", owned, 200)
     found = guard_key(owned, tmp_path / "log")
+    assert isinstance(found, LabelKey)
     table = {image.numpy().tobytes(): int(label) for image, label in zip(found.pixels, found.labels, strict=True)}
 
     def learned(x: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from court import Court
 from helpers import CPU
 from wootz.data import Dataset
 from wootz.errors import BudgetError, ConfigError, ModelError
-from wootz.marks import Guarded
+from wootz.marks import Guarded, Ordinary
 from wootz.models import read_model
 from wootz.ownership import AnswerKey, opened, read_keys
 from wootz.serve import Facts, app, running
@@ -188,11 +188,10 @@ class TestGuard:
         key = read_keys(as_owner.owner).keys["guard"]
         assert isinstance(key, AnswerKey)
         answer = predictor(model)
+        ordinary = Ordinary(answer(digits.validation.images()), digits.validation.labels)
         (as_owner.owner / LOG).unlink(missing_ok=True)
         with (
-            Guarded(
-                key, as_owner.owner / LOG, shape=spec.shape, ordinary=answer(digits.validation.images())
-            ) as guarded,
+            Guarded(key, as_owner.owner / LOG, shape=spec.shape, ordinary=ordinary) as guarded,
             running(app(answer, facts(digits, "own"), guard=guarded)) as url,
         ):
             attack_run(

@@ -32,7 +32,7 @@ def victim(tmp_path: Path, digits: Dataset, plain: nn.Module, small_spec: ModelS
     """Return a run folder with a model and a guard, never served."""
     folder = tmp_path / "victim"
     write_model(folder, plain, small_spec, {"kind": "protected", "data": "mnist-5k", "eps": 0.1, "seed": 0})
-    public = prepare_all({"guard": Guard(share=0.1, among=0.2)}, ground(digits, model=plain), bytes(32))
+    public = prepare_all({"guard": Guard(cost=0.3, most=0.3)}, ground(digits, model=plain), bytes(32))
     write_keys(folder, draw_keys(bytes(32), public, classes=digits.classes, shape=digits.shape, panel=[]))
     return folder
 
@@ -55,7 +55,7 @@ def test_the_evidence_is_found_through_the_thief_s_own_log(victim: Path, tmp_pat
     key = read_keys(victim).keys["guard"]
     assert isinstance(key, AnswerKey)
     count = len(read_log(key, log).base)
-    assert f"asked the guarded service; {count} images with changed answers are in its log" in served.notes
+    assert f"asked the guarded service; its key decided on {count} images, which are in its log" in served.notes
     assert read_model(tmp_path / "served")[2]["served"] is True
     assert "served" not in read_model(tmp_path / "bare")[2]
     assert evidence(victim, tmp_path / "served", log).bits > 20  # type: ignore[operator]

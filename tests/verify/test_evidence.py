@@ -11,7 +11,7 @@ import torch
 
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError
-from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, Material, WeightKey, derive
+from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, Material, OrderKey, WeightKey, derive
 from wootz.verify import EVIDENCE, predictor, verify
 from wootz.verify.evidence import direction_evidence, half_evidence, label_evidence
 from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail
@@ -297,7 +297,7 @@ class TestVerdict:
             verify({"runner-up": key(direction_material())}, lambda x: x, access="label")
 
     def test_evidence_has_a_test_for_every_kind(self, digits: Dataset) -> None:
-        assert set(EVIDENCE) == {LabelKey, DirectionKey, HalfKey, WeightKey}
+        assert set(EVIDENCE) == {LabelKey, OrderKey, DirectionKey, HalfKey, WeightKey}
 
     def test_relabeling_classes_in_key_and_suspect_leaves_p_unchanged(self) -> None:
         owned = self.owned()

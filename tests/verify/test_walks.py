@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from orders import FIRST, SECOND, ordered
 from wootz.errors import ConfigError
 from wootz.stages.suspects import Asking
 from wootz.types import Predict
@@ -99,6 +100,17 @@ class TestVerdict:
         labels = verify(keys, showing(self.thief), panel=panel, access="label")
         walks = verify(keys, showing(self.thief), panel=panel, access="label", walked=walked)
         assert (labels.word, walks.word) == ("NOT SHOWN", "KEY-DEPENDENT")
+        assert (labels.evidence[0].queries, walks.evidence[0].queries) == (N, N * STOPS)
+
+    def test_orders_are_told_by_walks(self) -> None:
+        """A thief who answers each image with its first class, and would choose the second next where it was shown."""
+        key = ordered()
+        scores = torch.full((N, K), 0.0).scatter_(1, FIRST[:, None], 2.0)
+        scores[torch.arange(N), torch.where(key.preferred, SECOND, (SECOND + 3) % K)] = 1.0
+        labels = verify({"guard": key}, showing(scores), access="label")
+        walks = verify({"guard": key}, showing(scores), access="label", walked=Walked(choices(scores), [], N))
+        assert labels.bits < 5
+        assert walks.bits > 30
         assert (labels.evidence[0].queries, walks.evidence[0].queries) == (N, N * STOPS)
 
     def test_a_stranger_is_not(self) -> None:

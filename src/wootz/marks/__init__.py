@@ -20,7 +20,7 @@ from wootz.marks.baselines import (
 from wootz.marks.beyond import check_budget
 from wootz.marks.dawn import Dawn
 from wootz.marks.ground import Ground
-from wootz.marks.guard import Guard, Guarded
+from wootz.marks.guard import Guard, Guarded, Ordinary
 from wootz.marks.protecting import Protected, check_together, hook_of, prepare_all, protect, weights_digest
 from wootz.marks.runner_up import RunnerUp
 from wootz.marks.table import MARKS, Mark
@@ -29,6 +29,7 @@ from wootz.marks.uchida import Uchida
 
 __all__ = [
     "MARKS", "App", "Blackmarks", "Content", "Dawn", "Entangled", "Frontier", "Ground", "Guard", "Guarded",
-    "KeyedContent", "Margin", "Mark", "Noise", "OutOfDistribution", "Paper", "Protected", "RunnerUp", "Triggers",
-    "Uchida", "Unrelated", "check_budget", "check_together", "hook_of", "prepare_all", "protect", "weights_digest",
+    "KeyedContent", "Margin", "Mark", "Noise", "Ordinary", "OutOfDistribution", "Paper", "Protected", "RunnerUp",
+    "Triggers", "Uchida", "Unrelated", "check_budget", "check_together", "hook_of", "prepare_all", "protect",
+    "weights_digest",
 ]  # fmt: skip

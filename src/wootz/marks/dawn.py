@@ -13,8 +13,8 @@ from fractions import Fraction
 import torch
 
 from wootz import checks
+from wootz.errors import ConfigError
 from wootz.marks.ground import Ground
-from wootz.marks.guard import check_classes
 from wootz.ownership import Material
 
 
@@ -29,10 +29,11 @@ class Dawn:
 
 
 def prepare(cfg: Dawn, ground: Ground, generator: torch.Generator) -> Material:
-    """Fix what is public: the share, that it is one of all answers, and that queries are told apart by every pixel.
+    """Fix what is public: the share of all answers, and that queries are told apart by every pixel.
 
     Raises:
         ConfigError: two classes leave no choice of what to change an answer to.
     """
-    check_classes("dawn", ground.data)
-    return Material("answers", {}, {"share": str(Fraction(str(cfg.share))), "among": "1", "digest": "exact"})
+    if len(ground.data.classes) == 2:
+        raise ConfigError("dawn: needs at least three classes; with two, whoever is wrong is wrong in the same way")
+    return Material("answers", {}, {"share": str(Fraction(str(cfg.share))), "digest": "exact"})

@@ -1,8 +1,9 @@
-"""Mark `guard`: a keyed small share of a served model's answers is changed (after DAWN, arXiv 1906.00830).
+"""Mark `guard`: where a served model is unsure, a key decides between its two likeliest classes.
 
-A thief who learns the answers learns some of the changed ones, from labels alone too. Ours differs in what is
-changed: answers that the model is unsure of, which a thief learns far more readily and which are often wrong anyway;
-and in the test, which counts only answers that differ from the model's, so that it is exact.
+A thief who learns the answers learns the key's choices, from labels alone too. The idea is DAWN's (arXiv 1906.00830).
+Ours differs in what is decided: answers that the model is unsure of, which a thief learns far more readily and which
+are often wrong anyway, so that many cost little; by a fair coin each, so that answers which stay say as much as those
+which change; and in the test, which is exact.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,19 +27,19 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.marks.ground import Ground
 from wootz.ownership import AnswerKey, Key, Material
-from wootz.ownership.answers import chained, changed_class, chosen, digester, first_line, later_line, read_log
+from wootz.ownership.answers import chained, chosen, digester, first_line, keyed_class, later_line, orders, read_log
 from wootz.store import canonical, read_bytes
 from wootz.training import Hook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """Which answers are changed, and what counts as the same image.
+    """How many answers the key decides, and what counts as the same image.
 
     Attributes:
-        share: of all answers that are changed.
-        among: share of answers, those with the smallest gap between the two highest scores, that the changed ones
-            are taken from; 1 takes them from all.
+        cost: clean accuracy given away for it, at most, as measured on validation images: the answers with the smallest
+            gap between the two highest scores are decided, as many as that allows.
+        most: share of all answers that are decided, at most.
         grid: an image is summed up in grid x grid cells, per channel.
         projections: sums with keyed signs that make a digest.
         step: width of a sum's step, in gray levels times the root of the number of values in an image. Wider steps
@@ -46,32 +47,26 @@ class Guard:
         margin: gray levels next to black and to white that count as one, so that noise there moves nothing.
     """
 
-    share: float = 0.005
-    among: float = 0.1
+    cost: float = 0.005
+    most: float = 0.2
     grid: int = 7
     projections: int = 64
     step: int = 1200
     margin: int = 16
 
     def __post_init__(self) -> None:
-        checks.inside(0, 0.5, share=self.share)
-        checks.within(0, 1, among=self.among)
-        if self.share > self.among / 2:
-            raise ConfigError(f"guard.share = {self.share}: must be at most half of among = {self.among}")
+        checks.inside(0, 0.5, cost=self.cost)
+        checks.inside(0, 1, most=self.most)
         checks.at_least(1, grid=self.grid, projections=self.projections, step=self.step)
         checks.within(0, 100, margin=self.margin)
 
 
 def prepare(cfg: Guard, ground: Ground, generator: torch.Generator) -> Material:
-    """Fix what is public of the guard; nothing of it depends on images or models.
-
-    Raises:
-        ConfigError: two classes leave no choice of what to change an answer to.
-    """
-    check_classes("guard", ground.data)
+    """Fix what is public of the guard; nothing of it depends on images or models."""
     facts = {
-        "share": str(Fraction(str(cfg.share))),
-        "among": str(Fraction(str(cfg.among))),
+        "rule": "order",
+        "cost": str(Fraction(str(cfg.cost))),
+        "most": str(Fraction(str(cfg.most))),
         "grid": cfg.grid,
         "projections": cfg.projections,
         "step": cfg.step,
@@ -80,27 +75,36 @@ def prepare(cfg: Guard, ground: Ground, generator: torch.Generator) -> Material:
     return Material("answers", {}, facts)
 
 
-def check_classes(mark: str, data: Dataset) -> None:
-    """Raise ConfigError unless there is more than one wrong class to change an answer to."""
-    if len(data.classes) == 2:
-        raise ConfigError(f"{mark}: needs at least three classes; with two, whoever is wrong is wrong in the same way")
-
-
 def train_hook(cfg: Any, key: Key, data: Dataset, *, seed: int) -> Hook:
     """Return an empty hook: a mark of this kind is in the answers, not in the weights."""
     return Hook()
 
 
-def gap_of(scores: Tensor, among: float) -> float:
-    """Return the gap between the two highest scores that the share `among` of rows of scores [N, K] stays within."""
-    return float(torch.quantile(_gaps(scores).float(), among)) if among < 1 else float("inf")
+class Ordinary(NamedTuple):
+    """A model's scores [M, K] on images such as it will be asked, and their classes [M]."""
+
+    scores: Tensor
+    labels: Tensor
+
+
+def gap_of(ordinary: Ordinary, cost: float, most: float) -> float:
+    """Return the widest gap between the two highest scores up to which tossing a coin costs at most `cost`.
+
+    The cost is half of how much oftener the first class is right than the second, over all images, of which at most the
+    share `most` lies within the gap. Below all gaps where there is none such.
+    """
+    gaps, order = _gaps(ordinary.scores).sort()
+    right = (ordinary.scores.topk(2, dim=1).indices == ordinary.labels[:, None]).double()
+    lost = ((right[:, 0] - right[:, 1])[order] / 2).cumsum(0) / len(order)
+    allowed = (lost[: int(most * len(order))] <= cost).nonzero()
+    return float(gaps[allowed[-1]]) if len(allowed) else -1.0
 
 
 class Guarded:
-    """Changes a served model's scores, and logs each changed image before its answer leaves.
+    """Changes a served model's scores, and logs each image that the key decides before its answer leaves.
 
     Serves the marks `guard` and `dawn`, whose keys say what a digest is. Equal images always get equal answers, and
-    so do nearby ones, as far as their digests go: what is changed follows
+    so do nearby ones, as far as their digests go: what is shown follows
     from key, digest and the model's scores alone. An image whose digest is in the log already is not logged again.
     Safe to call from several threads; one process at a time holds a log.
 
@@ -108,8 +112,8 @@ class Guarded:
         key: of the mark.
         log: the file; one that is there already is continued.
         shape: channels, height, width of the images.
-        ordinary: scores [M, K] of the model on images such as it will be asked. They fix, when the log is begun,
-            the gap between the two highest scores that counts as unsure; a log that is continued has it.
+        ordinary: fixes, when the log of a `guard` is begun, the gap between the two highest scores that counts as
+            unsure; a log that is continued has it.
         allow: images uint8 [M, C, H, W] that are always answered as the model does.
 
     Raises:
@@ -123,7 +127,7 @@ class Guarded:
         log: Path,
         *,
         shape: tuple[int, int, int],
-        ordinary: Tensor | None = None,
+        ordinary: Ordinary | None = None,
         allow: Tensor | None = None,
     ) -> None:
         self._key, self._path, self._lock = key, log, Lock()
@@ -143,13 +147,13 @@ class Guarded:
 
     @property
     def count(self) -> int:
-        """How many images with changed answers the log holds."""
+        """How many images the log holds."""
         return len(self._known)
 
     def __call__(self, images: Tensor, scores: Tensor) -> Tensor:
         """Images float32 [N, C, H, W] in [0, 1] and the model's scores [N, K] -> the scores to show.
 
-        A changed answer has its highest score and that of the keyed class swapped.
+        Where the key shows another class than the model, the highest score and that class's are swapped.
 
         Raises:
             ModelError: labels instead of scores.
@@ -158,6 +162,7 @@ class Guarded:
         if scores.dim() != 2 or scores.shape[1] != self._key.num_classes:
             raise ModelError(f"the guard changes scores [N, {self._key.num_classes}], not {list(scores.shape)}")
         shown = scores.clone()
+        likeliest = scores.topk(2, dim=1).indices
         unsure = ((_gaps(scores) <= self._gap) & ~scores.isnan().any(1)).nonzero().flatten()
         if len(unsure) == 0:
             return shown
@@ -166,10 +171,11 @@ class Guarded:
         for row, image, digest in zip(unsure.tolist(), pixels, self._digests(pixels), strict=True):
             if digest in self._allowed or not chosen(self._key, digest):
                 continue
-            base = int(scores[row].argmax())
-            answer = changed_class(self._key, digest, base)
-            shown[row, [base, answer]] = scores[row, [answer, base]]
-            fresh.setdefault(digest, later_line(image, digest, base, answer))
+            base, second = likeliest[row].tolist()
+            answer = keyed_class(self._key, digest, base, second)
+            if answer != base:
+                shown[row, [base, answer]] = scores[row, [answer, base]]
+            fresh.setdefault(digest, later_line(image, digest, base, second, answer))
         self._record(fresh)
         return shown
 
@@ -187,14 +193,16 @@ class Guarded:
     ) -> None:
         self.close()
 
-    def _open(self, shape: tuple[int, int, int], ordinary: Tensor | None) -> None:
+    def _open(self, shape: tuple[int, int, int], ordinary: Ordinary | None) -> None:
         self._head, self._known, self._size = "", set[bytes](), 0
         if b"\n" not in read_bytes(self._path):
             os.ftruncate(self._file, 0)
-            among = float(Fraction(self._key.facts["among"]))
-            if ordinary is None and among < 1:
+            if ordinary is None and orders(self._key):
                 raise ConfigError(f"{self._path}: a new log needs the model's scores on ordinary images")
-            self._gap = gap_of(ordinary, among) if ordinary is not None else float("inf")
+            self._gap = float("inf")
+            if ordinary is not None and orders(self._key):
+                cost, most = (float(Fraction(self._key.facts[name])) for name in ("cost", "most"))
+                self._gap = gap_of(ordinary, cost, most)
             self._append([first_line(self._key, shape, self._gap)])
             return
         log = read_log(self._key, self._path)

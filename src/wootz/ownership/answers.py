@@ -1,4 +1,4 @@
-"""What a guarded service changes, as a function of the key: an image's digest, whether, to what; and the log of it.
+"""What a guarded service shows, as a function of the key: an image's digest, whether it decides, for what; and the log.
 
 The service and the judge use the same functions. A digest is made of whole numbers alone, so that every computer
 finds the same one: the image's pixels, held off black and white so that noise can not push them, are added up with
@@ -6,8 +6,13 @@ keyed signs cell by cell; each sum is cut into wide steps at a keyed offset. Nea
 unless a step's edge lies between them, and nobody without the key knows where edges lie. Where a key's facts say
 `"digest": "exact"` (mark `dawn`), an image's pixels are its digest, and nearby images have nothing in common.
 
+Where they say `"rule": "order"` (mark `guard`), the key prefers one of any two classes for each digest, by a fair coin,
+and the service shows that one of the two that its model finds likeliest. Otherwise (mark `dawn`) a keyed share of the
+digests is answered with a keyed class, uniform over all but the model's.
+
 The log is JSON lines. Its first line names the key and the gap (see `wootz.marks.guard`); every other one holds an
-image whose answer was changed, and the answer that the model would have given. Each line ends with a chain hash,
+image whose answer the key decided, the two classes that the model finds likeliest (`base` first), and the answer. Each
+line ends with a chain hash,
 SHA-256(chain before || the line's other fields as canonical JSON), so the last one seals all lines before it.
 """
 
@@ -27,11 +32,11 @@ import torch
 from torch import Tensor
 
 from wootz.errors import StoreError
-from wootz.ownership.keys import AnswerKey, LabelKey
+from wootz.ownership.keys import AnswerKey, LabelKey, OrderKey
 from wootz.ownership.prf import integers, stream
 from wootz.store import canonical, read_bytes
 
-PROTOCOL = "wootz-guard/1"
+PROTOCOL = "wootz-guard/2"
 
 
 class Projections(NamedTuple):
@@ -73,10 +78,29 @@ def digester(key: AnswerKey, shape: tuple[int, int, int]) -> Callable[[Tensor], 
     return exact_digests if key.facts.get("digest") == "exact" else partial(digests, projections(key, shape))
 
 
+def orders(key: AnswerKey) -> bool:
+    """Whether the key puts two classes in order (mark `guard`), instead of changing answers to any class (`dawn`)."""
+    return key.facts.get("rule") == "order"
+
+
 def chosen(key: AnswerKey, digest: bytes) -> bool:
-    """Whether the answer to an image is changed, if the model is unsure of it; so are share / among of all digests."""
-    rate = Fraction(key.facts["share"]) / Fraction(key.facts["among"])
+    """Whether the key decides the answer to an image: to each of which the model is unsure, or to a share of all."""
+    if orders(key):
+        return True
+    rate = Fraction(key.facts["share"])
     return int.from_bytes(stream(key.secret, b"chosen/" + digest, 8), "big") < rate * 2**64
+
+
+def keyed_class(key: AnswerKey, digest: bytes, base: int, second: int) -> int:
+    """Return the class that is shown where the key decides; `base` and `second` are those the model finds likeliest."""
+    return preferred_class(key, digest, base, second) if orders(key) else changed_class(key, digest, base)
+
+
+def preferred_class(key: AnswerKey, digest: bytes, one: int, other: int) -> int:
+    """Return which of two classes is preferred: a fair coin for each digest and pair, in whatever order they come."""
+    low, high = sorted((one, other))
+    coin = stream(key.secret, b"order/" + digest + bytes(f"/{low}/{high}", "ascii"), 1)[0] & 1
+    return high if coin else low
 
 
 def changed_class(key: AnswerKey, digest: bytes, base: int) -> int:
@@ -92,7 +116,7 @@ def changed_class(key: AnswerKey, digest: bytes, base: int) -> int:
 
 
 class Log(NamedTuple):
-    """A checked log: shape and gap from its first line; pixels uint8 [n, C, H, W], base and answer int64 [n].
+    """A checked log: shape and gap from its first line; pixels uint8 [n, C, H, W], base, second, answer int64 [n].
 
     `digests` are of the images in order, `chains` the chain hashes in hexadecimal with the first line's, and `size`
     the length in bytes of all whole lines.
@@ -102,6 +126,7 @@ class Log(NamedTuple):
     gap: float
     pixels: Tensor
     base: Tensor
+    second: Tensor
     answer: Tensor
     digests: tuple[bytes, ...]
     chains: tuple[str, ...]
@@ -113,10 +138,10 @@ def first_line(key: AnswerKey, shape: tuple[int, int, int], gap: float) -> dict[
     return {"protocol": PROTOCOL, "key": _name(key), "shape": list(shape), "gap": repr(gap)}
 
 
-def later_line(pixels: Tensor, digest: bytes, base: int, answer: int) -> dict[str, Any]:
+def later_line(pixels: Tensor, digest: bytes, base: int, second: int, answer: int) -> dict[str, Any]:
     """Return the fields of the line for one image uint8 [C, H, W]."""
     image = base64.b64encode(pixels.contiguous().numpy().tobytes()).decode()
-    return {"image": image, "digest": digest.hex(), "base": base, "answer": answer}
+    return {"image": image, "digest": digest.hex(), "base": base, "second": second, "answer": answer}
 
 
 def chained(before: str, fields: Mapping[str, Any]) -> str:
@@ -153,8 +178,8 @@ def read_log(key: AnswerKey, path: Path) -> Log:
         raise StoreError(f"{path}: is no log of a guard ({' '.join(repr(error).split())})") from error
 
 
-def guard_key(key: AnswerKey, path: Path, *, sealed: str | None = None) -> LabelKey:
-    """Return the images whose answers were changed, with labels drawn again from the key, for the test of labels.
+def guard_key(key: AnswerKey, path: Path, *, sealed: str | None = None) -> LabelKey | OrderKey:
+    """Return the images whose answers the key decided, with what it made of them drawn again from it, to be tested.
 
     Args:
         key: of the mark.
@@ -168,10 +193,15 @@ def guard_key(key: AnswerKey, path: Path, *, sealed: str | None = None) -> Label
     if sealed is not None and sealed not in log.chains:
         raise StoreError(f"{path}: holds no line with the chain hash {sealed}")
     count = len(log.base) if sealed is None else log.chains.index(sealed)
-    pixels, base = log.pixels[:count], log.base[:count]
+    pixels, base, second, answer = (part[:count] for part in (log.pixels, log.base, log.second, log.answer))
+    if orders(key):
+        return OrderKey(
+            mark=key.mark, num_classes=key.num_classes, pixels=pixels, first=base, second=second,
+            preferred=answer == second,
+        )  # fmt: skip
     return LabelKey(
         mark=key.mark, rule="wrong", num_classes=key.num_classes, pixels=pixels, base_pixels=pixels, base=base,
-        labels=log.answer[:count], logged=True,
+        labels=answer, logged=True,
     )  # fmt: skip
 
 
@@ -184,16 +214,18 @@ def _log(key: AnswerKey, path: Path, fields: list[dict[str, Any]], chains: tuple
     pixels = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0, dtype=torch.uint8)
     pixels = pixels.view(len(lines), channels, height, width)
     made = digester(key, (channels, height, width))(pixels)
-    base = [int(line["base"]) for line in lines]
-    answer = [changed_class(key, digest, b) for digest, b in zip(made, base, strict=True)]
+    pairs = [(int(line["base"]), int(line["second"])) for line in lines]
+    answer = [keyed_class(key, digest, *pair) for digest, pair in zip(made, pairs, strict=True)]
     known: set[bytes] = set()
-    for number, (line, digest, b, a) in enumerate(zip(lines, made, base, answer, strict=True), 2):
-        right = {"digest": digest.hex(), "base": b, "answer": a, "image": line["image"]} == line
-        if not right or digest in known or not 0 <= b < key.num_classes or not chosen(key, digest):
+    for number, (line, digest, (b, s), a) in enumerate(zip(lines, made, pairs, answer, strict=True), 2):
+        right = {"digest": digest.hex(), "base": b, "second": s, "answer": a, "image": line["image"]} == line
+        classes = range(key.num_classes)
+        if not right or digest in known or b == s or not {b, s} <= {*classes} or not chosen(key, digest):
             raise StoreError(f"{path}, line {number}: is not what this key makes of the image")
         known.add(digest)
     return Log(
-        shape=(channels, height, width), gap=float(head["gap"]), pixels=pixels, base=torch.tensor(base).long(),
+        shape=(channels, height, width), gap=float(head["gap"]), pixels=pixels,
+        base=torch.tensor([b for b, _ in pairs]).long(), second=torch.tensor([s for _, s in pairs]).long(),
         answer=torch.tensor(answer).long(), digests=tuple(made), chains=chains, size=size,
     )  # fmt: skip
 

@@ -1,11 +1,12 @@
 """Keys: what a mark hides, derived from a secret after everything public about the mark is registered.
 
-Five kinds, each with its own exact test in `wootz.verify`:
+Five kinds of material, each with its own exact test in `wootz.verify`:
 
 - `labels`: images and, for each, a keyed label (mark `triggers`); in tranches, each with a secret of its own
 - `direction`: a keyed isotropic direction in the space of wrong-class statistics (mark `runner-up`)
 - `half`: candidate triggers, a keyed half of which is embedded (most baselines)
-- `answers`: which answers of a served model are changed, and to what (marks `guard` and `dawn`)
+- `answers`: which answers of a served model are changed, and to what (marks `guard` and `dawn`); with the service's log
+  it becomes an `OrderKey` or a `LabelKey`
 - `weights`: keyed bits along keyed directions of one convolution's weights (the baseline `uchida`)
 """
 
@@ -67,6 +68,21 @@ class LabelKey:
     base: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
     logged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderKey:
+    """Images uint8 [n, C, H, W] of a guarded service's log, and the two classes that its model found likeliest [n].
+
+    `first` is the model's answer. `preferred` says where the key shows `second` instead.
+    """
+
+    mark: str
+    num_classes: int
+    pixels: Tensor = field(repr=False)
+    first: Tensor = field(repr=False)
+    second: Tensor = field(repr=False)
+    preferred: Tensor = field(repr=False)  # bool [n]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +163,7 @@ class WeightKey:
         return (self.directions.to(mean) * mean).sum(1)  # not a matrix product: autocast would round it
 
 
-Key: TypeAlias = LabelKey | DirectionKey | HalfKey | AnswerKey | WeightKey
+Key: TypeAlias = LabelKey | OrderKey | DirectionKey | HalfKey | AnswerKey | WeightKey
 
 
 def derive(mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], after: bytes) -> Key:

@@ -16,7 +16,7 @@ from wootz.ownership.keys import Material
 from wootz.ownership.prf import stream
 from wootz.store import canonical, sha256, tensor_digest
 
-PROTOCOL = "wootz-registration/2"
+PROTOCOL = "wootz-registration/3"
 
 
 class Walk(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from wootz.errors import ConfigError
-from wootz.marks import Guarded
+from wootz.marks import Guarded, Ordinary
 from wootz.ownership import AnswerKey, LabelKey, has_keys, read_keys
 from wootz.stages.run import Run
 from wootz.types import Predict
@@ -21,7 +21,7 @@ def guarding(run: Run, answer: Predict, log: Path, data_dir: Path | None = None)
     Args:
         run: whose key it is.
         answer: its model's scores.
-        log: where the changed answers are logged; one that is there already is continued.
+        log: where the answers that the key decides are logged; one that is there already is continued.
         data_dir: where data are looked for first.
 
     Raises:
@@ -33,6 +33,7 @@ def guarding(run: Run, answer: Predict, log: Path, data_dir: Path | None = None)
     if key is None:
         raise ConfigError(f"{run.folder}: has no guard to serve it with; protect with --marks ...,guard (or dawn)")
     begun = log.is_file() and b"\n" in log.read_bytes()
-    ordinary = None if begun else answer(run.data(data_dir).validation.images())
+    held = None if begun else run.data(data_dir).validation
+    ordinary = None if held is None else Ordinary(answer(held.images()), held.labels)
     own = [key.pixels for key in keys.values() if isinstance(key, LabelKey)]
     return Guarded(key, log, shape=run.spec.shape, ordinary=ordinary, allow=torch.cat(own) if own else None)

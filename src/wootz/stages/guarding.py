@@ -15,9 +15,9 @@ LOG = Path("guard") / "log.jsonl"
 
 
 def with_guard(keys: Mapping[str, Key], run: Path, *, sealed: str | None = None) -> dict[str, Key]:
-    """Return the keys with the guard's as something that can be tested: its logged images and their keyed answers.
+    """Return the keys with the guard's as something that can be tested: its logged images and what it made of them.
 
-    A guard that changed no answer yet is left out.
+    A guard that decided no answer yet is left out.
 
     Args:
         keys: of the run.
@@ -33,7 +33,7 @@ def with_log(keys: Mapping[str, Key], log: Path, *, sealed: str | None) -> dict[
     for name, key in keys.items():
         if not isinstance(key, AnswerKey):
             found[name] = key
-        elif log.is_file() and len((testable := guard_key(key, log, sealed=sealed)).labels):
+        elif log.is_file() and len((testable := guard_key(key, log, sealed=sealed)).pixels):
             found[name] = testable
     return found
 

@@ -13,7 +13,7 @@ import numpy as np
 from wootz import __version__
 from wootz.endpoints import Identity
 from wootz.errors import SignatureError
-from wootz.ownership import DirectionKey, Key, LabelKey, WeightKey, opened, signed, signing_key
+from wootz.ownership import DirectionKey, Key, LabelKey, OrderKey, WeightKey, opened, signed, signing_key
 from wootz.records import Cell, to_json
 from wootz.stages.claim import CLAIM, plain_strings
 from wootz.stages.dispute import settle
@@ -24,8 +24,9 @@ from wootz.stages.verify import ask_suspect, verdict_cell
 from wootz.store import read_bytes, sha256, write_bytes
 from wootz.types import Tell
 from wootz.verify import Verdict, bar_of, null, remembered
-from wootz.verify.answers import labels_of
+from wootz.verify.answers import ask, labels_of
 from wootz.verify.evidence import bits_read, leaning
+from wootz.verify.orders import leanings, unforeseen
 
 JUDGEMENT = "urn:wootz:judgement:1"
 RANDOM_KEYS = 1000
@@ -171,6 +172,11 @@ def _random_keys(
     predict = suspect.predict
     if isinstance(key, LabelKey):
         return null.label_null(key, labels_of(predict, key.pixels[: asking.budget]), RANDOM_KEYS, stream)
+    if isinstance(key, OrderKey):
+        seen = proven.panel.walked(predict, asking.walks)
+        predict, panel, count = seen or (predict, proven.panel.answers, asking.budget)
+        found = leanings(key, ask(predict, key.pixels[:count]), by_scores=seen is not None or asking.access != "label")
+        return null.order_null(unforeseen(key, found, panel), RANDOM_KEYS, stream)
     if isinstance(key, WeightKey):
         tensor = suspect.weights(key.weight, key.shape) if suspect.weights else None
         return None if tensor is None else null.weight_null(key, bits_read(key, tensor), RANDOM_KEYS, stream)

@@ -116,7 +116,7 @@ def _through(guarded: Guarded, predict: Predict) -> Predict:
 
 
 def _told(guarded: Guarded) -> str:
-    return f"asked the guarded service; {guarded.count:,} images with changed answers are in its log"
+    return f"asked the guarded service; its key decided on {guarded.count:,} images, which are in its log"
 
 
 def _filled(predict: Predict) -> Predict:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, WeightKey
+from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, OrderKey, WeightKey
 from wootz.types import Access, Predict, Weights
 from wootz.verify.answers import ask, labels_of, log_scores, to_log_scores, top_one
-from wootz.verify.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail, sum_tail
+from wootz.verify.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail, signs_tail, sum_tail
+from wootz.verify.orders import leanings, unforeseen, votes
 from wootz.verify.wrong_classes import places, savage, unexplained, wrong_class_scores
 
 
@@ -71,6 +72,34 @@ def label_evidence(
             return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=statistic, details=details)
     log_p = binomial_tail(hits, trials, chance)
     return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=hits / count, details=details)
+
+
+def order_evidence(
+    key: OrderKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
+    weights: Weights | None = None,
+) -> Evidence:  # fmt: skip
+    """Ask which of two classes a suspect leans to, on images where the key preferred one of them by a fair coin.
+
+    By `access = "label"` from its answers, else from its scores. What follows without the key is taken away, so that a
+    leaning says most where it surprises; whatever is left, its signs agree with the coins as other coins would. The
+    statistic is the share of the votes won. `hits` are answers that are the preferred class, `trials` those that are
+    either of the two.
+    """
+    said = ask(predict, key.pixels[:budget])
+    first, second, preferred = (part[: len(said)] for part in (key.first, key.second, key.preferred))
+    left = unforeseen(key, leanings(key, said, by_scores=access != "label"), panel)
+    counts = votes(left)
+    agree = (left * (2 * preferred.double() - 1) > 0).tolist()
+    won, total = sum(vote for vote, right in zip(counts, agree, strict=True) if right), sum(counts)
+    labels = top_one(said)
+    details = {
+        "decided": len(said),
+        "changed": int(preferred.sum()),
+        "hits": int((labels == torch.where(preferred, second, first)).sum()),
+        "trials": int(((labels == first) | (labels == second)).sum()),
+    }
+    log_p, statistic = signs_tail(won, counts), won / max(1, total)
+    return Evidence(mark=key.mark, log_p=log_p, queries=len(said), statistic=statistic, details=details)
 
 
 def half_evidence(
@@ -193,6 +222,7 @@ def bits_read(key: WeightKey, tensor: Tensor) -> Tensor:
 EVIDENCE: Mapping[type[Key], Callable[..., Evidence | None]] = MappingProxyType(
     {
         LabelKey: label_evidence,
+        OrderKey: order_evidence,
         DirectionKey: direction_evidence,
         HalfKey: half_evidence,
         WeightKey: weight_evidence,

@@ -97,6 +97,31 @@ def sum_tail(total: int, count: int, scores: Sequence[int]) -> float:
     return min(0.0, count * (math.log(mass) + theta * size) - theta * total + math.log(tail))
 
 
+def signs_tail(total: int, weights: Sequence[int]) -> float:
+    """Return ln P(sum of the weights, whole numbers of 0 and more, whose fair coins fall heads >= total).
+
+    By the same transform and tilt as `sum_tail`, equal weights taken together.
+    """
+    most = sum(weights)
+    if total <= 0:
+        return 0.0
+    if total >= most:
+        return -math.inf if total > most else -sum(weight > 0 for weight in weights) * math.log(2)
+    values, counts = np.unique(np.asarray(weights, dtype=np.float64), return_counts=True)
+
+    def surplus(theta: float) -> float:
+        return float(counts @ (values / (1 + np.exp(-theta * values)))) - total
+
+    theta = 0.0 if surplus(0.0) >= 0 else float(brentq(surplus, 0.0, 50.0))
+    heads = 1 / (1 + np.exp(-theta * values))
+    turns = np.exp(-2j * np.pi * np.outer(np.arange((most + 1) // 2 + 1) / (most + 1), values))
+    spectrum = np.prod((1 - heads + heads * turns) ** counts, axis=1)
+    sums = np.fft.irfft(spectrum, most + 1)[total:].clip(0)
+    mass = float(counts @ (np.logaddexp(0.0, theta * values) - math.log(2)))
+    tail = float(sums @ np.exp(-theta * np.arange(len(sums))))
+    return min(0.0, mass - theta * total + math.log(tail))
+
+
 def fisher(log_ps: Sequence[float]) -> float:
     """Combine independent p-values: ln P(product of m uniforms <= their product) (Fisher 1932).
 

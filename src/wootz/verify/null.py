@@ -15,7 +15,8 @@ from scipy.stats import binom
 from torch import Tensor
 
 from wootz.ownership import DirectionKey, HalfKey, LabelKey, WeightKey
-from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail
+from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail, signs_tail
+from wootz.verify.orders import votes
 from wootz.verify.sequential import log_e_value
 
 Logs: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
@@ -54,6 +55,14 @@ def direction_null(key: DirectionKey, v: Tensor, draws: int, stream: np.random.G
         cosines = (w * v).flatten(1).sum(1) / w.flatten(1).norm(dim=1)
         found += [cosine_tail(cosine, key.dimensions) for cosine in cosines.tolist()]
     return np.array(found)
+
+
+def order_null(unforeseen: Tensor, draws: int, stream: np.random.Generator) -> Logs:
+    """Return ln p [draws] of the test of signs under redrawn coins, for a suspect's unforeseen leanings [n]."""
+    counts, signs = np.array(votes(unforeseen)), unforeseen.nan_to_num().sign().numpy()
+    coins = (stream.integers(0, 2, (count, len(signs))) * 2 - 1 for count in _chunks(draws, _CHUNK))
+    won = np.concatenate([((signs * coin > 0) * counts).sum(1) for coin in coins])
+    return np.array([signs_tail(int(total), counts.tolist()) for total in won])
 
 
 def half_null(key: HalfKey, right: Tensor, draws: int, stream: np.random.Generator) -> Logs:
