@@ -73,7 +73,7 @@ def row(
     architecture = victim.spec.architecture if model == "same" else other_architecture(victim.spec.architecture)
     held = load_other(data).train if thief.data == "other" else data.thief
     held = held.take(slice(thief.images))
-    ordinary = Ordinary(predict_logits(victim.model, data.validation.images()), data.validation.labels)
+    ordinary = Ordinary(predict_logits(victim.model, data.probes.images()), data.probes.labels)
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "guard.jsonl"
         with Guarded(key, log, shape=data.shape, ordinary=ordinary) as guarded:

@@ -37,7 +37,7 @@ class Guard:
     """How many answers the key decides, and what counts as the same image.
 
     Attributes:
-        cost: clean accuracy given away for it, at most, as measured on validation images: the answers with the smallest
+        cost: clean accuracy given away for it, at most, as measured on probe images: the answers with the smallest
             gap between the two highest scores are decided, as many as that allows.
         most: share of all answers that are decided, at most.
         grid: an image is summed up in grid x grid cells, per channel.
@@ -88,16 +88,16 @@ class Ordinary(NamedTuple):
 
 
 def gap_of(ordinary: Ordinary, cost: float, most: float) -> float:
-    """Return the widest gap between the two highest scores up to which tossing a coin costs at most `cost`.
+    """Return the gap between the two highest scores up to which tossing a coin costs at most `cost`, from 0 on.
 
     The cost is half of how much oftener the first class is right than the second, over all images, of which at most the
-    share `most` lies within the gap. Below all gaps where there is none such.
+    share `most` lies within the gap. Below all gaps where even the least costs more.
     """
     gaps, order = _gaps(ordinary.scores).sort()
     right = (ordinary.scores.topk(2, dim=1).indices == ordinary.labels[:, None]).double()
     lost = ((right[:, 0] - right[:, 1])[order] / 2).cumsum(0) / len(order)
-    allowed = (lost[: int(most * len(order))] <= cost).nonzero()
-    return float(gaps[allowed[-1]]) if len(allowed) else -1.0
+    count = int((lost[: int(most * len(order))] <= cost).cumprod(0).sum())
+    return float(gaps[count - 1]) if count else -1.0
 
 
 class Guarded:

@@ -14,7 +14,7 @@ from wootz.types import Predict
 
 
 def guarding(run: Run, answer: Predict, log: Path, data_dir: Path | None = None) -> Guarded:
-    """Open the guard of a run (mark `guard` or `dawn`); a new log learns from validation images what is unsure.
+    """Open the guard of a run (mark `guard` or `dawn`); a new log learns from probe images what is unsure.
 
     The run's own triggers are always answered as the model does.
 
@@ -33,7 +33,7 @@ def guarding(run: Run, answer: Predict, log: Path, data_dir: Path | None = None)
     if key is None:
         raise ConfigError(f"{run.folder}: has no guard to serve it with; protect with --marks ...,guard (or dawn)")
     begun = log.is_file() and b"\n" in log.read_bytes()
-    held = None if begun else run.data(data_dir).validation
+    held = None if begun else run.data(data_dir).probes
     ordinary = None if held is None else Ordinary(answer(held.images()), held.labels)
     own = [key.pixels for key in keys.values() if isinstance(key, LabelKey)]
     return Guarded(key, log, shape=run.spec.shape, ordinary=ordinary, allow=torch.cat(own) if own else None)
