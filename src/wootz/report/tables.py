@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple, TypeAlias
@@ -74,7 +74,10 @@ class Table:
 
 
 def panels(table: Table, width: int) -> tuple[Table, ...]:
-    """Cut a wide table into tables of at most `width` columns, groups kept whole; notes stay with the last."""
+    """Cut a wide table into tables of at most `width` columns, groups kept whole; notes stay with the last.
+
+    A row of which nothing is known in a part is left out of it.
+    """
     groups = [list(places) for _, places in groupby(range(len(table.header)), lambda i: table.header[i].group)]
     parts: list[list[int]] = []
     for places in groups:
@@ -87,11 +90,15 @@ def panels(table: Table, width: int) -> tuple[Table, ...]:
             title=table.title if part is parts[0] else f"{table.title}, continued",
             stub=table.stub,
             header=tuple(table.header[i] for i in part),
-            rows=tuple(row._replace(entries=tuple(row.entries[i] for i in part)) for row in table.rows),
+            rows=_known(row._replace(entries=tuple(row.entries[i] for i in part)) for row in table.rows),
             notes=table.notes if part is parts[-1] else (),
         )
         for part in parts
     )
+
+
+def _known(rows: Iterable[Row]) -> tuple[Row, ...]:
+    return tuple(row for row in rows if any(entry is not None for entry in row.entries))
 
 
 def defence_table(found: Survey, data: DataSet) -> Table:
@@ -116,10 +123,14 @@ def defence_table(found: Survey, data: DataSet) -> Table:
 
 
 def theft_table(found: Survey, data: DataSet) -> Table:
-    """Return one row a theft and one group of columns a defence: accuracies, bits a mark, bits in all."""
+    """Return one row a theft and one group of columns a defence: accuracies, bits a mark, bits in all.
+
+    Defences of which only the owner's model was measured are left out, unless there are no others.
+    """
     header: list[Column] = []
     shape: list[tuple[Defence, tuple[Evaluation, ...], tuple[str, ...]]] = []
-    for defence in data.defences:
+    tried = {defence for place, defence in data.groups if place.theft != OWNER}
+    for defence in (d for d in data.defences if d in tried or not tried):
         groups = [group for (_, other), group in data.groups.items() if other == defence]
         evaluations = tuple(e for e in data.evaluations if any(e in group.robust for group in groups))
         marks = tuple(dict.fromkeys(mark for group in groups for mark in group.bits))
