@@ -25,9 +25,9 @@ WALKING = Asking(access="label", walks=3300, isolated=False)
 
 @pytest.fixture
 def claim(as_owner: Court, tmp_path: Path) -> Path:
-    """A claim against the thief that was found by walks."""
+    """A claim about a copy that shows labels only, found by walks."""
     (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
-    claim_suspect(as_owner.owner, as_owner.thief, tmp_path / "c.json", WALKING)
+    claim_suspect(as_owner.owner, as_owner.owner, tmp_path / "c.json", WALKING)
     return tmp_path / "c.json"
 
 
@@ -42,11 +42,11 @@ def of_runner_up(cell: Cell) -> Any:
 
 def test_a_judge_walks_the_same_ways(claim: Path, as_owner: Court) -> None:
     told = opened(claim.read_bytes(), CLAIM).predicate
-    cell = judged(as_owner, claim, as_owner.thief)
+    cell = judged(as_owner, claim, as_owner.owner)
     assert cell.verdict == "KEY-DEPENDENT"
     assert (float(told["found"]["bits"]), told["test"]["walks"]) == (cell.bits, 3300)
     assert of_runner_up(cell).bits > 20  # a copy; without walks this mark is not read at all
-    labels = verify_suspect(as_owner.owner, as_owner.thief, Asking(access="label", isolated=False))
+    labels = verify_suspect(as_owner.owner, as_owner.owner, Asking(access="label", isolated=False))
     assert [item.mark for item in labels.evidence] == ["triggers"]
 
 
@@ -61,7 +61,7 @@ def test_as_many_images_as_were_registered_or_none(as_owner: Court, tmp_path: Pa
     (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
     fewer = Asking(access="label", walks=100, isolated=False)
     with pytest.raises(ConfigError, match=r"walks = 100: a claim walks with the 3300 images that were registered"):
-        claim_suspect(as_owner.owner, as_owner.thief, tmp_path / "c.json", fewer)
+        claim_suspect(as_owner.owner, as_owner.owner, tmp_path / "c.json", fewer)
     assert not (as_owner.owner / "key/burnt.jsonl").exists()  # nothing was opened for it
 
 
@@ -69,7 +69,7 @@ def test_a_judge_refuses_a_number_that_was_chosen_later(claim: Path, as_owner: C
     told = opened(claim.read_bytes(), CLAIM)
     test = dict(told.predicate["test"]) | {"walks": 400}
     claim.write_bytes(signed(signing_key(), told.subject, CLAIM, dict(told.predicate) | {"test": test}))
-    cell = judged(as_owner, claim, as_owner.thief)
+    cell = judged(as_owner, claim, as_owner.owner)
     assert (cell.verdict, "walks = 400" in cell.notes[0]) == ("INVALID CLAIM", True)
 
 
@@ -81,9 +81,9 @@ def test_a_walk_that_was_registered_again_belongs_to_another_key(claim: Path, as
     again = signed(signing_key(), first.subject, REGISTERED, dict(first.predicate) | {"registration": longer})
     changed = dict(told.predicate) | {"registered": json.loads(again)}
     claim.write_bytes(signed(signing_key(), told.subject, CLAIM, changed))
-    cell = judged(as_owner, claim, as_owner.thief)
+    cell = judged(as_owner, claim, as_owner.owner)
     assert (cell.verdict, "time token does not verify" in cell.notes[0]) == ("INVALID CLAIM", True)
-    untimed = judge_claim(claim, as_owner.thief, Bench(isolated=False))
+    untimed = judge_claim(claim, as_owner.owner, Bench(isolated=False))
     assert (untimed.verdict, of_runner_up(untimed).bits < 20) == ("NOT SHOWN", True)  # other keys follow
 
 
