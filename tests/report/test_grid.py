@@ -79,7 +79,7 @@ def test_a_row_is_left_out_of_a_part_that_knows_nothing_of_it() -> None:
 
 
 def test_where_nothing_was_tried_the_owners_are_listed_all_the_same(tmp_path: Path) -> None:
-    cells = [cell for cell in grids.small() if cell.axes["theft"] == "none"]
+    cells = [cell for cell in grids.small() if cell["axes"]["theft"] == "none"]
     text = texts(grids.write(tmp_path / "owners", cells))["md"]
     assert "| pgd-at + unmarked: clean |" in text.split("every theft")[1]
 
