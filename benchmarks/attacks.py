@@ -22,9 +22,9 @@ from wootz.errors import Error
 from wootz.records import Cell, append, read_lines
 from wootz.stages.attack import FAMILIES, attack_run
 from wootz.stages.evaluate import evaluate_run
+from wootz.stages.panel import Panel
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import open_panel, verify_suspect
-from wootz.stages.walking import Panel
 
 
 class Attempt(NamedTuple):

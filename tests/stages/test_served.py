@@ -17,9 +17,9 @@ from wootz.ownership.answers import read_log
 from wootz.records import Cell
 from wootz.stages.attack import attack_run
 from wootz.stages.guarding import LOG
+from wootz.stages.panel import Panel
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
-from wootz.stages.walking import Panel
 from wootz.stealing import read_queries
 from wootz.store import read_bytes
 

@@ -14,10 +14,10 @@ from wootz.ownership import opened, read_keys, signed, signing_key
 from wootz.records import Cell
 from wootz.stages.claim import CLAIM, claim_suspect
 from wootz.stages.judge import Bench, judge_claim
+from wootz.stages.panel import registered_walk
 from wootz.stages.register import REGISTERED
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
-from wootz.stages.walking import registered_walk
 from wootz.store import canonical
 
 WALKING = Asking(access="label", walks=3300, isolated=False)

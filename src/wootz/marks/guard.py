@@ -103,9 +103,9 @@ def gap_of(ordinary: Ordinary, cost: float, most: float) -> float:
 class Guarded:
     """Changes a served model's scores, and logs each image that the key decides before its answer leaves.
 
-    Serves the marks `guard` and `dawn`, whose keys say what a digest is. Equal images always get equal answers, and
-    so do nearby ones, as far as their digests go: what is shown follows
-    from key, digest and the model's scores alone. An image whose digest is in the log already is not logged again.
+    Serves the marks `guard` and `dawn`, whose keys say what a digest is. Equal images always get equal answers, and so
+    do nearby ones, as far as their digests go: what is shown follows from key, digest and the model's scores alone. An
+    image whose digest is in the log already is not logged again.
     Safe to call from several threads; one process at a time holds a log.
 
     Args:

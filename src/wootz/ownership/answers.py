@@ -12,8 +12,8 @@ digests is answered with a keyed class, uniform over all but the model's.
 
 The log is JSON lines. Its first line names the key and the gap (see `wootz.marks.guard`); every other one holds an
 image whose answer the key decided, the two classes that the model finds likeliest (`base` first), and the answer. Each
-line ends with a chain hash,
-SHA-256(chain before || the line's other fields as canonical JSON), so the last one seals all lines before it.
+line ends with a chain hash, SHA-256(chain before || the line's other fields as canonical JSON), so the last one seals
+all lines before it.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ from wootz.models import read_model
 from wootz.ownership import AnswerKey, Key, KeyRing, open_marks, opened, opened_keys, read_keys, signed, signing_key
 from wootz.records import Cell, to_json
 from wootz.stages.guarding import LOG, with_log, without_guard
+from wootz.stages.panel import check_walks, seated
 from wootz.stages.register import REGISTERED, read_registered
 from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Where, opened_suspect
 from wootz.stages.verify import PANEL_MEMBERS, ask_suspect, verdict_cell
-from wootz.stages.walking import check_walks, seated
 from wootz.store import append_line, file_digest, read_bytes, read_json, write_bytes, write_tensors
 from wootz.types import Tell
 from wootz.verify import bar_of

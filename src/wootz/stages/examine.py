@@ -28,8 +28,8 @@ from wootz.ownership import (
 )
 from wootz.stages.claim import CLAIM
 from wootz.stages.guarding import with_log, without_guard
+from wootz.stages.panel import Panel, check_walks, seated
 from wootz.stages.register import REGISTERED
-from wootz.stages.walking import Panel, check_walks, seated
 from wootz.store import file_digest, read_tensors
 from wootz.verify import Limits, described_network
 

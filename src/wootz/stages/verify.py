@@ -12,9 +12,9 @@ from wootz.models import read_model
 from wootz.ownership import AnswerKey, DirectionKey, Key, read_keys
 from wootz.records import Cell, EvidenceRecord, decimal_p
 from wootz.stages.guarding import with_guard, with_log
+from wootz.stages.panel import Panel, seated
 from wootz.stages.run import Clock
 from wootz.stages.suspects import REMOTE_BUDGET, Asking, Suspect, Where, check_fit, opened_suspect
-from wootz.stages.walking import Panel, seated
 from wootz.store import read_json
 from wootz.types import Kind, Predict, Tell
 from wootz.verify import DEFAULT_BAR, Verdict, verify
