@@ -173,10 +173,9 @@ def _random_keys(
     if isinstance(key, LabelKey):
         return null.label_null(key, labels_of(predict, key.pixels[: asking.budget]), RANDOM_KEYS, stream)
     if isinstance(key, OrderKey):
-        seen = proven.panel.walked(predict, asking.walks)
-        predict, panel, count = seen or (predict, proven.panel.answers, asking.budget)
-        found = leanings(key, ask(predict, key.pixels[:count]), by_scores=seen is not None or asking.access != "label")
-        return null.order_null(unforeseen(key, found, panel), RANDOM_KEYS, stream)
+        said = ask(predict, key.pixels[: asking.budget])
+        found = leanings(key, said, by_scores=asking.access != "label")
+        return null.order_null(unforeseen(key, found, proven.panel.answers), RANDOM_KEYS, stream)
     if isinstance(key, WeightKey):
         tensor = suspect.weights(key.weight, key.shape) if suspect.weights else None
         return None if tensor is None else null.weight_null(key, bits_read(key, tensor), RANDOM_KEYS, stream)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from wootz.errors import ConfigError
-from wootz.ownership import DirectionKey, Key, LabelKey, OrderKey, WeightKey
+from wootz.ownership import DirectionKey, Key, LabelKey, WeightKey
 from wootz.types import Access, Predict, Weights
 from wootz.verify.early import Decoys, early_evidence
 from wootz.verify.evidence import EVIDENCE, Evidence
@@ -133,8 +133,8 @@ def _evidence(
 
 
 def _wants_more(key: Key) -> bool:
-    """Whether scores say more to this key's test than labels."""
-    return isinstance(key, DirectionKey | OrderKey) or (isinstance(key, LabelKey) and key.logged)
+    """Whether first and second choices say more to this key's test than labels."""
+    return isinstance(key, DirectionKey) or (isinstance(key, LabelKey) and key.logged)
 
 
 def _testable(key: Key, access: Access, weights: Weights | None, walked: Walked | None) -> bool:
