@@ -33,11 +33,8 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    predict, panel, stream = (
-        predictor(read_model(args.suspect)[0]),
-        open_panel(args.run).answers,
-        np.random.default_rng(),
-    )
+    predict, panel = predictor(read_model(args.suspect)[0]), open_panel(args.run).answers
+    stream = np.random.default_rng()
     results = {}
     for name, key in read_keys(args.run).keys.items():
         if isinstance(key, LabelKey):
