@@ -107,9 +107,8 @@ def _sealed_log(owner: Path, registered: bytes, keys: Mapping[str, Key], out: Pa
 
 def _test(asking: Asking, bar: float) -> dict[str, Any]:
     """Return how the suspect was asked, as strings and whole numbers."""
-    plain = {"access": asking.access, "bar": f"{bar:g}", "tries": asking.tries, "calibrate": asking.calibrate,
-             "walks": asking.walks}  # fmt: skip
-    plain |= {"client": list(asking.client)}
+    plain = {"access": asking.access, "bar": f"{bar:g}", "tries": asking.tries, "calibrate": asking.calibrate}
+    plain |= {"walks": asking.walks, "client": list(asking.client)}
     return plain | {"budget": "" if asking.budget is None else str(asking.budget)}
 
 
