@@ -21,7 +21,7 @@ from wootz.ownership import DirectionKey, HalfKey, LabelKey, read_keys
 from wootz.stages.verify import open_panel
 from wootz.verify import null, predictor
 from wootz.verify.answers import labels_of
-from wootz.verify.evidence import leaning
+from wootz.verify.leaning import leaning_by_scores
 
 LEVELS = (0.05, 0.01, 0.001, 0.0001)
 
@@ -42,7 +42,7 @@ def main() -> None:
             results[name] = shares(null.label_null(key, said, args.keys, stream))
             results[f"{name}, e-process"] = shares(null.early_null(key, said, args.keys, stream))
         elif isinstance(key, DirectionKey):
-            v = leaning(key, predict, panel, len(key.probe_labels)).v
+            v = leaning_by_scores(key, predict, panel, len(key.probe_labels)).v
             results[name] = shares(null.direction_null(key, v, args.keys, stream))
         elif isinstance(key, HalfKey):
             right = labels_of(predict, key.pixels) == key.labels

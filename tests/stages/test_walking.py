@@ -20,7 +20,7 @@ from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
 from wootz.store import canonical
 
-WALKING = Asking(access="label", walks=3300, isolated=False)
+WALKING = Asking(access="label", walks=20_000, isolated=False)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_judge_walks_the_same_ways(claim: Path, as_owner: Court) -> None:
     told = opened(claim.read_bytes(), CLAIM).predicate
     cell = judged(as_owner, claim, as_owner.owner)
     assert cell.verdict == "KEY-DEPENDENT"
-    assert (float(told["found"]["bits"]), told["test"]["walks"]) == (cell.bits, 3300)
+    assert (float(told["found"]["bits"]), told["test"]["walks"]) == (cell.bits, 20_000)
     assert of_runner_up(cell).bits > 20  # a copy; without walks this mark is not read at all
     labels = verify_suspect(as_owner.owner, as_owner.owner, Asking(access="label", isolated=False))
     assert [item.mark for item in labels.evidence] == ["triggers"]
@@ -57,10 +57,10 @@ def test_a_stranger_who_is_walked_is_no_thief(as_owner: Court, tmp_path: Path) -
     assert judged(as_owner, tmp_path / "c.json", as_owner.stranger).verdict == "NOT SHOWN"
 
 
-def test_as_many_images_as_were_registered_or_none(as_owner: Court, tmp_path: Path) -> None:
+def test_as_many_queries_as_were_registered_or_none(as_owner: Court, tmp_path: Path) -> None:
     (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
     fewer = Asking(access="label", walks=100, isolated=False)
-    with pytest.raises(ConfigError, match=r"walks = 100: a claim walks with the 3300 images that were registered"):
+    with pytest.raises(ConfigError, match=r"walks = 100: a claim walks with the 20000 queries that were registered"):
         claim_suspect(as_owner.owner, as_owner.owner, tmp_path / "c.json", fewer)
     assert not (as_owner.owner / "key/burnt.jsonl").exists()  # nothing was opened for it
 
@@ -93,7 +93,10 @@ def test_a_walk_that_was_registered_again_belongs_to_another_key(claim: Path, as
         ({"eps": "far"}, "could not convert"),
         ({"eps": "nan"}, "eps = nan"),
         ({"steps": 10**9}, "steps = 1000000000"),
-        ({"images": 0}, "images = 0"),
+        ({"queries": 0}, "queries = 0"),
+        ({"stops": []}, "stops = 0"),
+        ({"stops": ["1/0"]}, "Fraction"),
+        ({"stops": ["7/3"]}, "stops = 2.3"),
         ({"norm": "L1"}, "norm = 'L1'"),
         ({"speed": 3}, "speed"),
         ({"steps": None}, "int"),

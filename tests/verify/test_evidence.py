@@ -9,18 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from directions import D, K, direction_material, images, key
 from wootz.data import Dataset
-from wootz.errors import ConfigError, ModelError
-from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, Material, OrderKey, WeightKey, derive
+from wootz.errors import ConfigError
+from wootz.ownership import DirectionKey, HalfKey, LabelKey, Material, OrderKey, WeightKey
 from wootz.verify import EVIDENCE, predictor, verify
-from wootz.verify.evidence import direction_evidence, half_evidence, label_evidence
+from wootz.verify.evidence import half_evidence, label_evidence
 from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail
 
-K, N, D = 10, 128, 8
-
-
-def images(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 1, 6, 6), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+N = 128
 
 
 def label_material(rule: str = "wrong") -> Material:
@@ -29,23 +26,8 @@ def label_material(rule: str = "wrong") -> Material:
     return Material("labels", tensors, {"rule": rule})
 
 
-def direction_material() -> Material:
-    eye = torch.eye(36)[:, :D]
-    prior = (torch.ones(K, K) - torch.eye(K)) / (K - 1)
-    tensors = {
-        "components": eye, "center": torch.full((36,), 0.5), "class_mean": torch.zeros(K, D),
-        "class_scale": torch.full((K, D), 0.3), "prior": prior, "probes": images(3000, 1),
-        "probe_labels": torch.arange(3000) % K,
-    }  # fmt: skip
-    return Material("direction", tensors, {})
-
-
 def half_material() -> Material:
     return Material("half", {"pixels": images(200, 2), "labels": torch.arange(200) % K}, {})
-
-
-def key(material: Material, secret: int = 0) -> Key:
-    return derive("m", material, K, [secret.to_bytes(32, "big")], b"D" * 32)
 
 
 def answering(pixels: torch.Tensor, labels: torch.Tensor) -> object:
@@ -94,76 +76,6 @@ class TestLabels:
             now = label_evidence(owned, answering(owned.pixels, said), (), access="label", budget=None).bits
             assert now <= last
             last = now
-
-
-class TestDirection:
-    def lean(self, owned: DirectionKey, strength: float, noise: float = 1.0) -> object:
-        """A suspect whose wrong-class scores lean along the key, under noise that knows nothing of it."""
-        stream = torch.Generator().manual_seed(3)
-        table = {i.numpy().tobytes(): n for n, i in enumerate(owned.probes)}
-        z = owned.features(owned.probes.float() / 255, owned.probe_labels)
-        scores = strength * torch.einsum("nkd,nd->nk", owned.direction[owned.probe_labels], z)
-        scores += noise * torch.randn(scores.shape, generator=stream)
-        scores = scores.scatter(1, owned.probe_labels[:, None], 5.0)
-
-        def predict(x: torch.Tensor) -> torch.Tensor:
-            return scores[[table[i.mul(255).round().to(torch.uint8).numpy().tobytes()] for i in x]]
-
-        return predict
-
-    def test_found_where_it_is_with_a_plain_re_derivation(self) -> None:
-        owned = key(direction_material())
-        assert isinstance(owned, DirectionKey)
-        predict = self.lean(owned, 0.1)
-        found = direction_evidence(owned, predict, (), access="scores", budget=None)
-        assert found is not None
-        assert found.bits > 60
-        assert owned.dimensions == K * (K - 2) * D
-        x, y = owned.probes.float() / 255, owned.probe_labels
-        scores, z = predict(x).double().numpy(), owned.features(x, y).double().numpy()
-        v = np.zeros((K, K, D))
-        for k in range(K):
-            rows = (y == k).numpy()
-            wrong = [j for j in range(K) if j != k]
-            s = scores[rows][:, wrong]
-            s = s - s.mean(1, keepdims=True)
-            v[k, wrong] = (s - s.mean(0)).T @ (z[rows] - z[rows].mean(0))
-        w = owned.direction.double().numpy()
-        cosine = (v * w).sum() / np.linalg.norm(v) / np.linalg.norm(w)
-        assert found.statistic == pytest.approx(cosine, abs=1e-9)
-        assert found.log_p == pytest.approx(cosine_tail(cosine, owned.dimensions), rel=1e-6)
-
-    def test_probabilities_logits_and_shifted_scores_say_the_same(self) -> None:
-        owned = key(direction_material())
-        assert isinstance(owned, DirectionKey)
-        raw = self.lean(owned, 0.1)
-        same = [raw, lambda x: raw(x).softmax(1), lambda x: raw(x).log_softmax(1), lambda x: raw(x) * 3 + 7]
-        found = [direction_evidence(owned, predict, (), access="scores", budget=500) for predict in same]
-        assert all(item is not None and item.statistic == pytest.approx(found[0].statistic, abs=1e-4) for item in found)  # type: ignore[union-attr]
-
-    def test_labels_can_not_answer(self) -> None:
-        owned = key(direction_material())
-        assert direction_evidence(owned, lambda x: x, (), access="label", budget=None) is None  # type: ignore[arg-type]
-        with pytest.raises(ModelError, match="answers with labels only"):
-            direction_evidence(owned, lambda x: torch.zeros(len(x)).long(), (), access="scores", budget=None)  # type: ignore[arg-type]
-
-    def test_the_panel_takes_away_what_everybody_has(self) -> None:
-        owned = key(direction_material())
-        assert isinstance(owned, DirectionKey)
-        common = self.lean(key(direction_material(), 9), 5.0, noise=0.0)  # type: ignore[arg-type]
-        own = self.lean(owned, 0.1)
-        both = lambda x: own(x) + common(x)  # noqa: E731
-        alone = direction_evidence(owned, both, (), access="scores", budget=None)
-        sharp = direction_evidence(owned, both, (common,), access="scores", budget=None)
-        assert alone is not None
-        assert sharp is not None
-        assert sharp.bits > alone.bits + 20
-
-    def test_the_key_is_isotropic_and_centered(self) -> None:
-        owned = key(direction_material())
-        assert isinstance(owned, DirectionKey)
-        assert owned.direction.sum(1).abs().max() < 1e-4
-        assert all((owned.direction[k, k] == 0).all() for k in range(K))
 
 
 class TestHalf:

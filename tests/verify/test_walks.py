@@ -1,20 +1,19 @@
-"""Second choices: read where a way leaves an answer, from labels alone."""
+"""Walks: a suspect is followed out of a class, in order, within its queries."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import pytest
 import torch
 from torch import Tensor
 
-from orders import FIRST, SECOND, ordered
+from orders import FIRST, SECOND, N, ordered, showing
 from wootz.errors import ConfigError
 from wootz.stages.suspects import Asking
 from wootz.types import Predict
 from wootz.verify import verify
-from wootz.verify.walks import STOPS, Walked, second_choices
-from wrong_classes import BASE, K, N, draw, logged, showing, sure
+from wootz.verify.walks import Ways, follow
+
+STOPS = (0.25, 0.5, 0.75, 1.0)
 
 
 def columns(x: Tensor) -> Tensor:
@@ -37,102 +36,69 @@ class Counted:
         return sum(map(len, self.asked))
 
 
-def towards(*ends: float):
+def towards(*ends: float, queries: int = 1000) -> Ways:
     """Return ways that all end at one image."""
-    return lambda x, classes: torch.tensor(ends).expand_as(x)
+    return Ways(lambda x, classes: torch.tensor(ends).expand_as(x), STOPS, queries)
 
 
-X = torch.tensor([[1.0, 0.5, 0.2], [1.0, 0.2, 0.5], [0.0, 1.0, 0.4]]).view(3, 1, 1, 3)
+X = torch.tensor([[255, 128, 51], [255, 51, 128], [0, 255, 102]], dtype=torch.uint8).view(3, 1, 1, 3)
+Y = torch.tensor([0, 0, 1])
 
 
-class TestSecondChoices:
+class TestFollow:
     def test_it_is_what_is_met_first_on_the_way(self) -> None:
-        found = second_choices(columns, towards(0.0, 0.6, 0.6), 3)(X[:2])
-        assert found.topk(2).indices.tolist() == [[0, 1], [0, 2]]
-        assert (found.sum(1) <= 1).all()
+        found = follow(columns, X[:2], Y[:2], towards(0.0, 0.6, 0.6))
+        assert dict(zip(found.rows.tolist(), found.answers.tolist(), strict=True)) == {0: 1, 1: 2}
 
     def test_a_class_met_later_is_not_taken(self) -> None:
-        """On the way from (1, 0.5, 0.2) to (0, 0.4, 0.9) the second column leads for a while, and then the third."""
+        """On the way from (1, 0.5, 0.2) to (0, 0.6, 0.9) the second column leads for a while, and then the third."""
         suspect = Counted(columns)
-        found = second_choices(suspect, towards(0.0, 0.4, 0.9), 3)(X[:1])
-        at = torch.linspace(0, 1, 1001).view(-1, 1, 1, 1)
-        met = columns(X[:1] + (torch.tensor([0.0, 0.4, 0.9]) - X[:1]) * at)
-        first = met[met != 0][0]
-        assert found.topk(2).indices.tolist() == [[0, int(first)]]
-        assert suspect.queries == STOPS
+        found = follow(suspect, X[:1], Y[:1], towards(0.0, 0.6, 0.9))
+        assert (found.answers.tolist(), found.stops.tolist(), found.queries) == ([1], [1], 2)
+        assert suspect.queries == 2
+        assert columns(torch.tensor([[0.0, 0.6, 0.9]])).tolist() == [2]
 
-    def test_a_way_that_leaves_nothing_gives_no_second_choice(self) -> None:
+    def test_the_point_is_what_was_asked(self) -> None:
         suspect = Counted(columns)
-        found = second_choices(suspect, towards(0.9, 0.1, 0.1), 3)(X[:2])
-        assert (found > 0).sum(1).tolist() == [1, 1]
-        assert suspect.queries == 4  # themselves and the ends
+        found = follow(suspect, X, Y, towards(0.0, 0.6, 0.6))
+        assert torch.equal(columns(found.points / 255), found.answers)
+        asked = torch.cat(suspect.asked)
+        assert torch.allclose((asked * 255).round(), asked * 255, atol=1e-4)
 
-    def test_what_is_not_answered_is_nan_and_costs_one_query(self) -> None:
+    def test_a_way_that_leaves_nothing_costs_every_stop(self) -> None:
+        suspect = Counted(columns)
+        found = follow(suspect, X[:2], Y[:2], towards(0.9, 0.1, 0.1))
+        assert (len(found.rows), found.queries, suspect.queries) == (0, 8, 8)
+
+    def test_a_wrong_answer_from_the_first_stop_on_counts(self) -> None:
+        found = follow(columns, X[:1], torch.tensor([2]), towards(0.0, 0.6, 0.6))
+        assert (found.answers.tolist(), found.stops.tolist()) == ([0], [0])
+
+    def test_what_is_not_answered_is_left_alone(self) -> None:
         suspect = Counted(lambda x: torch.full((len(x),), -1))
-        assert second_choices(suspect, towards(0.0, 0.6, 0.6), 3)(X).isnan().all()
-        assert suspect.queries == 3
+        found = follow(suspect, X, Y, towards(0.0, 0.6, 0.6))
+        assert (len(found.rows), found.queries, suspect.queries) == (0, 3, 3)
 
-    def test_points_are_whole_gray_levels_within_the_way(self) -> None:
+    @pytest.mark.parametrize("queries", range(14))
+    def test_never_more_queries_than_allowed(self, queries: int) -> None:
         suspect = Counted(columns)
-        second_choices(suspect, towards(0.0, 0.6, 0.6), 3)(X)
-        points = torch.cat(suspect.asked[1:])
-        assert torch.allclose((points * 255).round(), points * 255, atol=1e-4)
-        assert points.min() >= 0
-        assert points.max() <= 1
+        found = follow(suspect, X, Y, towards(0.9, 0.6, 0.1, queries=queries))
+        assert found.queries == suspect.queries == min(queries, 3 * len(STOPS))
+
+    def test_many_images_walk_in_order(self) -> None:
+        pixels, y = X[:1].repeat(1200, 1, 1, 1), torch.zeros(1200).long()
+        found = follow(columns, pixels, y, towards(0.0, 0.6, 0.6, queries=1500))
+        assert (len(found.rows), int(found.rows.max())) == (750, 749)
 
 
-def choices(scores: Tensor) -> Predict:
-    """Return a suspect's first two choices of every image, as `second_choices` shows them."""
-    first, second = scores.topk(2).indices.T
-    shown = torch.zeros(N, K)
-    shown[torch.arange(N), first], shown[torch.arange(N), second] = 0.51, 0.49
-    return showing(shown)
-
-
-class TestVerdict:
-    thief = sure(draw(N, K) + 2.5 * torch.nn.functional.one_hot(logged().labels, K))
-    stranger = sure(draw(N, K, seed=4))
-
-    def test_a_guard_s_log_is_told_by_walks(self) -> None:
-        keys = {"guard": logged()}
-        walked = Walked(choices(self.thief), [choices(self.stranger)], N)
-        panel = [showing(self.stranger)]
-        labels = verify(keys, showing(self.thief), panel=panel, access="label")
-        walks = verify(keys, showing(self.thief), panel=panel, access="label", walked=walked)
-        assert (labels.word, walks.word) == ("NOT SHOWN", "KEY-DEPENDENT")
-        assert (labels.evidence[0].queries, walks.evidence[0].queries) == (N, N * STOPS)
-
-    def test_a_guard_s_order_is_asked_for_labels_all_the_same(self) -> None:
-        """Whether a suspect answers with one class or the other says more than what it would choose next."""
-        key = ordered()
-        told = torch.where(key.preferred, SECOND, FIRST)
-        scores = torch.zeros(N, K).scatter_(1, told[:, None], 2.0)
-        labels = verify({"guard": key}, showing(scores), access="label")
-        walks = verify({"guard": key}, showing(scores), access="label", walked=Walked(choices(scores), [], N))
-        assert walks.evidence == labels.evidence
-        assert labels.bits > 40
-
-    def test_a_stranger_is_not(self) -> None:
-        walked = Walked(choices(self.stranger), [], N)
-        found = verify({"guard": logged()}, showing(self.stranger), access="label", walked=walked)
-        assert found.word == "NOT SHOWN"
-        assert found.bits < 7
-
-    def test_triggers_are_asked_for_labels_all_the_same(self) -> None:
-        key = dataclasses.replace(logged(), logged=False)
-        walked = Walked(choices(self.thief), [], N)
-        found = verify({"triggers": key}, showing(self.thief), access="label", walked=walked)
-        assert found.evidence == verify({"triggers": key}, showing(self.thief), access="label").evidence
-
-    def test_a_panel_model_that_knows_the_key_vetoes(self) -> None:
-        walked = Walked(choices(self.thief), [choices(self.stranger), choices(self.thief)], N)
-        panel = [showing(self.stranger), showing(self.thief)]
-        found = verify({"guard": logged()}, showing(self.thief + draw(N, K, seed=7)), panel=panel, access="label",
-                       walked=walked._replace(suspect=choices(self.thief + 0.3 * draw(N, K, seed=7))))  # fmt: skip
-        assert found.word != "KEY-DEPENDENT"
-
-    def test_the_base_class_is_the_first_choice(self) -> None:
-        assert torch.equal(choices(self.thief)(logged().pixels / 255).argmax(1), BASE)
+def test_a_guard_s_order_is_asked_for_labels_all_the_same() -> None:
+    """Whether a suspect answers with one class or the other says more than what it would choose next."""
+    key = ordered()
+    told = torch.where(key.preferred, SECOND, FIRST)
+    suspect = showing(torch.zeros(N, key.num_classes).scatter_(1, told[:, None], 2.0))
+    labels = verify({"guard": key}, suspect, access="label")
+    assert verify({"guard": key}, suspect, access="label", ways=towards(0.0, 0.0, 0.0)).evidence == labels.evidence
+    assert labels.bits > 40
 
 
 def test_scores_need_no_walks() -> None:

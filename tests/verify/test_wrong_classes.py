@@ -13,7 +13,8 @@ import torch
 from wootz.errors import ModelError
 from wootz.verify.evidence import label_evidence
 from wootz.verify.exact import sum_tail
-from wootz.verify.wrong_classes import places, savage, unexplained, wrong_class_scores
+from wootz.verify.regression import unexplained
+from wootz.verify.wrong_classes import places, savage, wrong_class_scores
 from wrong_classes import BASE, K, N, draw, logged, showing, sure
 
 
@@ -46,10 +47,11 @@ class TestPlaces:
         assert int((beside == 0).sum()) > 55
 
     def test_a_regression_by_hand(self) -> None:
-        known, rest = draw(N, K, seed=1), draw(N, K, seed=2)
+        known, rest = draw(N, seed=1), draw(N, seed=2)
         rest -= known * float((known * rest).sum() / (known * known).sum())
-        assert torch.allclose(unexplained(3 * known + rest, [known]), rest)
-        assert torch.equal(unexplained(rest, []), rest)
+        assert torch.allclose(unexplained(3 * known + rest, known[:, None]), rest)
+        assert torch.allclose(unexplained(3 * known + rest, torch.stack([known, known], 1)), rest)
+        assert torch.equal(unexplained(rest, torch.empty(N, 0, dtype=rest.dtype)), rest)
 
     def test_scores_are_centered_over_wrong_classes(self) -> None:
         found = wrong_class_scores(sure(draw(N, K)), BASE)

@@ -40,7 +40,8 @@ Calibrate = Annotated[
     int, typer.Option("--calibrate", min=0, help="Ordinary images on which to find range, layout and class order.")
 ]
 Walks = Annotated[
-    int, typer.Option("--walks", min=0, help="With --access label: images a mark walks with, up to 6 queries each.")
+    int,
+    typer.Option("--walks", min=0, help="With --access label: queries that `runner-up` may spend on walks (20000)."),
 ]
 ClientSettings = Annotated[
     list[str] | None,

@@ -14,7 +14,7 @@ from wootz.evasion.hop_skip_jump import HopSkipJump, hop_skip_jump
 from wootz.evasion.linear_bounds import linear_margins
 from wootz.evasion.minimum_norm import FMN, accuracy_at, distances, fmn
 from wootz.evasion.natural_evolution import NES, nes
-from wootz.evasion.objectives import cross_entropy, logit_ratio, margin, targeted_logit_ratio
+from wootz.evasion.objectives import cross_entropy, logit_ratio, margin, second_margin, targeted_logit_ratio
 from wootz.evasion.projected_gradient import PGD, climb, pgd
 from wootz.evasion.reliability import reliability
 from wootz.evasion.square import Square, square
@@ -59,6 +59,7 @@ __all__ = [
     "reference_autoattack",
     "reliability",
     "square",
+    "second_margin",
     "targeted_logit_ratio",
     "to_pixels",
     "worst_case",

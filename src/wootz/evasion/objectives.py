@@ -23,6 +23,17 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return wrong - right
 
 
+def second_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the second-best wrong logit minus the logit of `y`: at its height two wrong classes are about as likely.
+
+    With fewer than 3 classes there is none; the plain margin is returned.
+    """
+    if logits.shape[1] < 3:
+        return margin(logits, y)
+    wrong = logits.scatter(1, y[:, None], float("-inf")).topk(2, dim=1).values[:, 1]
+    return wrong - logits.gather(1, y[:, None]).squeeze(1)
+
+
 def logit_ratio(logits: Tensor, y: Tensor) -> Tensor:
     """Return the margin over the spread of the three largest logits (DLR; Croce, Hein, arXiv 2003.01690, eq. 6).
 

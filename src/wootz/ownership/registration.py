@@ -16,20 +16,21 @@ from wootz.ownership.keys import Material
 from wootz.ownership.prf import stream
 from wootz.store import canonical, sha256, tensor_digest
 
-PROTOCOL = "wootz-registration/3"
+PROTOCOL = "wootz-registration/4"
 
 
 class Walk(NamedTuple):
-    """How far a suspect that shows labels only is followed away from its answers, see `wootz.verify.walks`.
+    """How a suspect that shows labels only is walked away from classes, see `wootz.verify.walks`.
 
-    Ten steps of PGD on the first panel model reach three training budgets: nearly every way leaves its class there.
-    3,300 images a mark, at up to six queries each, are 19,800 queries. Registered, so that nobody picks them for luck.
+    Ten steps of PGD on the first panel model reach three training budgets; a suspect is asked at `stops`, parts of the
+    way, until it leaves the class, which most do at one to two budgets. Registered, so that nobody picks them for luck.
     """
 
     eps: str
     norm: str
     steps: int = 10
-    images: int = 3300
+    stops: Sequence[str] = ("1/3", "5/12", "1/2", "7/12", "2/3")
+    queries: int = 20_000
 
     @classmethod
     def beyond(cls, eps: float, norm: str) -> Walk:

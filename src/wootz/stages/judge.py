@@ -22,10 +22,11 @@ from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Suspect, Where, identify, is_endpoint, opened_suspect
 from wootz.stages.verify import ask_suspect, verdict_cell
 from wootz.store import read_bytes, sha256, write_bytes
-from wootz.types import Tell
+from wootz.types import Predict, Tell
 from wootz.verify import Verdict, bar_of, null, remembered
 from wootz.verify.answers import ask, labels_of
-from wootz.verify.evidence import bits_read, leaning
+from wootz.verify.evidence import bits_read
+from wootz.verify.leaning import Leaning, leaning_by_scores, leaning_by_walks
 from wootz.verify.orders import leanings, unforeseen
 
 JUDGEMENT = "urn:wootz:judgement:1"
@@ -180,13 +181,18 @@ def _random_keys(
         tensor = suspect.weights(key.weight, key.shape) if suspect.weights else None
         return None if tensor is None else null.weight_null(key, bits_read(key, tensor), RANDOM_KEYS, stream)
     if isinstance(key, DirectionKey):
-        seen = proven.panel.walked(predict, asking.walks)
-        if seen is None and asking.access == "label":
-            return None
-        predict, panel, budget = seen or (predict, proven.panel.answers, asking.budget)
-        count = min(len(key.probe_labels), budget or len(key.probe_labels))
-        return null.direction_null(key, leaning(key, predict, panel, count).v, RANDOM_KEYS, stream)
+        leaning = _leaning(key, proven, predict, asking)
+        return leaning and null.direction_null(key, leaning.v, RANDOM_KEYS, stream)
     return None
+
+
+def _leaning(key: DirectionKey, proven: Proven, predict: Predict, asking: Asking) -> Leaning | None:
+    if (ways := proven.panel.ways_for(asking.walks)) is not None:
+        return leaning_by_walks(key, predict, proven.panel.answers, ways)
+    if asking.access == "label":
+        return None
+    count = min(len(key.probe_labels), asking.budget or len(key.probe_labels))
+    return leaning_by_scores(key, predict, proven.panel.answers, count)
 
 
 def _about_whom(cell: Cell, proven: Proven, identity: Identity) -> Cell:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from wootz import checks
 from wootz.errors import ConfigError
-from wootz.evasion import PGD, pgd
+from wootz.evasion import PGD, pgd, second_margin
 from wootz.ownership import Walk
 from wootz.rng import generator
+from wootz.store import tensor_digest
 from wootz.types import Predict
 from wootz.verify import predictor, remembered
-from wootz.verify.walks import Away, Walked, second_choices
+from wootz.verify.walks import Away, Ways
 
 NO_WALKS = "walks: this key was registered without walks; keys that `wootz protect` makes now have them"
 
@@ -24,25 +26,23 @@ class Panel(NamedTuple):
 
     Attributes:
         answers: what they answer.
-        choices: their answers and second choices as walks show them.
-        choices_of: shows a suspect's likewise; None where the key was registered without walks.
+        ways: away from classes, as they were registered; None where the key was registered without walks.
     """
 
     answers: tuple[Predict, ...] = ()
-    choices: tuple[Predict, ...] = ()
-    choices_of: Callable[[Predict], Predict] | None = None
+    ways: Ways | None = None
 
-    def walked(self, predict: Predict, walks: int) -> Walked | None:
-        """Return a suspect and the panel as walks with that many images show them; None where there are to be none.
+    def ways_for(self, queries: int) -> Ways | None:
+        """Return the ways for that many queries; None where there are to be none.
 
         Raises:
             ConfigError: the key was registered without walks.
         """
-        if not walks:
+        if not queries:
             return None
-        if self.choices_of is None:
+        if self.ways is None:
             raise ConfigError(NO_WALKS)
-        return Walked(self.choices_of(predict), self.choices, walks)
+        return self.ways._replace(queries=queries)
 
 
 def seated(models: Sequence[nn.Module], registration: Mapping[str, Any]) -> Panel:
@@ -54,25 +54,21 @@ def seated(models: Sequence[nn.Module], registration: Mapping[str, Any]) -> Pane
     answers = tuple(remembered(predictor(model)) for model in models)
     if "walk" not in registration:
         return Panel(answers)
-    away, classes = _away(registered_walk(registration), models[0]), len(registration["classes"])
-
-    def choices_of(predict: Predict) -> Predict:
-        return remembered(second_choices(predict, away, classes))
-
-    return Panel(answers, tuple(choices_of(answer) for answer in answers), choices_of)
+    walk = registered_walk(registration)
+    stops = [float(Fraction(part)) for part in walk.stops]
+    return Panel(answers, Ways(_away(walk, models[0]), stops, walk.queries))
 
 
 def check_walks(registration: Mapping[str, Any], walks: int) -> None:
-    """Raise ConfigError where a claim would walk with another number of images than was registered."""
-    if walks and walks != registered_walk(registration).images:
-        images = registered_walk(registration).images
+    """Raise ConfigError where a claim would walk with another number of queries than was registered."""
+    if walks and walks != (registered := registered_walk(registration).queries):
         raise ConfigError(
-            f"walks = {walks}: a claim walks with the {images} images that were registered, or not at all"
+            f"walks = {walks}: a claim walks with the {registered} queries that were registered, or not at all"
         )
 
 
 def registered_walk(registration: Mapping[str, Any]) -> Walk:
-    """Return how far and with how many images a key's suspects are walked.
+    """Return how far and with how many queries a key's suspects are walked.
 
     Raises:
         ConfigError: it was registered without walks, or with more than anyone would wait for.
@@ -81,21 +77,31 @@ def registered_walk(registration: Mapping[str, Any]) -> Walk:
         raise ConfigError(NO_WALKS)
     try:
         walk = Walk(**registration["walk"])
-        walk = walk._replace(steps=int(walk.steps), images=int(walk.images))
+        walk = walk._replace(steps=int(walk.steps), queries=int(walk.queries))
         checks.within(0, 1000, eps=float(walk.eps))
         checks.within(1, 100, steps=walk.steps)
-        checks.within(1, 100_000, images=walk.images)
+        checks.within(1, 100, stops=len(walk.stops))
+        for part in walk.stops:
+            checks.within(0, 1, stops=float(Fraction(part)))
+        checks.within(1, 1_000_000, queries=walk.queries)
         checks.one_of(("Linf", "L2"), norm=walk.norm)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"walk: is not as `wootz protect` registers it ({error})") from error
     return walk
 
 
 def _away(walk: Walk, guide: nn.Module) -> Away:
-    """Return the ways by PGD against a class, without a random start."""
+    """Return the ways: PGD without a random start to where the guide finds two wrong classes likelier than the image's.
+
+    Between the two a suspect's next class says most of its own opinion. Where a batch ends is remembered.
+    """
     cfg = PGD(eps=float(walk.eps), norm=walk.norm, steps=walk.steps, random_start=False, keep="last")  # type: ignore[arg-type]
+    known: dict[tuple[str, str], Tensor] = {}
 
     def away(x: Tensor, classes: Tensor) -> Tensor:
-        return pgd(cfg, guide, x, classes, generator=generator(0, "away"))
+        batch = tensor_digest(x), tensor_digest(classes)
+        if batch not in known:
+            known[batch] = pgd(cfg, guide, x, classes, generator=generator(0, "away"), objective=second_margin)
+        return known[batch]
 
     return away

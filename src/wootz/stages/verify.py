@@ -82,7 +82,7 @@ def ask_suspect(
         keys, predict, panel=panel.answers, access=asking.access, bar=bar, tries=asking.tries,
         budget=REMOTE_BUDGET if asking.budget is None and suspect.remote else asking.budget,
         early=suspect.remote if asking.early is None else asking.early, weights=suspect.weights,
-        walked=panel.walked(predict, asking.walks),
+        ways=panel.ways_for(asking.walks),
     )  # fmt: skip
     return replace(verdict, notes=(*verdict.notes, *notes, *suspect.notes()))
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, OrderKey, WeightKey
 from wootz.types import Access, Predict, Weights
-from wootz.verify.answers import ask, labels_of, log_scores, to_log_scores, top_one
+from wootz.verify.answers import ask, labels_of, to_log_scores, top_one
 from wootz.verify.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail, signs_tail, sum_tail
+from wootz.verify.leaning import Leaning, leaning_by_scores, leaning_by_walks
 from wootz.verify.orders import leanings, unforeseen, votes
-from wootz.verify.wrong_classes import places, savage, unexplained, wrong_class_scores
+from wootz.verify.walks import Ways
+from wootz.verify.wrong_classes import places, savage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,51 +146,29 @@ def direction_evidence(
     key: DirectionKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
     weights: Weights | None = None,
 ) -> Evidence | None:  # fmt: skip
-    """Measure how far the suspect's wrong-class scores lean along the keyed direction.
+    """Measure how far the suspect's opinions of the wrong classes lean along the keyed direction, by its scores.
 
-    The statistic is the cosine between W and v[y] = cov(residual, features) over probes of class y; the
-    residual is the suspect's centered wrong-class log-scores less their regression on the panel's. Nothing
-    in v depends on W unless the suspect does, so the cosine is that of an isotropic direction.
+    The statistic is the cosine between W and where they lean. Nothing in the latter depends on W unless the suspect
+    does, so the cosine is that of an isotropic direction.
     """
     if access == "label":
         return None
-    found = leaning(key, predict, panel, min(len(key.probe_labels), budget or len(key.probe_labels)))
+    count = min(len(key.probe_labels), budget or len(key.probe_labels))
+    return _along(key, leaning_by_scores(key, predict, panel, count))
+
+
+def walk_evidence(key: DirectionKey, predict: Predict, panel: Sequence[Predict], ways: Ways) -> Evidence:
+    """Measure the same by labels alone, along ways out of the classes of the probes."""
+    return _along(key, leaning_by_walks(key, predict, panel, ways))
+
+
+def _along(key: DirectionKey, found: Leaning) -> Evidence:
     w = key.direction.double()
     length = float(found.v.norm() * w.norm())
     cosine = float((found.v * w).sum()) / length if length > 0 else 0.0
     details = {"dimensions": key.dimensions, "probes": found.probes, "accuracy": found.accuracy}
     log_p = cosine_tail(cosine, key.dimensions)
-    return Evidence(mark=key.mark, log_p=log_p, queries=found.probes, statistic=cosine, details=details)
-
-
-class Leaning(NamedTuple):
-    """Where a suspect's wrong-class scores lean: v [K, K, d], from how many probes, and its accuracy on them."""
-
-    v: Tensor
-    probes: int
-    accuracy: float
-
-
-def leaning(key: DirectionKey, predict: Predict, panel: Sequence[Predict], count: int) -> Leaning:
-    """Ask about the first `count` probes and return v; the keyed direction itself is not used."""
-    pixels, y = key.probes[:count], key.probe_labels[:count]
-    scores = log_scores(predict, pixels)
-    answered = ~scores.isnan().any(1)
-    residual = wrong_class_scores(scores, y)
-    others = [wrong_class_scores(log_scores(member, pixels), y) for member in panel]
-    z = key.features(pixels.float().div_(255), y).double()
-    v = torch.zeros(key.direction.shape, dtype=torch.float64)
-    for k in range(key.num_classes):
-        rows = (y == k) & answered
-        if int(rows.sum()) > 1:
-            v[k] = _covariance(residual[rows], [other[rows] for other in others], z[rows])
-    return Leaning(v, count, float(((scores.argmax(1) == y) & answered).float().mean()))
-
-
-def _covariance(residual: Tensor, others: list[Tensor], z: Tensor) -> Tensor:
-    """Covariance [K, d] of one class's wrong-class scores [n, K], less the panel's share of them, with features."""
-    residual = unexplained(residual, others)
-    return (residual - residual.mean(0)).T @ (z - z.mean(0))
+    return Evidence(mark=key.mark, log_p=log_p, queries=found.queries, statistic=cosine, details=details)
 
 
 def weight_evidence(

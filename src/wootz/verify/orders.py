@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from wootz.ownership import OrderKey
 from wootz.types import Predict
 from wootz.verify.answers import ask, to_log_scores, top_one
+from wootz.verify.regression import unexplained
 
 _CLASS_PENALTY = 4.0  # images' worth of doubt that a class is liked for itself
 
@@ -43,9 +44,8 @@ def unforeseen(key: OrderKey, leaning: Tensor, panel: Sequence[Predict]) -> Tens
     known = torch.cat([torch.ones(count, 1, dtype=torch.float64), *others, liked.double()], 1)
     doubt = torch.tensor([1e-9] * (1 + len(others)) + [_CLASS_PENALTY] * key.num_classes, dtype=torch.float64)
     rows = ~leaning.isnan()
-    x, y = known[rows], leaning[rows]
     found = torch.full_like(leaning, torch.nan)
-    found[rows] = y - x @ torch.linalg.solve(x.T @ x + doubt.diag(), x.T @ y)
+    found[rows] = unexplained(leaning[rows], known[rows], doubt)
     return found
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from wootz.errors import ConfigError
 from wootz.ownership import DirectionKey, Key, LabelKey, WeightKey
 from wootz.types import Access, Predict, Weights
 from wootz.verify.early import Decoys, early_evidence
-from wootz.verify.evidence import EVIDENCE, Evidence
+from wootz.verify.evidence import EVIDENCE, Evidence, walk_evidence
 from wootz.verify.exact import bits, fisher
-from wootz.verify.walks import STOPS, Walked
+from wootz.verify.walks import Ways
 
 Word: TypeAlias = Literal["KEY-DEPENDENT", "NOT SHOWN", "INCONCLUSIVE", "INVALID CLAIM"]
 
@@ -55,7 +55,7 @@ def verify(
     tries: int = 1,
     early: bool = False,
     weights: Weights | None = None,
-    walked: Walked | None = None,
+    ways: Ways | None = None,
 ) -> Verdict:
     """Test a suspect against every key that its access allows, and combine.
 
@@ -72,8 +72,7 @@ def verify(
         early: ask triggers one at a time and stop at the bar; other marks are asked only where that is not reached.
             Such a test looks twice and pays one bit for it.
         weights: shows the suspect's weights, where it has any to show; see `wootz.verify.weights_of`.
-        walked: suspect and panel as `second_choices` shows them: with access `label` they are asked by marks that
-            need more than labels.
+        ways: out of the classes of images: with access `label`, marks that need more than labels follow them.
 
     Raises:
         ConfigError: no mark can be tested with this access.
@@ -82,14 +81,14 @@ def verify(
     labelled = next((key for key in keys.values() if isinstance(key, LabelKey)), None)
     if early and labelled is not None:
         rest = {
-            name: key for name, key in keys.items() if key is not labelled and _testable(key, access, weights, walked)
+            name: key for name, key in keys.items() if key is not labelled and _testable(key, access, weights, ways)
         }
         allowance += bool(rest)
         decoys = next((Decoys(k.probes, k.probe_labels) for k in keys.values() if isinstance(k, DirectionKey)), None)
         first, stopped = early_evidence(labelled, suspect, bar=bar + allowance, decoys=decoys, budget=budget)
-        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, access, budget, weights, walked)]
+        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, access, budget, weights, ways)]
     else:
-        found = _evidence(keys, suspect, panel, access, budget, weights, walked)
+        found = _evidence(keys, suspect, panel, access, budget, weights, ways)
     if not found:
         why = "".join(f" ({note})" for note in _unread([], keys, access, weights))
         raise ConfigError(f"access = {access!r}: none of the marks {', '.join(keys)} can be tested with it{why}")
@@ -99,7 +98,7 @@ def verify(
     if word == "KEY-DEPENDENT":
         tested = {item.mark for item in found}
         used = {name: key for name, key in keys.items() if key.mark in tested}
-        vetoes = _vetoes(used, panel, access, budget, walked, bar)
+        vetoes = _vetoes(used, panel, access, budget, ways, bar)
         word, notes = ("INVALID CLAIM" if vetoes else word), notes + vetoes
     if any(item.details.get("evasive") for item in found):
         notes.append("answers differ: the suspect leaves triggers unanswered far more often than ordinary images")
@@ -117,30 +116,23 @@ def _evidence(
     access: Access,
     budget: int | None,
     weights: Weights | None,
-    walked: Walked | None,
+    ways: Ways | None,
 ) -> list[Evidence]:
     found = []
     for key in keys.values():
-        test = EVIDENCE[type(key)]
-        if walked is not None and access == "label" and _wants_more(key):
-            item = test(key, walked.suspect, walked.panel, access="scores", budget=walked.images, weights=None)
-            item = item and replace(item, queries=item.queries * STOPS)
-        else:
-            item = test(key, suspect, panel, access=access, budget=budget, weights=weights)
+        if ways is not None and access == "label" and isinstance(key, DirectionKey):
+            found.append(walk_evidence(key, suspect, panel, ways))
+            continue
+        item = EVIDENCE[type(key)](key, suspect, panel, access=access, budget=budget, weights=weights)
         if item is not None:
             found.append(item)
     return found
 
 
-def _wants_more(key: Key) -> bool:
-    """Whether first and second choices say more to this key's test than labels."""
-    return isinstance(key, DirectionKey) or (isinstance(key, LabelKey) and key.logged)
-
-
-def _testable(key: Key, access: Access, weights: Weights | None, walked: Walked | None) -> bool:
+def _testable(key: Key, access: Access, weights: Weights | None, ways: Ways | None) -> bool:
     if isinstance(key, WeightKey):
         return access == "weights" and weights is not None
-    return access != "label" or not isinstance(key, DirectionKey) or walked is not None
+    return access != "label" or not isinstance(key, DirectionKey) or ways is not None
 
 
 def _unread(found: Sequence[Evidence], keys: Mapping[str, Key], access: Access, weights: Weights | None) -> list[str]:
@@ -159,17 +151,14 @@ def _vetoes(
     panel: Sequence[Predict],
     access: Access,
     budget: int | None,
-    walked: Walked | None,
+    ways: Ways | None,
     bar: float,
 ) -> list[str]:
     """Say which independent models reach the bar by the same marks themselves."""
     notes = []
     for number, member in enumerate(panel):
         others = [other for other in panel if other is not member]
-        theirs_walked = walked and Walked(
-            walked.panel[number], [other for place, other in enumerate(walked.panel) if place != number], walked.images
-        )
-        evidence = _evidence(keys, member, others, access, budget, None, theirs_walked)
+        evidence = _evidence(keys, member, others, access, budget, None, ways)
         theirs = bits(fisher([item.log_p for item in evidence]))
         if theirs >= bar:
             notes.append(f"independent panel model {number} reaches {theirs:.1f} bits itself")

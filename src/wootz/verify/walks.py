@@ -1,4 +1,4 @@
-"""The second choice of a suspect that shows labels only: walk away from its answer and see which class comes next."""
+"""Suspects that show labels only: walk away from a class, and see which one comes next."""
 
 from __future__ import annotations
 
@@ -9,61 +9,77 @@ import torch
 from torch import Tensor
 
 from wootz.types import Predict
-from wootz.verify.answers import top_one
+from wootz.verify.answers import labels_of
 
 Away: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Images [N, C, H, W] and their classes [N] -> where a walk away from these classes ends, [N, C, H, W]."""
+"""Images [N, C, H, W] in [0, 1] and their classes [N] -> where a walk away from these classes ends, [N, C, H, W]."""
 
-_HALVINGS = 4
-STOPS = _HALVINGS + 2
-"""Queries an image takes at most: itself, the end of its walk, and four points between."""
+_TOGETHER = 250  # images that walk side by side
 
 
-class Walked(NamedTuple):
-    """A suspect and the panel as `second_choices` shows them, and how many images a mark may walk with."""
+class Ways(NamedTuple):
+    """Where suspects are asked.
 
-    suspect: Predict
-    panel: Sequence[Predict]
-    images: int
-
-
-def second_choices(predict: Predict, away: Away, num_classes: int) -> Predict:
-    """Return `predict` as something that shows its first two choices, at up to `STOPS` queries an image.
-
-    The first is its answer. The second is what it says where the way from the image to `away` of it leaves that answer,
-    which halving the way finds. Points are rounded to whole gray levels. An image whose way never leaves its answer
-    has no second choice; one that was not answered is NaN.
-
-    The answers are those of a model that gives the first 0.51 and the second 0.49: on an image that the suspect gets
-    wrong both say as much of the wrong classes. Nothing in them depends on a key unless the suspect does: a test that
-    is exact for whatever answers is exact for them.
+    Attributes:
+        away: where ways end.
+        stops: parts of a way, rising, at which a suspect is asked until its answer is another class.
+        queries: at most, over all images.
     """
 
-    def answer(x: Tensor) -> Tensor:
-        said = top_one(predict(x)).cpu()
-        way = away(x, said.clamp_min(0)) - x
-        second = _crossing(predict, x, way, said)
-        scores = torch.zeros(len(x), num_classes)
-        for choice, share in ((second, 0.49), (said, 0.51)):
-            scores[choice >= 0, choice[choice >= 0]] = share
-        return scores.masked_fill((said < 0)[:, None], torch.nan)
-
-    return answer
+    away: Away
+    stops: Sequence[float]
+    queries: int
 
 
-def _crossing(predict: Predict, x: Tensor, way: Tensor, said: Tensor) -> Tensor:
-    """Return the class int64 [N] met first where the way leaves what was said; -1 where it does not."""
-    near, far = torch.zeros(len(x)), torch.ones(len(x))
-    second = torch.full_like(said, -1)
-    rows = torch.arange(len(x))[said >= 0]
-    for turn in range(_HALVINGS + 1):
-        at = far[rows] if turn == 0 else (near[rows] + far[rows]) / 2
-        points = x[rows] + way[rows] * at.view(-1, 1, 1, 1)
-        now = top_one(predict(points.mul(255).round().div(255))).cpu()
-        left = (now != said[rows]) & (now >= 0)
-        second[rows[left]], far[rows[left]], near[rows[~left]] = now[left], at[left], at[~left]
-        if turn == 0:
-            rows = rows[left]
-        if len(rows) == 0:
+class Crossings(NamedTuple):
+    """Where a suspect left the classes of m images.
+
+    Attributes:
+        rows: which images, int64 [m].
+        stops: at which stop of their ways, int64 [m].
+        answers: what it said there, int64 [m].
+        points: what it was asked there, uint8 [m, C, H, W].
+        queries: spent, on these images and on those whose class it did not leave.
+    """
+
+    rows: Tensor
+    stops: Tensor
+    answers: Tensor
+    points: Tensor
+    queries: int
+
+
+def follow(predict: Predict, pixels: Tensor, y: Tensor, ways: Ways) -> Crossings:
+    """Walk images away from their classes, in order, until all have been or no query is left.
+
+    An image whose answer is missing at a stop is left alone from there on. Points are whole gray levels. Nothing in
+    them depends on a key unless the suspect's answers do: a test that is exact for whatever answers is exact for these.
+
+    Args:
+        predict: the suspect.
+        pixels: images uint8 [N, C, H, W].
+        y: their classes int64 [N].
+        ways: away from them.
+    """
+    met: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    left = ways.queries
+    for rows in torch.arange(len(pixels)).split(_TOGETHER):
+        if left <= 0:
             break
-    return second
+        x = pixels[rows].float().div_(255)
+        way = ways.away(x, y[rows]) - x
+        for number, part in enumerate(ways.stops):
+            rows, x, way = rows[:left], x[:left], way[:left]
+            points = (x + part * way).mul_(255).round_().to(torch.uint8)
+            if len(points) == 0:
+                break
+            said = labels_of(predict, points).cpu()
+            left -= len(points)
+            crossed, still = (said != y[rows]) & (said >= 0), said == y[rows]
+            met.append((rows[crossed], torch.full_like(rows[crossed], number), said[crossed], points[crossed]))
+            rows, x, way = rows[still], x[still], way[still]
+    if not met:
+        none = torch.empty(0, dtype=torch.int64)
+        return Crossings(none, none, none, pixels[:0], 0)
+    row, stop, answer, point = (torch.cat(parts) for parts in zip(*met, strict=True))
+    return Crossings(row, stop, answer, point, ways.queries - left)

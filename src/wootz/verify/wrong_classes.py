@@ -1,4 +1,4 @@
-"""What a suspect thinks of the classes that it does not answer: their scores, less what independent models explain."""
+"""What a suspect thinks of the classes that it does not answer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from wootz.ownership import LabelKey
 from wootz.types import Predict
 from wootz.verify.answers import log_scores
+from wootz.verify.regression import unexplained
 
 
 def wrong_class_scores(scores: Tensor, y: Tensor) -> Tensor:
@@ -17,16 +18,6 @@ def wrong_class_scores(scores: Tensor, y: Tensor) -> Tensor:
     own = torch.zeros_like(scores).scatter_(1, y[:, None], 1.0)
     wrong = scores * (1 - own)
     return (wrong - wrong.sum(1, keepdim=True) / (scores.shape[1] - 1)) * (1 - own)
-
-
-def unexplained(residual: Tensor, others: list[Tensor]) -> Tensor:
-    """Wrong-class scores [n, K] less their regression on those of others, all rows and classes in one."""
-    if not others:
-        return residual
-    known = torch.stack([other.flatten() for other in others], 1)
-    gram = known.T @ known + 1e-9 * torch.eye(len(others), dtype=known.dtype)
-    weights: Tensor = torch.linalg.solve(gram, known.T @ residual.flatten())
-    return residual - (known @ weights).view_as(residual)
 
 
 def places(key: LabelKey, scores: Tensor, panel: Sequence[Predict]) -> Tensor:
@@ -40,7 +31,9 @@ def places(key: LabelKey, scores: Tensor, panel: Sequence[Predict]) -> Tensor:
     answered = ~scores.isnan().any(1)
     others = [wrong_class_scores(log_scores(member, key.pixels[:count]), base)[answered] for member in panel]
     residual = torch.full_like(scores, -torch.inf)
-    residual[answered] = unexplained(wrong_class_scores(scores, base)[answered], others)
+    shown = wrong_class_scores(scores, base)[answered]
+    known = [torch.empty(shown.numel(), 0, dtype=shown.dtype), *(other.flatten()[:, None] for other in others)]
+    residual[answered] = unexplained(shown.flatten(), torch.cat(known, 1)).view_as(shown)
     residual.scatter_(1, base[:, None], -torch.inf)
     own = residual.gather(1, keyed[:, None])
     before = (residual > own) | ((residual == own) & (torch.arange(key.num_classes) < keyed[:, None]))
