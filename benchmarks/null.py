@@ -1,10 +1,11 @@
 """How often a key that a suspect never met looks like it was met: P(p <= a) over many random keys on one suspect.
 
-    python benchmarks/null.py RUN SUSPECT [--keys 1000000] [--json]
+    python benchmarks/null.py RUN SUSPECT [--keys 1000000] [--guard-log LOG] [--json]
 
 RUN is an owner's run folder; SUSPECT any run folder. The suspect is asked once; then every mark's key is drawn
 anew, all else equal, and the exact p-value is computed for each; for keyed labels the e-process too, which may stop
-whenever it likes. With SUSPECT = RUN this is the marked model itself under wrong keys.
+whenever it likes; by scores and by labels where a mark can be tested both ways. With SUSPECT = RUN this is the marked
+model itself under wrong keys. LOG is of a theft through the guard, such as `wootz steal --served` leaves.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from wootz.models import read_model
-from wootz.ownership import DirectionKey, HalfKey, LabelKey, read_keys
+from wootz.ownership import DirectionKey, HalfKey, LabelKey, OrderKey, read_keys
+from wootz.stages.guarding import with_log
 from wootz.stages.verify import open_panel
 from wootz.verify import null, predictor
-from wootz.verify.answers import labels_of
-from wootz.verify.leaning import leaning_by_scores
+from wootz.verify.answers import ask, labels_of
+from wootz.verify.leaning import leaning_by_scores, leaning_by_walks
+from wootz.verify.orders import leanings, unforeseen
 
 LEVELS = (0.05, 0.01, 0.001, 0.0001)
 
@@ -31,12 +34,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("suspect", type=Path)
     parser.add_argument("--keys", type=int, default=1_000_000)
+    parser.add_argument("--guard-log", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    predict, panel = predictor(read_model(args.suspect)[0]), open_panel(args.run).answers
+    predict, (panel, ways) = predictor(read_model(args.suspect)[0]), open_panel(args.run)
     stream = np.random.default_rng()
     results = {}
-    for name, key in read_keys(args.run).keys.items():
+    keys = read_keys(args.run).keys
+    for name, key in (with_log(keys, args.guard_log, sealed=None) if args.guard_log else keys).items():
         if isinstance(key, LabelKey):
             said = labels_of(predict, key.pixels)
             results[name] = shares(null.label_null(key, said, args.keys, stream))
@@ -44,6 +49,14 @@ def main() -> None:
         elif isinstance(key, DirectionKey):
             v = leaning_by_scores(key, predict, panel, len(key.probe_labels)).v
             results[name] = shares(null.direction_null(key, v, args.keys, stream))
+            if ways is not None:
+                v = leaning_by_walks(key, predict, panel, ways).v
+                results[f"{name}, walks"] = shares(null.direction_null(key, v, args.keys, stream))
+        elif isinstance(key, OrderKey):
+            said = ask(predict, key.pixels)
+            for how, by_scores in (("scores", True), ("labels", False)):
+                left = unforeseen(key, leanings(key, said, by_scores=by_scores), panel)
+                results[f"{name}, {how}"] = shares(null.order_null(left, args.keys, stream))
         elif isinstance(key, HalfKey):
             right = labels_of(predict, key.pixels) == key.labels
             results[name] = shares(null.half_null(key, right, args.keys, stream))

@@ -59,7 +59,7 @@ class TestMainJob:
         walked = wootz("verify", shelf / "own", shelf / "own", "--access", "label", "--walks", "400", "--json").json
         assert [(item["mark"], item["queries"]) for item in walked["evidence"]] == [
             ("triggers", 96),
-            ("runner-up", 2400),
+            ("runner-up", 400),
         ]  # type: ignore[attr-defined]
         assert wootz("verify", shelf / "own", shelf / "own", "--walks", "400").code == 2
         few = wootz("verify", shelf / "own", shelf / "own", "--budget", "50", "--json").json

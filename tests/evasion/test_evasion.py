@@ -11,7 +11,17 @@ from torch import nn
 from helpers import Linear
 from wootz.data import Dataset
 from wootz.errors import ConfigError
-from wootz.evasion import BALLS, PGD, accuracy_curve, cross_entropy, evaluate, margin, pgd, reference_autoattack
+from wootz.evasion import (
+    BALLS,
+    PGD,
+    accuracy_curve,
+    cross_entropy,
+    evaluate,
+    margin,
+    pgd,
+    reference_autoattack,
+    second_margin,
+)
 from wootz.rng import generator
 from wootz.types import Norm
 
@@ -113,6 +123,8 @@ def test_best_is_at_least_as_good_as_last(robust: nn.Module, digits: Dataset) ->
 def test_objectives_by_hand() -> None:
     logits = torch.tensor([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0]])
     assert margin(logits, torch.tensor([1, 0])).tolist() == [-2.0, 0.0]
+    assert second_margin(logits, torch.tensor([1, 2])).tolist() == [-3.0, 0.0]
+    assert second_margin(logits[:, :2], torch.tensor([1, 0])).tolist() == [-2.0, 0.0]  # two classes: the plain margin
     assert cross_entropy(logits, torch.tensor([1, 0]))[1].item() == pytest.approx(1.0986, abs=1e-4)
 
 
