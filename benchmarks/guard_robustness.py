@@ -1,0 +1,52 @@
+"""What an attacker gains from the guard: robust accuracy of the answers it shows, at worst.
+
+    python benchmarks/guard_robustness.py RUN [--cost 0.005 ...] [-n 1000] [--json]
+
+RUN is a run folder with the mark `runner-up`, whose probe images set the gap as a server does. PGD-40 x 2 climbs the
+margin of each test image. `model`: images that the model gets right all the same. `served`: those whose true class
+stays so far ahead that no coin decides; what an attacker leaves who tries images until the coin falls his way. Who has
+one try gains half of the difference on average.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from wootz.evasion import PGD, margin, pgd, predict_logits
+from wootz.marks.guard import Guard, Ordinary, gap_of
+from wootz.ownership import DirectionKey, read_keys
+from wootz.rng import generator
+from wootz.stages.run import open_run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--cost", type=float, nargs="+", default=[Guard().cost])
+    parser.add_argument("-n", type=int, default=1000)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    run = open_run(args.run)
+    data = run.data(None)
+    key = next(key for key in read_keys(args.run).keys.values() if isinstance(key, DirectionKey))
+    ordinary = Ordinary(predict_logits(run.model, key.probes.float().div(255)), key.probe_labels)
+    x, y = data.test.images()[: args.n], data.test.labels[: args.n]
+    attack = PGD(eps=run.eps, steps=40, restarts=2)
+    worst = pgd(attack, run.model, x, y, generator=generator(0, "guard"), objective=margin)
+    ahead = -margin(predict_logits(run.model, worst), y)
+    for cost in args.cost:
+        gap = gap_of(ordinary, cost, Guard().most)
+        row = {"cost": cost, "gap": round(gap, 3), "model": share(ahead > 0), "served": share(ahead > max(gap, 0))}
+        print(json.dumps(row) if args.json else "  ".join(f"{name} {value}" for name, value in row.items()))
+
+
+def share(right: Tensor) -> float:
+    return round(float(right.float().mean()), 4)
+
+
+if __name__ == "__main__":
+    main()
