@@ -12,7 +12,7 @@ import torch
 from orders import FIRST, SECOND, K, N, draw, leaning, ordered, showing
 from wootz.verify import null
 from wootz.verify.evidence import order_evidence
-from wootz.verify.exact import binomial_tail, signs_tail
+from wootz.verify.exact import binomial_tail, signs_tail, signs_tails
 from wootz.verify.orders import leanings, unforeseen, votes
 
 
@@ -27,6 +27,15 @@ class TestSigns:
     def test_equal_weights_are_a_binomial_far_into_the_tail(self) -> None:
         for heads in (100, 300, 380, 400):
             assert signs_tail(7 * heads, [7] * 400) == pytest.approx(binomial_tail(heads, 400, 0.5), rel=1e-6)
+
+    def test_all_totals_at_once_say_the_same(self) -> None:
+        weights = [round(10 * abs(float(w))) for w in draw(300)]
+        tails = signs_tails(weights)
+        assert len(tails) == sum(weights) + 1
+        near = [total for total in range(0, len(tails), 37) if tails[total] > -20]
+        assert len(near) > 20
+        assert all(tails[t] == pytest.approx(signs_tail(t, weights), abs=1e-5) for t in near)
+        assert signs_tails([0, 0]).tolist() == [0.0]
 
     def test_more_than_all_is_impossible_and_nothing_is_certain(self) -> None:
         assert signs_tail(11, [4, 6]) == -math.inf

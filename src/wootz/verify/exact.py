@@ -6,6 +6,7 @@ Every function returns ln P(statistic at least this extreme | null), at most 0.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,57 +70,74 @@ def hypergeometric_tail(hits: int, drawn: int, marked: int, total: int) -> float
 
 
 def sum_tail(total: int, count: int, scores: Sequence[int]) -> float:
-    """Return ln P(sum of `count` independent draws >= total), each uniform over `scores`, whole numbers of 0 and more.
-
-    The sum's distribution by fast Fourier transform, tilted so that `total` is its mean: there it is largest, and
-    nothing of the far tail is lost to rounding (Siegmund 1976; exact up to the transform's rounding).
-    """
-    values, size = np.asarray(scores, dtype=np.float64), max(scores)
+    """Return ln P(sum of `count` independent draws >= total), each uniform over `scores`, whole numbers from 0 on."""
+    most = count * max(scores)
     if total <= count * min(scores):
         return 0.0
-    if total >= count * size:
-        return -math.inf if total > count * size else -count * math.log(len(values) / values.tolist().count(size))
-    drawn = np.bincount(np.asarray(scores)) / len(values)
-    grid = np.arange(size + 1, dtype=np.float64)
-
-    def tilted(theta: float) -> np.ndarray:
-        weights: np.ndarray = drawn * np.exp(theta * (grid - size))
-        return weights
-
-    def surplus(theta: float) -> float:
-        return float(tilted(theta) @ grid / tilted(theta).sum()) - total / count
-
-    theta = 0.0 if surplus(0.0) >= 0 else float(brentq(surplus, 0.0, 50.0))
-    mass = tilted(theta).sum()
-    spectrum = np.fft.rfft(tilted(theta) / mass, length := count * size + 1)
-    sums = np.fft.irfft(spectrum**count, length)[total:].clip(0)
-    tail = float(sums @ np.exp(-theta * np.arange(len(sums))))
-    return min(0.0, count * (math.log(mass) + theta * size) - theta * total + math.log(tail))
+    if total >= most:
+        return -math.inf if total > most else -count * math.log(len(scores) / list(scores).count(max(scores)))
+    return _tilted_tail(total, [(np.bincount(np.asarray(scores)) / len(scores), count)])
 
 
 def signs_tail(total: int, weights: Sequence[int]) -> float:
-    """Return ln P(sum of the weights, whole numbers of 0 and more, whose fair coins fall heads >= total).
-
-    By the same transform and tilt as `sum_tail`, equal weights taken together.
-    """
+    """Return ln P(sum of the weights, whole numbers of 0 and more, whose fair coins fall heads >= total)."""
     most = sum(weights)
     if total <= 0:
         return 0.0
     if total >= most:
         return -math.inf if total > most else -sum(weight > 0 for weight in weights) * math.log(2)
-    values, counts = np.unique(np.asarray(weights, dtype=np.float64), return_counts=True)
+    return _tilted_tail(total, _coins(weights))
+
+
+def signs_tails(weights: Sequence[int]) -> np.ndarray:
+    """Return `signs_tail` for every total from 0 to the sum of the weights, all at once; of no use below ln 1e-12."""
+    spectrum, _ = _spectrum(_coins(weights), 0.0)
+    sums = np.fft.irfft(spectrum, sum(weights) + 1).clip(0)
+    tails: np.ndarray = np.log(sums[::-1].cumsum()[::-1].clip(1e-300, 1))
+    return tails
+
+
+def _coins(weights: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+    return [(np.bincount([0, weight]) / 2, count) for weight, count in Counter(weights).items()]
+
+
+def _tilted_tail(total: int, draws: Sequence[tuple[np.ndarray, int]]) -> float:
+    """Return ln P(sum >= total) of independent draws: chances of 0, 1, 2, ... and how often each is drawn.
+
+    The sum's distribution by fast Fourier transform, tilted so that `total` is its mean: there it is largest, and
+    nothing of the far tail is lost to rounding (Siegmund 1976; exact up to the transform's rounding).
+    """
 
     def surplus(theta: float) -> float:
-        return float(counts @ (values / (1 + np.exp(-theta * values)))) - total
+        means = (count * float(_tilted(chances, theta)[0] @ np.arange(len(chances))) for chances, count in draws)
+        return sum(means) - total
 
     theta = 0.0 if surplus(0.0) >= 0 else float(brentq(surplus, 0.0, 50.0))
-    heads = 1 / (1 + np.exp(-theta * values))
-    turns = np.exp(-2j * np.pi * np.outer(np.arange((most + 1) // 2 + 1) / (most + 1), values))
-    spectrum = np.prod((1 - heads + heads * turns) ** counts, axis=1)
-    sums = np.fft.irfft(spectrum, most + 1)[total:].clip(0)
-    mass = float(counts @ (np.logaddexp(0.0, theta * values) - math.log(2)))
+    spectrum, log_mass = _spectrum(draws, theta)
+    sums = np.fft.irfft(spectrum, _most(draws) + 1)[total:].clip(0)
     tail = float(sums @ np.exp(-theta * np.arange(len(sums))))
-    return min(0.0, mass - theta * total + math.log(tail))
+    return min(0.0, log_mass - theta * total + math.log(tail))
+
+
+def _spectrum(draws: Sequence[tuple[np.ndarray, int]], theta: float) -> tuple[np.ndarray, float]:
+    """Return the transform of the tilted sum's distribution, and the logarithm of what tilting divided it by."""
+    length = _most(draws) + 1
+    spectrum, log_mass = np.ones(length // 2 + 1, dtype=np.complex128), 0.0
+    for chances, count in draws:
+        weights, log_sum = _tilted(chances, theta)
+        spectrum *= np.fft.rfft(weights, length) ** count
+        log_mass += count * log_sum
+    return spectrum, log_mass
+
+
+def _tilted(chances: np.ndarray, theta: float) -> tuple[np.ndarray, float]:
+    size = len(chances) - 1
+    weights = chances * np.exp(theta * np.arange(-size, 1))
+    return weights / weights.sum(), math.log(weights.sum()) + theta * size
+
+
+def _most(draws: Sequence[tuple[np.ndarray, int]]) -> int:
+    return sum(count * (len(chances) - 1) for chances, count in draws)
 
 
 def fisher(log_ps: Sequence[float]) -> float:

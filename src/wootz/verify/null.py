@@ -15,12 +15,13 @@ from scipy.stats import binom
 from torch import Tensor
 
 from wootz.ownership import DirectionKey, HalfKey, LabelKey, WeightKey
-from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail, signs_tail
+from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail, signs_tail, signs_tails
 from wootz.verify.orders import votes
 from wootz.verify.sequential import log_e_value
 
 Logs: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
 _CHUNK = 2000
+_FAR = -20.0  # ln p below which tails are computed one by one
 
 
 def label_null(key: LabelKey, answers: Tensor, draws: int, stream: np.random.Generator) -> Logs:
@@ -62,7 +63,8 @@ def order_null(unforeseen: Tensor, draws: int, stream: np.random.Generator) -> L
     counts, signs = np.array(votes(unforeseen)), unforeseen.nan_to_num().sign().numpy()
     coins = (stream.integers(0, 2, (count, len(signs))) * 2 - 1 for count in _chunks(draws, _CHUNK))
     won = np.concatenate([((signs * coin > 0) * counts).sum(1) for coin in coins])
-    return np.array([signs_tail(int(total), counts.tolist()) for total in won])
+    tails = signs_tails(counts.tolist())
+    return np.array([tails[n] if tails[n] > _FAR else signs_tail(n, counts.tolist()) for n in won.tolist()])
 
 
 def half_null(key: HalfKey, right: Tensor, draws: int, stream: np.random.Generator) -> Logs:
