@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from wootz.store import tensor_digest
 from wootz.types import Predict
 from wootz.verify import predictor, remembered
 from wootz.verify.walks import Away, Ways
+
+_PART = re.compile(r"\d{1,4}/\d{1,4}")
 
 NO_WALKS = "walks: this key was registered without walks; keys that `wootz protect` makes now have them"
 
@@ -82,6 +85,8 @@ def registered_walk(registration: Mapping[str, Any]) -> Walk:
         checks.within(1, 100, steps=walk.steps)
         checks.within(1, 100, stops=len(walk.stops))
         for part in walk.stops:
+            if not _PART.fullmatch(part):
+                raise ValueError(f"stops: {part!r} is no part such as 1/2")
             checks.within(0, 1, stops=float(Fraction(part)))
         checks.within(1, 1_000_000, queries=walk.queries)
         checks.one_of(("Linf", "L2"), norm=walk.norm)
