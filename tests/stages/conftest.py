@@ -23,7 +23,7 @@ from wootz.training import Recipe
 
 OWNERS = {
     "triggers": Triggers(count=320, every=1, batch=64, recall=1.0, weight=1.0),
-    "runner-up": RunnerUp(features=15),
+    "runner-up": RunnerUp(features=15, tau=3.0),
     "guard": Guard(cost=0.2, most=0.3),
 }
 THIEFS = {"triggers": Triggers(count=128, tranches=1, every=1, batch=64, recall=1.0, weight=1.0)}
