@@ -33,10 +33,11 @@ from wootz.models import ModelSpec, build, other_architecture
 from wootz.ownership import AnswerKey, derive, guard_key
 from wootz.ownership.prf import stream
 from wootz.rng import derive as seeded
+from wootz.stages.panel import Panel
 from wootz.stages.run import open_run
 from wootz.stages.verify import open_panel
 from wootz.stealing import ATTACKS, Ledger
-from wootz.verify import predictor
+from wootz.verify import Reach, predictor
 from wootz.verify.evidence import order_evidence
 
 COLUMNS = (
@@ -80,10 +81,10 @@ def row(
             ledger = Ledger(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
             fresh = partial(fresh_net, victim.spec, architecture, seed)
             stolen = entry.run(thief, ledger, Means(data=held, fresh=fresh, eps=victim.eps, seed=seed))
-        panel = open_panel(run).answers if (run / "panel").is_dir() else []
+        panel = open_panel(run) if (run / "panel").is_dir() else Panel()
         found, scored = (
-            order_evidence(guard_key(key, log), predictor(stolen), panel, access=access, budget=None)
-            for access in ("label", "scores")
+            order_evidence(guard_key(key, log), predictor(stolen), panel.answers, reach)
+            for reach in (Reach("label", ways=panel.ways), Reach("scores"))
         )
         with Guarded(key, Path(place) / "test.jsonl", shape=data.shape, ordinary=ordinary) as guarded:
             x = data.test.images()

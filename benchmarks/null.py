@@ -21,9 +21,9 @@ from wootz.models import read_model
 from wootz.ownership import DirectionKey, HalfKey, LabelKey, OrderKey, read_keys
 from wootz.stages.guarding import with_log
 from wootz.stages.verify import open_panel
-from wootz.verify import null, predictor
-from wootz.verify.answers import ask, labels_of
-from wootz.verify.leaning import leaning_by_scores, leaning_by_walks
+from wootz.verify import Reach, null, predictor
+from wootz.verify.answers import labels_of
+from wootz.verify.leaning import leaning
 from wootz.verify.orders import leanings, unforeseen
 
 LEVELS = (0.05, 0.01, 0.001, 0.0001)
@@ -39,6 +39,8 @@ def main() -> None:
     args = parser.parse_args()
     predict, (panel, ways) = predictor(read_model(args.suspect)[0]), open_panel(args.run)
     stream = np.random.default_rng()
+    reaches = {"scores": Reach("scores"), "labels": Reach("label")}
+    reaches |= {"walks": Reach("label", ways=ways)} if ways is not None else {}
     results = {}
     keys = read_keys(args.run).keys
     for name, key in (with_log(keys, args.guard_log, sealed=None) if args.guard_log else keys).items():
@@ -47,15 +49,12 @@ def main() -> None:
             results[name] = shares(null.label_null(key, said, args.keys, stream))
             results[f"{name}, e-process"] = shares(null.early_null(key, said, args.keys, stream))
         elif isinstance(key, DirectionKey):
-            v = leaning_by_scores(key, predict, panel, len(key.probe_labels)).v
-            results[name] = shares(null.direction_null(key, v, args.keys, stream))
-            if ways is not None:
-                v = leaning_by_walks(key, predict, panel, ways).v
-                results[f"{name}, walks"] = shares(null.direction_null(key, v, args.keys, stream))
+            for how, reach in reaches.items():
+                if (found := leaning(key, predict, panel, reach)) is not None:
+                    results[f"{name}, {how}"] = shares(null.direction_null(key, found.v, args.keys, stream))
         elif isinstance(key, OrderKey):
-            said = ask(predict, key.pixels)
-            for how, by_scores in (("scores", True), ("labels", False)):
-                left = unforeseen(key, leanings(key, said, by_scores=by_scores), panel)
+            for how, reach in reaches.items():
+                left = unforeseen(key, leanings(key, predict, reach).far, panel)
                 results[f"{name}, {how}"] = shares(null.order_null(left, args.keys, stream))
         elif isinstance(key, HalfKey):
             right = labels_of(predict, key.pixels) == key.labels

@@ -28,8 +28,8 @@ def logged(seed: int = 0) -> LabelKey:
 
 
 def showing(scores: Tensor) -> Predict:
-    """Return a suspect that answers image number i with row i."""
-    return lambda x: scores[x.flatten().mul(255).round().long()]
+    """Return a suspect that answers image number i, of whatever size, with row i."""
+    return lambda x: scores[x.flatten(1)[:, 0].mul(255).round().long()]
 
 
 def sure(scores: Tensor, seed: int = 9) -> Tensor:

@@ -25,6 +25,7 @@ from wootz.training import Hook
 from wootz.verify import predictor
 from wootz.verify.evidence import label_evidence
 from wootz.verify.exact import binomial_tail, bits
+from wootz.verify.reach import Reach
 
 OFTEN = Dawn(share=0.05)
 
@@ -94,12 +95,12 @@ def test_the_paper_s_test_beside_the_exact_one() -> None:
         logged=True,
     )  # fmt: skip
     said = torch.tensor([1] * 12 + [2] * 3 + [0] * 25)
-    found = label_evidence(key, lambda x: said, (), access="label", budget=None)
+    found = label_evidence(key, lambda x: said, (), Reach("label"))
     assert (found.details["accuracy"], found.details["hits"], found.details["trials"]) == (0.3, 12, 15)
     assert found.details["unconditional"] == round(bits(binomial_tail(12, 40, 0.1)), 2)
     assert found.log_p == binomial_tail(12, 15, 1 / 9)
     assert "unconditional" not in label_evidence(
-        replace(key, logged=False), lambda x: said, (), access="label", budget=None
+        replace(key, logged=False), lambda x: said, (), Reach("label")
     ).details  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def test_a_thief_who_memorizes_carries_it_and_an_independent_model_does_not(
         stolen = retrain(Retrain(labels="hard", epochs=60), victim, means(digits.thief, wide))
     logged = guard_key(key, tmp_path / "log")
     own, served, other = (
-        label_evidence(logged, predictor(model), (), access="label", budget=None) for model in (stolen, plain, robust)
+        label_evidence(logged, predictor(model), (), Reach("label")) for model in (stolen, plain, robust)
     )
     assert own.bits > 40
     assert own.details["accuracy"] > 0.4

@@ -25,6 +25,7 @@ from wootz.stealing.retrain import Retrain, retrain
 from wootz.training import Hook
 from wootz.verify import predictor
 from wootz.verify.evidence import order_evidence
+from wootz.verify.reach import Reach
 
 OFTEN = Guard(cost=0.1, most=0.1)
 
@@ -268,6 +269,6 @@ def test_a_thief_of_labels_learns_it_and_an_independent_model_does_not(
         stolen = retrain(Retrain(labels="hard", epochs=60), victim, means(digits.thief, wide))
     key = guard_key(service.key, service.log)
     for access in ("label", "scores"):
-        bits = [order_evidence(key, predictor(m), (), access=access, budget=None).bits for m in (stolen, plain, robust)]  # type: ignore[arg-type]
+        bits = [order_evidence(key, predictor(m), (), Reach(access)).bits for m in (stolen, plain, robust)]  # type: ignore[arg-type]
         assert bits[0] > 20
         assert max(bits[1:]) < 10

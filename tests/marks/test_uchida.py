@@ -30,6 +30,7 @@ from wootz.training import Recipe, train
 from wootz.verify import open_file, predictor, verify, weights_of
 from wootz.verify.evidence import Evidence, bits_read, weight_evidence
 from wootz.verify.exact import binomial_tail
+from wootz.verify.reach import Reach
 
 BITS = 48
 
@@ -45,7 +46,7 @@ def key_of(public: Material, secret: int = 0) -> WeightKey:
 
 
 def read(key: WeightKey, model: nn.Module) -> Evidence:
-    found = weight_evidence(key, predictor(model), (), access="weights", budget=None, weights=weights_of(model))
+    found = weight_evidence(key, predictor(model), (), Reach("weights", weights=weights_of(model)))
     assert found is not None
     return found
 

@@ -31,6 +31,7 @@ from wootz.ownership.prf import integers, stream
 from wootz.store import canonical
 from wootz.verify.evidence import label_evidence
 from wootz.verify.exact import binomial_tail
+from wootz.verify.reach import Reach
 
 K, SHAPE = 10, (1, 6, 6)
 CUT = {"grid": 3, "projections": 8, "step": 100, "margin": 16}
@@ -293,8 +294,8 @@ def test_who_learned_the_answers_is_told_from_who_did_not(tmp_path: Path) -> Non
     def learned(x: torch.Tensor) -> torch.Tensor:
         return torch.tensor([table[i.mul(255).round().to(torch.uint8).numpy().tobytes()] for i in x])
 
-    tested = label_evidence(found, learned, (), access="label", budget=None)
+    tested = label_evidence(found, learned, (), Reach("label"))
     assert tested.details["hits"] == tested.details["trials"] == len(found.labels)
     assert tested.bits == pytest.approx(len(found.labels) * math.log2(9))
-    stranger = label_evidence(found, lambda x: found.base, (), access="label", budget=None)
+    stranger = label_evidence(found, lambda x: found.base, (), Reach("label"))
     assert stranger.bits == 0

@@ -16,6 +16,7 @@ from wootz.ownership import DirectionKey, HalfKey, LabelKey, Material, OrderKey,
 from wootz.verify import EVIDENCE, predictor, verify
 from wootz.verify.evidence import half_evidence, label_evidence
 from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail
+from wootz.verify.reach import Reach
 
 N = 128
 
@@ -47,7 +48,7 @@ class TestLabels:
         said = owned.labels.clone()
         said[64:] = owned.base[64:]
         said[0] = (owned.labels[0] + 1) % K if (owned.labels[0] + 1) % K != owned.base[0] else (owned.labels[0] + 2) % K
-        found = label_evidence(owned, answering(owned.pixels, said), (), access="label", budget=None)
+        found = label_evidence(owned, answering(owned.pixels, said), (), Reach("label"))
         assert found.details | {"chance": 0} == {
             "hits": 63,
             "triggers": 128,
@@ -60,12 +61,12 @@ class TestLabels:
 
     def test_uniform_labels_have_the_unconditional_null(self) -> None:
         owned = key(label_material("uniform"))
-        found = label_evidence(owned, answering(owned.pixels, owned.labels), (), access="label", budget=None)
+        found = label_evidence(owned, answering(owned.pixels, owned.labels), (), Reach("label"))
         assert found.log_p == binomial_tail(128, 128, 1 / 10)
 
     def test_a_budget_takes_the_first_ones_in_registered_order(self) -> None:
         owned = key(label_material())
-        found = label_evidence(owned, answering(owned.pixels, owned.labels), (), access="label", budget=10)
+        found = label_evidence(owned, answering(owned.pixels, owned.labels), (), Reach("label", 10))
         assert (found.queries, found.details["hits"]) == (10, 10)
 
     def test_a_miss_never_raises_bits_and_an_attack_on_the_model_can_not_help_a_liar(self) -> None:
@@ -73,7 +74,7 @@ class TestLabels:
         said, last = owned.labels.clone(), math.inf
         for row in range(0, N, 8):
             said[row] = (said[row] + 3) % K
-            now = label_evidence(owned, answering(owned.pixels, said), (), access="label", budget=None).bits
+            now = label_evidence(owned, answering(owned.pixels, said), (), Reach("label")).bits
             assert now <= last
             last = now
 
@@ -84,7 +85,7 @@ class TestHalf:
         assert isinstance(owned, HalfKey)
         assert int(owned.embedded.sum()) == 100
         said = torch.where(owned.embedded, owned.labels, (owned.labels + 1) % K)
-        found = half_evidence(owned, answering(owned.pixels, said), (), access="label", budget=None)
+        found = half_evidence(owned, answering(owned.pixels, said), (), Reach("label"))
         assert found.log_p == hypergeometric_tail(100, 100, 100, 200)
         assert found.details["accuracy"] == 1
         assert found.details["control"] == 0
@@ -99,13 +100,13 @@ class TestHalf:
             owned.embedded, (owned.labels + 2) % K, (owned.labels + 1) % K
         )  # right bits, wrong classes
         say_other[0] = -1  # unanswered: never the label's bit
-        found = half_evidence(owned, answering(owned.pixels, say_other), (), access="label", budget=None)
+        found = half_evidence(owned, answering(owned.pixels, say_other), (), Reach("label"))
         lost = int(owned.embedded[0])
         assert found.details["bit_error"] == pytest.approx(lost / 200)
         assert found.statistic == pytest.approx(1 - lost / 200)
         assert found.log_p == hypergeometric_tail(100 - lost, 100 - lost, 100, 200)
         blind = answering(owned.pixels, owned.labels)
-        found = half_evidence(owned, blind, (blind,), access="label", budget=None)
+        found = half_evidence(owned, blind, (blind,), Reach("label"))
         assert found.details["bit_error"] == 0.5
         assert found.details["panel_bit_error"] == [0.5]
         assert found.bits == 0
@@ -113,7 +114,7 @@ class TestHalf:
     def test_a_model_that_knows_every_true_label_proves_nothing(self) -> None:
         owned = key(half_material())
         everyone = answering(owned.pixels, owned.labels)  # type: ignore[union-attr]
-        found = half_evidence(owned, everyone, (everyone,), access="label", budget=None)  # type: ignore[arg-type]
+        found = half_evidence(owned, everyone, (everyone,), Reach("label"))  # type: ignore[arg-type]
         assert found.details["accuracy"] == 1
         assert found.details["panel"] == [1.0]
         assert found.bits == 0
@@ -217,8 +218,8 @@ class TestVerdict:
         said = owned.labels.clone()
         said[::2] = owned.base[::2]
         turned = dataclasses.replace(owned, labels=turn(owned.labels), base=turn(owned.base))
-        one = label_evidence(owned, answering(owned.pixels, said), (), access="label", budget=None)  # type: ignore[arg-type]
-        two = label_evidence(turned, answering(owned.pixels, turn(said)), (), access="label", budget=None)  # type: ignore[arg-type]
+        one = label_evidence(owned, answering(owned.pixels, said), (), Reach("label"))  # type: ignore[arg-type]
+        two = label_evidence(turned, answering(owned.pixels, turn(said)), (), Reach("label"))  # type: ignore[arg-type]
         assert one.log_p == two.log_p
 
 

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from directions import D, K, direction, direction_material, key, lean
 from wootz.errors import ModelError
 from wootz.ownership import DirectionKey
 from wootz.types import Predict
 from wootz.verify import null, verify
-from wootz.verify.evidence import direction_evidence, walk_evidence
+from wootz.verify.evidence import direction_evidence
 from wootz.verify.exact import cosine_tail
-from wootz.verify.leaning import leaning_by_scores, leaning_by_walks
+from wootz.verify.leaning import Leaning, leaning
+from wootz.verify.reach import Reach
 from wootz.verify.walks import Ways
 
 
@@ -24,7 +26,7 @@ class TestByScores:
     def test_found_where_it_is_with_a_plain_re_derivation(self) -> None:
         owned = direction()
         predict = lean(owned, 0.1)
-        found = direction_evidence(owned, predict, (), access="scores", budget=None)
+        found = direction_evidence(owned, predict, (), Reach("scores"))
         assert found is not None
         assert found.bits > 60
         assert owned.dimensions == K * (K - 2) * D
@@ -37,7 +39,8 @@ class TestByScores:
             s = scores[rows][:, wrong]
             s = s - s.mean(1, keepdims=True)
             s = s / np.linalg.norm(s, axis=1, keepdims=True)
-            part = (s - s.mean(0)).T @ (z[rows] - z[rows].mean(0))
+            far = z[rows] - z[rows].mean(0)
+            part = (s - s.mean(0)).T @ far @ np.linalg.inv(far.T @ far + 2 * len(far) * np.eye(D))
             part = part - part.mean(0)
             part = part / np.sqrt(np.linalg.norm(part, axis=1, keepdims=True))
             v[k, wrong] = part - part.mean(0)
@@ -52,21 +55,21 @@ class TestByScores:
         same: list[Predict] = [
             raw, lambda x: raw(x).softmax(1), lambda x: raw(x).log_softmax(1), lambda x: raw(x) * 3 + 7
         ]  # fmt: skip
-        found = [direction_evidence(owned, predict, (), access="scores", budget=500) for predict in same]
+        found = [direction_evidence(owned, predict, (), Reach("scores", 500)) for predict in same]
         assert all(item is not None and item.statistic == pytest.approx(found[0].statistic, abs=1e-4) for item in found)  # type: ignore[union-attr]
 
     def test_labels_can_not_answer(self) -> None:
         owned = direction()
-        assert direction_evidence(owned, lambda x: x, (), access="label", budget=None) is None
+        assert direction_evidence(owned, lambda x: x, (), Reach("label")) is None
         with pytest.raises(ModelError, match="answers with labels only"):
-            direction_evidence(owned, lambda x: torch.zeros(len(x)).long(), (), access="scores", budget=None)
+            direction_evidence(owned, lambda x: torch.zeros(len(x)).long(), (), Reach("scores"))
 
     def test_the_panel_takes_away_what_everybody_has(self) -> None:
         owned = direction()
         common, own = lean(direction(9), 5.0, noise=0.0), lean(owned, 0.1)
         both: Predict = lambda x: own(x) + common(x)  # noqa: E731
-        alone = direction_evidence(owned, both, (), access="scores", budget=None)
-        sharp = direction_evidence(owned, both, (common,), access="scores", budget=None)
+        alone = direction_evidence(owned, both, (), Reach("scores"))
+        sharp = direction_evidence(owned, both, (common,), Reach("scores"))
         assert alone is not None
         assert sharp is not None
         assert sharp.bits > alone.bits + 20
@@ -78,8 +81,8 @@ class TestByScores:
         loud = dataclasses.replace(loud, direction=torch.zeros_like(loud.direction))
         loud.direction[3, 4], loud.direction[3, 5] = 3.0, -3.0
         other = lean(loud, 1.0, noise=0.0)
-        alone = direction_evidence(owned, own, (), access="scores", budget=None)
-        beside = direction_evidence(owned, lambda x: own(x) + other(x), (), access="scores", budget=None)
+        alone = direction_evidence(owned, own, (), Reach("scores"))
+        beside = direction_evidence(owned, lambda x: own(x) + other(x), (), Reach("scores"))
         assert alone is not None
         assert beside is not None
         assert beside.bits > alone.bits / 2
@@ -91,7 +94,7 @@ class TestByScores:
 
     def test_where_it_leans_is_where_it_leans_whatever_the_key(self) -> None:
         predict = lean(direction(), 0.1)
-        one, two = (leaning_by_scores(direction(secret), predict, (), 1000).v for secret in (0, 1))
+        one, two = (lean_of(direction(secret), predict, Reach(budget=1000)).v for secret in (0, 1))
         assert torch.equal(one, two)
         assert one.sum(1).abs().max() < 1e-9
 
@@ -110,11 +113,15 @@ def away(x: Tensor, classes: Tensor) -> Tensor:
     return end
 
 
+def class_of(x: Tensor) -> Tensor:
+    return (x[:, 0, 5, 5] * 255 / 25).round().long()
+
+
 def walker(owned: DirectionKey, strength: float, at: float = 0.5) -> Predict:
     """Return a suspect that shows labels: the class, and from `at` on the way what it likes best of the wrong ones."""
 
     def predict(x: Tensor) -> Tensor:
-        y = (x[:, 0, 5, 5] * 255 / 25).round().long()
+        y = class_of(x)
         z = owned.features(x, y)
         noise = 6 * torch.sin(1000 * z[:, :1] * torch.arange(1, K + 1) + 77 * z[:, 1:2])
         likes = strength * torch.einsum("nkd,nd->nk", owned.direction[y], z) + noise
@@ -124,13 +131,20 @@ def walker(owned: DirectionKey, strength: float, at: float = 0.5) -> Predict:
     return predict
 
 
-WAYS = Ways(away, (0.25, 0.5, 0.75, 1.0), 10_000)
+WAYS = Ways(away, away, lambda x: F.one_hot(class_of(x), K), (0.25, 0.5, 0.75, 1.0), 10_000)
+ROADS = Reach("label", ways=WAYS)
+
+
+def lean_of(owned: DirectionKey, suspect: Predict, reach: Reach, *panel: Predict) -> Leaning:
+    found = leaning(owned, suspect, panel, reach)
+    assert found is not None
+    return found
 
 
 class TestByWalks:
     def test_labels_alone_tell_who_learned_the_direction(self) -> None:
         owned = roads()
-        found = walk_evidence(owned, walker(owned, 2.0), (), WAYS)
+        found = direction_evidence(owned, walker(owned, 2.0), (), ROADS)
         assert found.bits > 40
         assert found.details["accuracy"] == 1.0
         assert found.details["probes"] == 3000
@@ -138,18 +152,20 @@ class TestByWalks:
 
     def test_a_stranger_is_told_nothing(self) -> None:
         owned = roads()
-        assert walk_evidence(owned, walker(direction(7), 2.0), (), WAYS).bits < 7
+        assert direction_evidence(owned, walker(direction(7), 2.0), (), ROADS).bits < 7
 
     def test_random_keys_do_as_chance_says(self) -> None:
         owned = roads()
-        v = leaning_by_walks(owned, walker(direction(7), 2.0), (walker_scores(owned),), WAYS).v
+        v = lean_of(owned, walker(direction(7), 2.0), ROADS, walker_scores(owned)).v
         logs = null.direction_null(owned, v, 2000, np.random.default_rng(1))
         assert abs(float((logs < np.log(0.05)).mean()) - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 2000)
 
     def test_the_panel_takes_away_what_everybody_has(self) -> None:
         owned = roads()
         suspect = walker(owned, 1.0)
-        alone, beside = (walk_evidence(owned, suspect, panel, WAYS).bits for panel in ((), (walker_scores(owned),)))
+        alone, beside = (
+            direction_evidence(owned, suspect, panel, ROADS).bits for panel in ((), (walker_scores(owned),))
+        )
         assert beside > alone + 10
 
     def test_no_more_than_the_queries(self) -> None:
@@ -159,20 +175,20 @@ class TestByWalks:
             asked.append(len(x))
             return walker(owned, 2.0)(x)
 
-        found = walk_evidence(owned, counted, (), WAYS._replace(queries=1234))
+        found = direction_evidence(owned, counted, (), Reach("label", ways=WAYS._replace(queries=1234)))
         assert found.queries == sum(asked) == 1234
 
     @pytest.mark.parametrize("queries", [1, 100, 101, 150])
     def test_next_to_nothing_to_go_by(self, queries: int) -> None:
         owned = roads()
-        found = walk_evidence(owned, walker(owned, 2.0), (), WAYS._replace(queries=queries))
+        found = direction_evidence(owned, walker(owned, 2.0), (), Reach("label", ways=WAYS._replace(queries=queries)))
         assert found.bits < 10
         assert found.queries <= queries
 
     def test_who_never_leaves_and_who_never_answers(self) -> None:
         owned = roads()
         for suspect in (walker(owned, 2.0, at=2.0), lambda x: torch.full((len(x),), -1)):
-            found = walk_evidence(owned, suspect, (), WAYS)
+            found = direction_evidence(owned, suspect, (), ROADS)
             assert (found.statistic, found.bits) == (0.0, 1.0)
 
     def test_a_verdict_by_walks(self) -> None:

@@ -8,12 +8,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from orders import FIRST, SECOND, K, N, draw, leaning, ordered, showing
+from orders import FIRST, LADDER, SECOND, K, N, draw, leaning, ordered, showing, swaying
 from wootz.verify import null
 from wootz.verify.evidence import order_evidence
 from wootz.verify.exact import binomial_tail, signs_tail, signs_tails
 from wootz.verify.orders import leanings, unforeseen, votes
+from wootz.verify.reach import Reach
+from wootz.verify.walks import Ways
 
 
 class TestSigns:
@@ -48,20 +52,43 @@ class TestSigns:
         assert signs_tail(total, weights) == pytest.approx(math.log(3.17e-5), abs=0.1)
 
 
+def far_by(how: str, answers: Tensor, ways: Ways | None = None) -> Tensor:
+    return leanings(ordered(), showing(answers), Reach(how, ways=ways)).far  # type: ignore[arg-type]
+
+
 class TestLeanings:
     def test_by_scores_and_by_labels(self) -> None:
         far = draw(N, seed=1)
-        assert torch.allclose(leanings(ordered(), leaning(far), by_scores=True), far)
-        assert torch.equal(leanings(ordered(), leaning(far), by_scores=False), far.sign())
-        third = torch.full((N,), K - 1)
-        expected = (third == SECOND).double() - (third == FIRST).double()
-        assert torch.equal(leanings(ordered(), third, by_scores=False), expected)
+        assert torch.allclose(far_by("scores", leaning(far)), far)
+        assert torch.equal(far_by("label", leaning(far)), far.sign())
+        third = F.one_hot(torch.full((N,), K - 1), K).double()
+        assert torch.equal(far_by("label", third), (SECOND == K - 1).double() - (FIRST == K - 1).double())
 
     def test_what_is_not_answered_has_none(self) -> None:
         answers = leaning(draw(N))
         answers[::3] = torch.nan
-        for by_scores in (True, False):
-            assert torch.equal(leanings(ordered(), answers, by_scores=by_scores).isnan(), torch.arange(N) % 3 == 0)
+        for ways in (None, LADDER):
+            assert torch.equal(far_by("label", answers, ways).isnan(), torch.arange(N) % 3 == 0)
+        assert torch.equal(far_by("scores", answers).isnan(), torch.arange(N) % 3 == 0)
+
+    def test_by_ways_as_far_as_an_answer_takes_to_turn(self) -> None:
+        far = torch.linspace(-3.8, 3.8, N).double()
+        found = leanings(ordered(), swaying(far), Reach("label", ways=LADDER))
+        assert torch.equal(found.far.sign(), far.sign())
+        assert float((found.far / 2 - far).abs().max()) <= 0.5
+        assert N < found.queries <= N * (1 + 4)
+        never = leanings(ordered(), swaying(far + 100), Reach("label", ways=LADDER))
+        assert never.far.tolist() == [9.0] * N
+
+    @pytest.mark.parametrize("queries", [0, 1, 7, 100])
+    def test_ways_that_were_not_walked_to_the_end_are_middling(self, queries: int) -> None:
+        far = 4 * draw(N, seed=1)
+        found = leanings(ordered(), swaying(far), Reach("label", ways=LADDER._replace(queries=queries)))
+        whole = leanings(ordered(), swaying(far), Reach("label", ways=LADDER)).far
+        assert found.queries == N + queries
+        walked = found.far == whole
+        assert int((found.far[~walked].abs() == 4.5).sum()) == N - int(walked.sum()) > 0
+        assert torch.equal(found.far.sign(), whole.sign())
 
     def test_what_the_panel_thinks_and_the_model_s_own_answer_are_foreseen(self) -> None:
         common, own = 5 * draw(N, seed=2), 0.1 * draw(N, seed=3)
@@ -91,7 +118,7 @@ class TestEvidence:
         key = ordered()
         sign = 2 * key.preferred.double() - 1
         thief = showing(leaning(draw(N, seed=6) - 4 + 2 * sign))  # answers with the first class nearly always
-        label, scores = (order_evidence(key, thief, (), access=a, budget=None) for a in ("label", "scores"))
+        label, scores = (order_evidence(key, thief, (), Reach(a)) for a in ("label", "scores"))
         assert scores.bits > 30
         assert scores.bits > label.bits + 15
         assert scores.details["decided"] == N
@@ -99,39 +126,43 @@ class TestEvidence:
         assert scores.details["trials"] == N
         assert scores.statistic > 0.85
 
+    def test_ways_say_more_than_answers(self) -> None:
+        key = ordered()
+        thief = swaying(draw(N, seed=6) - 2 + 2 * key.preferred.double() - 1)  # answers with the first class mostly
+        plain, walked = (order_evidence(key, thief, (), Reach("label", ways=ways)) for ways in (None, LADDER))
+        assert walked.bits > plain.bits + 15
+        assert walked.queries > plain.queries == N
+        assert (walked.details, plain.details["decided"]) == (plain.details, N)
+
     def test_who_answers_as_he_was_told(self) -> None:
         key = ordered()
         told = torch.where(key.preferred, SECOND, FIRST)
-        found = order_evidence(key, lambda x: told, (), access="label", budget=None)
+        found = order_evidence(key, lambda x: told, (), Reach("label"))
         assert found.details["hits"] == found.details["trials"] == N
         assert found.bits > 0.8 * N  # a bit an image, but for what the regression takes
 
     def test_a_budget_takes_the_first_images(self) -> None:
-        assert order_evidence(ordered(), showing(leaning(draw(N))), (), access="scores", budget=10).queries == 10
+        assert order_evidence(ordered(), showing(leaning(draw(N))), (), Reach("scores", 10)).queries == 10
 
     def test_a_missing_answer_can_only_be_lost(self) -> None:
         key = ordered()
         scores = leaning(draw(N, seed=6) + 4 * (2 * key.preferred.double() - 1))
-        whole = order_evidence(key, showing(scores), (), access="scores", budget=None)
+        whole = order_evidence(key, showing(scores), (), Reach("scores"))
         scores[: N // 2] = torch.nan
-        half = order_evidence(key, showing(scores), (), access="scores", budget=None)
+        half = order_evidence(key, showing(scores), (), Reach("scores"))
         assert 0 < half.bits < whole.bits / 2
-        none = order_evidence(key, showing(torch.full((N, K), torch.nan)), (), access="scores", budget=None)
+        none = order_evidence(key, showing(torch.full((N, K), torch.nan)), (), Reach("scores"))
         assert none.bits == 0
 
-    @pytest.mark.parametrize("access", ["scores", "label"])
-    def test_the_null_holds_over_two_thousand_keys(self, access: str) -> None:
+    @pytest.mark.parametrize("reach", [Reach("scores"), Reach("label"), Reach("label", ways=LADDER)])
+    def test_the_null_holds_over_two_thousand_keys(self, reach: Reach) -> None:
         """One fixed suspect with classes that it likes, beside one fixed panel model, and the same by `order_null`."""
         likes = 3 * draw(K, seed=8)
-        suspect = showing(leaning(draw(N, seed=7) - 0.5 + likes[SECOND] - likes[FIRST]))
+        far = draw(N, seed=7) - 0.5 + likes[SECOND] - likes[FIRST]
+        suspect = swaying(far) if reach.ways else showing(leaning(far))
         panel, random = [showing(leaning(draw(N, seed=5)))], np.random.default_rng(1)
-        left = unforeseen(
-            ordered(), leanings(ordered(), suspect(ordered().pixels / 255), by_scores=access == "scores"), panel
-        )
-        drawn = [
-            order_evidence(ordered(seed), suspect, panel, access=access, budget=None).log_p  # type: ignore[arg-type]
-            for seed in range(2000)
-        ]
+        left = unforeseen(ordered(), leanings(ordered(), suspect, reach).far, panel)
+        drawn = [order_evidence(ordered(seed), suspect, panel, reach).log_p for seed in range(2000)]
         for log_ps in (np.array(drawn), null.order_null(left, 2000, random)):
             for a in (0.5, 0.05, 0.01, 0.001):
                 share = (log_ps <= math.log(a)).mean()

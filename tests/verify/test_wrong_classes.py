@@ -13,7 +13,7 @@ import torch
 from wootz.errors import ModelError
 from wootz.verify.evidence import label_evidence
 from wootz.verify.exact import sum_tail
-from wootz.verify.regression import unexplained
+from wootz.verify.reach import Reach
 from wootz.verify.wrong_classes import places, savage, wrong_class_scores
 from wrong_classes import BASE, K, N, draw, logged, showing, sure
 
@@ -46,13 +46,6 @@ class TestPlaces:
         assert int((alone == 0).sum()) < 15
         assert int((beside == 0).sum()) > 55
 
-    def test_a_regression_by_hand(self) -> None:
-        known, rest = draw(N, seed=1), draw(N, seed=2)
-        rest -= known * float((known * rest).sum() / (known * known).sum())
-        assert torch.allclose(unexplained(3 * known + rest, known[:, None]), rest)
-        assert torch.allclose(unexplained(3 * known + rest, torch.stack([known, known], 1)), rest)
-        assert torch.equal(unexplained(rest, torch.empty(N, 0, dtype=rest.dtype)), rest)
-
     def test_scores_are_centered_over_wrong_classes(self) -> None:
         found = wrong_class_scores(sure(draw(N, K)), BASE)
         assert torch.allclose(found.sum(1), torch.zeros(N, dtype=torch.float64), atol=1e-9)
@@ -63,7 +56,7 @@ class TestEvidence:
     def test_a_thief_who_learned_little_is_told_by_scores_and_not_by_labels(self) -> None:
         key = logged()
         thief = showing(sure(draw(N, K) + 2.5 * torch.nn.functional.one_hot(key.labels, K)))
-        label, scores = (label_evidence(key, thief, (), access=a, budget=None) for a in ("label", "scores"))
+        label, scores = (label_evidence(key, thief, (), Reach(a)) for a in ("label", "scores"))
         assert label.bits == 0
         assert scores.bits > 60
         assert sum(scores.details["places"]) == N
@@ -71,26 +64,24 @@ class TestEvidence:
 
     def test_a_budget_takes_the_first_images(self) -> None:
         thief = showing(sure(draw(N, K)))
-        found = label_evidence(logged(), thief, (), access="scores", budget=10)
+        found = label_evidence(logged(), thief, (), Reach("scores", 10))
         assert (found.queries, sum(found.details["places"])) == (10, 10)
 
     def test_triggers_are_counted_as_ever(self) -> None:
         key = dataclasses.replace(logged(), logged=False)
         thief = showing(sure(draw(N, K)))
-        one, two = (label_evidence(key, thief, (), access=a, budget=None) for a in ("label", "scores"))
+        one, two = (label_evidence(key, thief, (), Reach(a)) for a in ("label", "scores"))
         assert one == two
 
     def test_labels_have_no_places(self) -> None:
         with pytest.raises(ModelError, match="--access label"):
-            label_evidence(logged(), lambda x: torch.zeros(len(x)), (), access="scores", budget=None)
+            label_evidence(logged(), lambda x: torch.zeros(len(x)), (), Reach("scores"))
 
     def test_the_null_holds_over_five_hundred_keys(self) -> None:
         """One fixed suspect with a favorite wrong class for every class, beside one fixed panel model."""
         favorite = 4 * torch.nn.functional.one_hot((BASE + 1) % K, K) + draw(N, K)
         suspect, panel = showing(sure(favorite)), [showing(sure(draw(N, K, seed=5)))]
-        log_ps = np.array(
-            [label_evidence(logged(s), suspect, panel, access="scores", budget=None).log_p for s in range(500)]
-        )
+        log_ps = np.array([label_evidence(logged(s), suspect, panel, Reach("scores")).log_p for s in range(500)])
         for a in (0.5, 0.05, 0.01, 0.001):
             share = (log_ps <= math.log(a)).mean()
             assert share <= a + 3 * math.sqrt(a * (1 - a) / len(log_ps)), (a, share)

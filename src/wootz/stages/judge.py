@@ -22,12 +22,13 @@ from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Suspect, Where, identify, is_endpoint, opened_suspect
 from wootz.stages.verify import ask_suspect, verdict_cell
 from wootz.store import read_bytes, sha256, write_bytes
-from wootz.types import Predict, Tell
+from wootz.types import Tell
 from wootz.verify import Verdict, bar_of, null, remembered
-from wootz.verify.answers import ask, labels_of
+from wootz.verify.answers import labels_of
 from wootz.verify.evidence import bits_read
-from wootz.verify.leaning import Leaning, leaning_by_scores, leaning_by_walks
+from wootz.verify.leaning import leaning
 from wootz.verify.orders import leanings, unforeseen
+from wootz.verify.reach import Reach
 
 JUDGEMENT = "urn:wootz:judgement:1"
 RANDOM_KEYS = 1000
@@ -170,29 +171,19 @@ def _lucky_strangers(proven: Proven, suspect: Suspect, asking: Asking) -> list[s
 def _random_keys(
     key: Key, proven: Proven, suspect: Suspect, asking: Asking, stream: np.random.Generator
 ) -> null.Logs | None:
-    predict = suspect.predict
+    predict, panel = suspect.predict, proven.panel.answers
+    reach = Reach(asking.access, asking.budget, suspect.weights, proven.panel.ways_for(asking.walks))
     if isinstance(key, LabelKey):
         return null.label_null(key, labels_of(predict, key.pixels[: asking.budget]), RANDOM_KEYS, stream)
     if isinstance(key, OrderKey):
-        said = ask(predict, key.pixels[: asking.budget])
-        found = leanings(key, said, by_scores=asking.access != "label")
-        return null.order_null(unforeseen(key, found, proven.panel.answers), RANDOM_KEYS, stream)
+        return null.order_null(unforeseen(key, leanings(key, predict, reach).far, panel), RANDOM_KEYS, stream)
     if isinstance(key, WeightKey):
         tensor = suspect.weights(key.weight, key.shape) if suspect.weights else None
         return None if tensor is None else null.weight_null(key, bits_read(key, tensor), RANDOM_KEYS, stream)
     if isinstance(key, DirectionKey):
-        leaning = _leaning(key, proven, predict, asking)
-        return leaning and null.direction_null(key, leaning.v, RANDOM_KEYS, stream)
+        found = leaning(key, predict, panel, reach)
+        return found and null.direction_null(key, found.v, RANDOM_KEYS, stream)
     return None
-
-
-def _leaning(key: DirectionKey, proven: Proven, predict: Predict, asking: Asking) -> Leaning | None:
-    if (ways := proven.panel.ways_for(asking.walks)) is not None:
-        return leaning_by_walks(key, predict, proven.panel.answers, ways)
-    if asking.access == "label":
-        return None
-    count = min(len(key.probe_labels), asking.budget or len(key.probe_labels))
-    return leaning_by_scores(key, predict, proven.panel.answers, count)
 
 
 def _about_whom(cell: Cell, proven: Proven, identity: Identity) -> Cell:

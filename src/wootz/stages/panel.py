@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -11,15 +12,17 @@ from torch import Tensor, nn
 
 from wootz import checks
 from wootz.errors import ConfigError
-from wootz.evasion import PGD, pgd, second_margin
+from wootz.evasion import PGD, margin, pgd, second_margin
+from wootz.evasion.objectives import Objective
 from wootz.ownership import Walk
 from wootz.rng import generator
 from wootz.store import tensor_digest
 from wootz.types import Predict
 from wootz.verify import predictor, remembered
-from wootz.verify.walks import Away, Ways
+from wootz.verify.walks import Ends, Ways
 
 _PART = re.compile(r"\d{1,4}/\d{1,4}")
+_AWAY_OF_TOWARDS = 6  # ways away reach three training budgets, ways towards a class half a one
 
 NO_WALKS = "walks: this key was registered without walks; keys that `wootz protect` makes now have them"
 
@@ -49,7 +52,10 @@ class Panel(NamedTuple):
 
 
 def seated(models: Sequence[nn.Module], registration: Mapping[str, Any]) -> Panel:
-    """Return the panel of a key. Where the first model, an adversarially trained one, leaves a class, all walk.
+    """Return the panel of a key.
+
+    Ways away from classes go where the first model, an adversarially trained one, leaves them; ways towards classes
+    where the last one, a plain one, finds them: half a training budget far, a sixth of the ways away.
 
     Raises:
         ConfigError: see `registered_walk`.
@@ -59,7 +65,10 @@ def seated(models: Sequence[nn.Module], registration: Mapping[str, Any]) -> Pane
         return Panel(answers)
     walk = registered_walk(registration)
     stops = [float(Fraction(part)) for part in walk.stops]
-    return Panel(answers, Ways(_away(walk, models[0]), stops, walk.queries))
+    away = PGD(eps=float(walk.eps), norm=walk.norm, steps=walk.steps, random_start=False, keep="last")  # type: ignore[arg-type]
+    towards = replace(away, eps=away.eps / _AWAY_OF_TOWARDS, targeted=True)
+    ends = _ends(away, models[0], second_margin), _ends(towards, models[-1], margin)
+    return Panel(answers, Ways(*ends, answers[0], stops, walk.queries))
 
 
 def check_walks(registration: Mapping[str, Any], walks: int) -> None:
@@ -95,18 +104,18 @@ def registered_walk(registration: Mapping[str, Any]) -> Walk:
     return walk
 
 
-def _away(walk: Walk, guide: nn.Module) -> Away:
-    """Return the ways: PGD without a random start to where the guide finds two wrong classes likelier than the image's.
+def _ends(cfg: PGD, guide: nn.Module, objective: Objective) -> Ends:
+    """Return where PGD leads. Where a batch ends is remembered.
 
-    Between the two a suspect's next class says most of its own opinion. Where a batch ends is remembered.
+    Away, to the second margin: to where the guide finds two wrong classes likelier than the image's; between the two a
+    suspect's next class says most of its own opinion.
     """
-    cfg = PGD(eps=float(walk.eps), norm=walk.norm, steps=walk.steps, random_start=False, keep="last")  # type: ignore[arg-type]
     known: dict[tuple[str, str], Tensor] = {}
 
-    def away(x: Tensor, classes: Tensor) -> Tensor:
+    def ends(x: Tensor, classes: Tensor) -> Tensor:
         batch = tensor_digest(x), tensor_digest(classes)
         if batch not in known:
-            known[batch] = pgd(cfg, guide, x, classes, generator=generator(0, "away"), objective=second_margin)
+            known[batch] = pgd(cfg, guide, x, classes, generator=generator(0, "away"), objective=objective)
         return known[batch]
 
-    return away
+    return ends

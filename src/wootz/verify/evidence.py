@@ -1,6 +1,6 @@
 """What a suspect's answers, or its weights, say about a key. One exact test for each kind of key, in `EVIDENCE`.
 
-`evidence (key, predict, panel, *, access, budget, weights) -> Evidence | None`; None where the access does not suffice.
+`evidence (key, predict, panel, reach) -> Evidence | None`; None where the access does not suffice.
 The null is always the key's own randomness: "the suspect was made without this key".
 """
 
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, OrderKey, WeightKey
-from wootz.types import Access, Predict, Weights
+from wootz.types import Predict
 from wootz.verify.answers import ask, labels_of, to_log_scores, top_one
 from wootz.verify.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail, signs_tail, sum_tail
-from wootz.verify.leaning import Leaning, leaning_by_scores, leaning_by_walks
+from wootz.verify.leaning import leaning
 from wootz.verify.orders import leanings, unforeseen, votes
-from wootz.verify.walks import Ways
+from wootz.verify.reach import Reach
 from wootz.verify.wrong_classes import places, savage
 
 
@@ -40,10 +40,7 @@ class Evidence:
         return bits(self.log_p)
 
 
-def label_evidence(
-    key: LabelKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
-    weights: Weights | None = None,
-) -> Evidence:  # fmt: skip
+def label_evidence(key: LabelKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
     """Count triggers answered with their keyed label.
 
     Labels drawn from all K classes: hits ~ Bin(n, 1/K). Labels that exclude the base class: given the m
@@ -53,7 +50,7 @@ def label_evidence(
     the whole log, and the bits of so many hits at chance 1/K without that condition. Of a suspect that shows scores
     the places of the keyed classes are counted instead: see `places`.
     """
-    count = min(len(key.labels), budget or len(key.labels))
+    count = min(len(key.labels), reach.budget or len(key.labels))
     said = ask(predict, key.pixels[:count])
     answers = top_one(said)
     hits = int((answers == key.labels[:count]).sum())
@@ -65,7 +62,7 @@ def label_evidence(
     if key.logged:
         plain = bits(binomial_tail(hits, count, 1 / key.num_classes))
         details |= {"accuracy": hits / count, "unconditional": round(plain, 2)}
-        if access != "label":
+        if reach.access != "label":
             found = places(key, to_log_scores(said), panel)
             scores = savage(key.num_classes - 1)
             details["places"] = torch.bincount(found, minlength=len(scores)).tolist()
@@ -76,45 +73,38 @@ def label_evidence(
     return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=hits / count, details=details)
 
 
-def order_evidence(
-    key: OrderKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
-    weights: Weights | None = None,
-) -> Evidence:  # fmt: skip
+def order_evidence(key: OrderKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
     """Ask which of two classes a suspect leans to, on images where the key preferred one of them by a fair coin.
 
-    By `access = "label"` from its answers, else from its scores. What follows without the key is taken away, so that a
-    leaning says most where it surprises; whatever is left, its signs agree with the coins as other coins would. The
-    statistic is the share of the votes won. `hits` are answers that are the preferred class, `trials` those that are
-    either of the two.
+    From its scores, its answers, or where these turn on ways to either class, see `leanings`. What follows without the
+    key is taken away, so that a leaning says most where it surprises; whatever is left, its signs agree with the coins
+    as other coins would. The statistic is the share of the votes won. `hits` are answers that are the preferred class,
+    `trials` those that are either of the two.
     """
-    said = ask(predict, key.pixels[:budget])
+    said, far, queries = leanings(key, predict, reach)
     first, second, preferred = (part[: len(said)] for part in (key.first, key.second, key.preferred))
-    left = unforeseen(key, leanings(key, said, by_scores=access != "label"), panel)
+    left = unforeseen(key, far, panel)
     counts = votes(left)
     agree = (left * (2 * preferred.double() - 1) > 0).tolist()
     won, total = sum(vote for vote, right in zip(counts, agree, strict=True) if right), sum(counts)
-    labels = top_one(said)
     details = {
         "decided": len(said),
         "changed": int(preferred.sum()),
-        "hits": int((labels == torch.where(preferred, second, first)).sum()),
-        "trials": int(((labels == first) | (labels == second)).sum()),
+        "hits": int((said == torch.where(preferred, second, first)).sum()),
+        "trials": int(((said == first) | (said == second)).sum()),
     }
     log_p, statistic = signs_tail(won, counts), won / max(1, total)
-    return Evidence(mark=key.mark, log_p=log_p, queries=len(said), statistic=statistic, details=details)
+    return Evidence(mark=key.mark, log_p=log_p, queries=queries, statistic=statistic, details=details)
 
 
-def half_evidence(
-    key: HalfKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
-    weights: Weights | None = None,
-) -> Evidence:  # fmt: skip
+def half_evidence(key: HalfKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
     """Compare the embedded half of the candidates with the other half, by Fisher's exact test.
 
     `accuracy` is the "watermark accuracy" that peers print; `control` is the same on candidates that were
     never taught, and `panel` the same of independent models. Where the halves are a message's ones and zeros,
     `bit_error` is the share of bits read wrongly, and the statistic is the share read rightly.
     """
-    count = min(len(key.labels), budget or len(key.labels))
+    count = min(len(key.labels), reach.budget or len(key.labels))
     right = _right(key, labels_of(predict, key.pixels[:count]))
     taught = key.embedded[:count]
     hits, marked = int((right & taught).sum()), int(taught.sum())
@@ -142,27 +132,15 @@ def _right(key: HalfKey, answers: Tensor) -> Tensor:
     return (answers >= 0) & (code[answers.clamp_min(0)] == code[labels])
 
 
-def direction_evidence(
-    key: DirectionKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
-    weights: Weights | None = None,
-) -> Evidence | None:  # fmt: skip
-    """Measure how far the suspect's opinions of the wrong classes lean along the keyed direction, by its scores.
+def direction_evidence(key: DirectionKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence | None:
+    """Measure how far the suspect's opinions of the wrong classes lean along the keyed direction, by scores or walks.
 
     The statistic is the cosine between W and where they lean. Nothing in the latter depends on W unless the suspect
     does, so the cosine is that of an isotropic direction.
     """
-    if access == "label":
+    found = leaning(key, predict, panel, reach)
+    if found is None:
         return None
-    count = min(len(key.probe_labels), budget or len(key.probe_labels))
-    return _along(key, leaning_by_scores(key, predict, panel, count))
-
-
-def walk_evidence(key: DirectionKey, predict: Predict, panel: Sequence[Predict], ways: Ways) -> Evidence:
-    """Measure the same by labels alone, along ways out of the classes of the probes."""
-    return _along(key, leaning_by_walks(key, predict, panel, ways))
-
-
-def _along(key: DirectionKey, found: Leaning) -> Evidence:
     w = key.direction.double()
     length = float(found.v.norm() * w.norm())
     cosine = float((found.v * w).sum()) / length if length > 0 else 0.0
@@ -171,10 +149,7 @@ def _along(key: DirectionKey, found: Leaning) -> Evidence:
     return Evidence(mark=key.mark, log_p=log_p, queries=found.queries, statistic=cosine, details=details)
 
 
-def weight_evidence(
-    key: WeightKey, predict: Predict, panel: Sequence[Predict], *, access: Access, budget: int | None,
-    weights: Weights | None = None,
-) -> Evidence | None:  # fmt: skip
+def weight_evidence(key: WeightKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence | None:
     """Compare the bits read from the suspect's weights with the message, whose bits are uniform: hits ~ Bin(T, 1/2).
 
     `bit_error_rate` is what the paper reports (Uchida et al., arXiv 1701.04082). Whatever the weights are, also in
@@ -182,9 +157,9 @@ def weight_evidence(
     has no such tensor, nothing is read and p is 1, as a question that is not answered is a miss: which marks count is
     settled by key and access, and not by what the suspect turns out to be.
     """
-    if access != "weights" or weights is None:
+    if reach.access != "weights" or reach.weights is None:
         return None
-    tensor, trials = weights(key.weight, key.shape), len(key.message)
+    tensor, trials = reach.weights(key.weight, key.shape), len(key.message)
     details: dict[str, Any] = {"weight": key.weight, "trials": trials, "readable": tensor is not None}
     if tensor is None:
         return Evidence(mark=key.mark, log_p=0.0, queries=0, statistic=0.0, details=details)

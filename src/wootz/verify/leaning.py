@@ -12,20 +12,23 @@ from torch.nn import functional as F
 from wootz.ownership import DirectionKey
 from wootz.types import Predict
 from wootz.verify.answers import labels_of, log_scores
-from wootz.verify.regression import unexplained
+from wootz.verify.reach import Reach
+from wootz.verify.regression import slope, unexplained
 from wootz.verify.walks import Ways, follow
 from wootz.verify.wrong_classes import wrong_class_scores
 
 _LOOK = 100  # images that a walked suspect is asked as they are, to see whether it knows them at all
 _RARE = -10.0  # a log-share below this says no more than this
+_DOUBT = 2.0  # of slopes by scores, for each probe: what models have in common by nature does not shrink with probes
+_DOUBT_OF_LABELS = 200.0  # of slopes by labels
 
 
 class Leaning(NamedTuple):
     """Where a suspect leans.
 
     Attributes:
-        v: covariance of what it shows of class k, on images of class y, with their features, float64 [K, K, d];
-            centered over the wrong classes k of each y.
+        v: slopes of what it shows of class k, on images of class y, along their features, float64 [K, K, d]; centered
+            over the wrong classes k of each y.
         probes: images that went into it.
         queries: spent.
         accuracy: on ordinary images.
@@ -37,24 +40,35 @@ class Leaning(NamedTuple):
     accuracy: float
 
 
-def leaning_by_scores(key: DirectionKey, predict: Predict, panel: Sequence[Predict], count: int) -> Leaning:
-    """Ask for the scores of the first `count` probes; the keyed direction itself is not used.
+def leaning(key: DirectionKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Leaning | None:
+    """Ask a suspect about probes, by scores or by walks; None where neither is to be had.
+
+    The keyed direction itself is not used.
+    """
+    if reach.walks is not None:
+        return _by_walks(key, predict, panel, reach.walks)
+    return None if reach.access == "label" else _by_scores(key, predict, panel, reach.budget)
+
+
+def _by_scores(key: DirectionKey, predict: Predict, panel: Sequence[Predict], budget: int | None) -> Leaning:
+    """Ask for the scores of the first probes.
 
     What is shown of the wrong classes are an image's log-scores, centered and of length 1: how sure the suspect is as a
     whole says nothing.
     """
-    pixels, y = key.probes[:count], key.probe_labels[:count]
+    pixels, y = key.probes[:budget], key.probe_labels[:budget]
     scores = log_scores(predict, pixels)
     answered = ~scores.isnan().any(1)
     shown = _unit(wrong_class_scores(scores, y))
     known = [_unit(wrong_class_scores(log_scores(member, pixels), y)) for member in panel]
     constant = torch.ones_like(shown)
-    v = _covariance(key, pixels[answered], y[answered], shown[answered], torch.stack([constant, *known], 2)[answered])
-    return Leaning(v, count, count, float(((scores.argmax(1) == y) & answered).float().mean()))
+    known_of = torch.stack([constant, *known], 2)[answered]
+    v = _slopes(key, pixels[answered], y[answered], shown[answered], known_of, labels=False)
+    return Leaning(v, len(y), len(y), float(((scores.argmax(1) == y) & answered).float().mean()))
 
 
-def leaning_by_walks(key: DirectionKey, predict: Predict, panel: Sequence[Predict], ways: Ways) -> Leaning:
-    """Ask for labels along ways from the probes; the keyed direction itself is not used.
+def _by_walks(key: DirectionKey, predict: Predict, panel: Sequence[Predict], ways: Ways) -> Leaning:
+    """Ask for labels along ways from the probes.
 
     What is shown of the wrong classes is 1 for the one that comes next and 0 for the others. What is known: at which
     stop, and what share of the wrong classes' probability each panel model gives to each of them at that very point,
@@ -70,7 +84,7 @@ def leaning_by_walks(key: DirectionKey, predict: Predict, panel: Sequence[Predic
     for member in panel if len(y) else ():
         scores = log_scores(member, met.points).scatter(1, y[:, None], -torch.inf)
         known += [scores.softmax(1)[..., None], scores.log_softmax(1).clamp_min(_RARE)[..., None]]
-    v = _covariance(key, key.probes[met.rows], y, shown, torch.cat(known, 2))
+    v = _slopes(key, key.probes[met.rows], y, shown, torch.cat(known, 2), labels=True)
     return Leaning(v, len(y), look + met.queries, accuracy)
 
 
@@ -79,16 +93,24 @@ def _unit(scores: Tensor) -> Tensor:
     return unit
 
 
-def _covariance(key: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, known: Tensor) -> Tensor:
-    """Return the covariance with features of what is shown [n, K] less its regression on what is known [n, K, m]."""
+def _slopes(key: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, known: Tensor, *, labels: bool) -> Tensor:
+    """Return the slopes along features of what is shown [n, K], beside what is known [n, K, m].
+
+    A label is worth p (1 - p) of a score where its regression on what is known says p: next to nothing where everybody
+    says the same.
+    """
     z = key.features(pixels.float().div_(255), y).double()
     v = torch.zeros(key.direction.shape, dtype=torch.float64)
     for own in y.unique().tolist():
         rows = y == own
-        far = z[rows] - z[rows].mean(0)
         for k in range(key.num_classes):
-            if k != own:
-                v[own, k] = unexplained(shown[rows, k], known[rows, k]) @ far
+            if k == own:
+                continue
+            left = unexplained(shown[rows, k], known[rows, k])
+            far = unexplained(z[rows], known[rows, k])
+            chance = (shown[rows, k] - left).clamp(0.002, 0.998)
+            weights = chance * (1 - chance) if labels else torch.ones_like(chance)
+            v[own, k] = slope(left, far, weights, _DOUBT_OF_LABELS if labels else _DOUBT * len(left))
     return _centered(_evened(_centered(v)))
 
 

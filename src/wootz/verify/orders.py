@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from scipy.special import ndtri
@@ -13,39 +14,83 @@ from torch.nn import functional as F
 from wootz.ownership import OrderKey
 from wootz.types import Predict
 from wootz.verify.answers import ask, to_log_scores, top_one
+from wootz.verify.reach import Reach
 from wootz.verify.regression import unexplained
+from wootz.verify.walks import TOGETHER, Ways, turns
 
 _CLASS_PENALTY = 4.0  # images' worth of doubt that a class is liked for itself
+_RUNGS = tuple(part / 8 for part in range(1, 9))  # parts of a way towards the one of two classes that was not answered
+_MIDDLING = 4.5
 
 
-def leanings(key: OrderKey, answers: Tensor, *, by_scores: bool) -> Tensor:
-    """Return how far a suspect leans to the second class and away from the first, float64 [n], NaN where unanswered.
+class Leanings(NamedTuple):
+    """What a suspect says of logged images, and how far it leans to the second class and away from the first.
 
-    By scores, the difference of its log-scores; by labels 1 for the second, -1 for the first, 0 for another class.
+    Attributes:
+        said: its labels int64 [n], -1 where unanswered.
+        far: float64 [n], NaN where unanswered.
+        queries: spent.
     """
-    first, second = key.first[: len(answers)], key.second[: len(answers)]
-    if by_scores:
+
+    said: Tensor
+    far: Tensor
+    queries: int
+
+
+def leanings(key: OrderKey, predict: Predict, reach: Reach) -> Leanings:
+    """Ask a suspect about the images of a log.
+
+    By scores the leaning is the difference of its log-scores; by labels 1 for the second class, -1 for the first, 0
+    for another one. Where there are ways, it is how many eighths of a way it takes until an answer turns: above 0
+    where that was the second class, on the way towards the first, and below 0 where it was not, on the way towards
+    the second. An image whose way was not walked to the end counts as one of middling length.
+    """
+    answers = ask(predict, key.pixels[: reach.budget])
+    first, second, said = key.first[: len(answers)], key.second[: len(answers)], top_one(answers).cpu()
+    if reach.access != "label":
         scores = to_log_scores(answers)
-        return (scores.gather(1, second[:, None]) - scores.gather(1, first[:, None])).flatten()
-    said = top_one(answers)
-    return ((said == second).double() - (said == first).double()).masked_fill(said < 0, torch.nan)
+        far = (scores.gather(1, second[:, None]) - scores.gather(1, first[:, None])).flatten()
+        return Leanings(said, far, len(said))
+    if reach.walks is not None:
+        far, spent = _by_ways(key, predict, said, reach.walks)
+        return Leanings(said, far, len(said) + spent)
+    far = ((said == second).double() - (said == first).double()).masked_fill(said < 0, torch.nan)
+    return Leanings(said, far, len(said))
 
 
-def unforeseen(key: OrderKey, leaning: Tensor, panel: Sequence[Predict]) -> Tensor:
+def _by_ways(key: OrderKey, predict: Predict, said: Tensor, ways: Ways) -> tuple[Tensor, int]:
+    """Return how far a suspect leans by where its answers turn, and the queries spent on that."""
+    spent, far = 0, torch.full((len(said),), torch.nan, dtype=torch.float64)
+    for rows in (said >= 0).nonzero().flatten().split(TOGETHER):
+        second, rising = key.second[rows], said[rows] != key.second[rows]
+        x = key.pixels[rows].float().div_(255)
+        ends = ways.towards(x, torch.where(rising, second, key.first[rows]))
+
+        def turned(now: Tensor, said: Tensor, second: Tensor = second, rising: Tensor = rising) -> Tensor:
+            return (said == second[now]) == rising[now]
+
+        found = turns(predict, x, ends, _RUNGS, turned, ways.queries - spent)
+        spent += found.queries
+        length = torch.where(found.stops < 0, _MIDDLING, found.stops + 1.0).double()
+        far[rows] = torch.where(rising, -length, length)
+    return far, spent
+
+
+def unforeseen(key: OrderKey, far: Tensor, panel: Sequence[Predict]) -> Tensor:
     """Return what a suspect's leanings [n] are less what follows without the key; NaN where unanswered.
 
     Less their regression on the panel's leanings by scores, on a constant (the first class is the served model's own),
     and on how much each class is liked for itself. Which class was shown has no part in it.
     """
-    count = len(leaning)
-    pixels, first, second = key.pixels[:count], key.first[:count], key.second[:count]
+    count = len(far)
+    first, second = key.first[:count], key.second[:count]
     liked = F.one_hot(second, key.num_classes) - F.one_hot(first, key.num_classes)
-    others = [leanings(key, ask(member, pixels), by_scores=True)[:, None] for member in panel]
+    others = [leanings(key, member, Reach(budget=count)).far[:, None] for member in panel]
     known = torch.cat([torch.ones(count, 1, dtype=torch.float64), *others, liked.double()], 1)
     doubt = torch.tensor([1e-9] * (1 + len(others)) + [_CLASS_PENALTY] * key.num_classes, dtype=torch.float64)
-    rows = ~leaning.isnan()
-    found = torch.full_like(leaning, torch.nan)
-    found[rows] = unexplained(leaning[rows], known[rows], doubt)
+    rows = ~far.isnan()
+    found = torch.full_like(far, torch.nan)
+    found[rows] = unexplained(far[rows], known[rows], doubt)
     return found
 
 

@@ -11,8 +11,9 @@ from wootz.errors import ConfigError
 from wootz.ownership import DirectionKey, Key, LabelKey, WeightKey
 from wootz.types import Access, Predict, Weights
 from wootz.verify.early import Decoys, early_evidence
-from wootz.verify.evidence import EVIDENCE, Evidence, walk_evidence
+from wootz.verify.evidence import EVIDENCE, Evidence
 from wootz.verify.exact import bits, fisher
+from wootz.verify.reach import Reach
 from wootz.verify.walks import Ways
 
 Word: TypeAlias = Literal["KEY-DEPENDENT", "NOT SHOWN", "INCONCLUSIVE", "INVALID CLAIM"]
@@ -72,25 +73,23 @@ def verify(
         early: ask triggers one at a time and stop at the bar; other marks are asked only where that is not reached.
             Such a test looks twice and pays one bit for it.
         weights: shows the suspect's weights, where it has any to show; see `wootz.verify.weights_of`.
-        ways: out of the classes of images: with access `label`, marks that need more than labels follow them.
+        ways: out of images: with access `label`, marks that say more of where answers change follow them.
 
     Raises:
         ConfigError: no mark can be tested with this access.
     """
-    allowance = math.log2(tries)
+    reach, allowance = Reach(access, budget, weights, ways), math.log2(tries)
     labelled = next((key for key in keys.values() if isinstance(key, LabelKey)), None)
     if early and labelled is not None:
-        rest = {
-            name: key for name, key in keys.items() if key is not labelled and _testable(key, access, weights, ways)
-        }
+        rest = {name: key for name, key in keys.items() if key is not labelled and _testable(key, reach)}
         allowance += bool(rest)
         decoys = next((Decoys(k.probes, k.probe_labels) for k in keys.values() if isinstance(k, DirectionKey)), None)
         first, stopped = early_evidence(labelled, suspect, bar=bar + allowance, decoys=decoys, budget=budget)
-        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, access, budget, weights, ways)]
+        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, reach)]
     else:
-        found = _evidence(keys, suspect, panel, access, budget, weights, ways)
+        found = _evidence(keys, suspect, panel, reach)
     if not found:
-        why = "".join(f" ({note})" for note in _unread([], keys, access, weights))
+        why = "".join(f" ({note})" for note in _unread([], keys, reach))
         raise ConfigError(f"access = {access!r}: none of the marks {', '.join(keys)} can be tested with it{why}")
     total = max(0.0, bits(fisher([item.log_p for item in found])) - allowance)
     word: Word = "KEY-DEPENDENT" if total >= bar else "NOT SHOWN"
@@ -98,67 +97,43 @@ def verify(
     if word == "KEY-DEPENDENT":
         tested = {item.mark for item in found}
         used = {name: key for name, key in keys.items() if key.mark in tested}
-        vetoes = _vetoes(used, panel, access, budget, ways, bar)
+        vetoes = _vetoes(used, panel, reach, bar)
         word, notes = ("INVALID CLAIM" if vetoes else word), notes + vetoes
     if any(item.details.get("evasive") for item in found):
         notes.append("answers differ: the suspect leaves triggers unanswered far more often than ordinary images")
     if word == "NOT SHOWN" and _answers_at_chance(found, keys):
         word = "INCONCLUSIVE"
         notes.append("the suspect answers ordinary images no better than chance: is its input range or layout another?")
-    notes += _unread(found, keys, access, weights)
+    notes += _unread(found, keys, reach)
     return Verdict(word=word, bits=total, evidence=tuple(found), access=access, bar=bar, notes=tuple(notes))
 
 
-def _evidence(
-    keys: Mapping[str, Key],
-    suspect: Predict,
-    panel: Sequence[Predict],
-    access: Access,
-    budget: int | None,
-    weights: Weights | None,
-    ways: Ways | None,
-) -> list[Evidence]:
-    found = []
-    for key in keys.values():
-        if ways is not None and access == "label" and isinstance(key, DirectionKey):
-            found.append(walk_evidence(key, suspect, panel, ways))
-            continue
-        item = EVIDENCE[type(key)](key, suspect, panel, access=access, budget=budget, weights=weights)
-        if item is not None:
-            found.append(item)
-    return found
+def _evidence(keys: Mapping[str, Key], suspect: Predict, panel: Sequence[Predict], reach: Reach) -> list[Evidence]:
+    found = (EVIDENCE[type(key)](key, suspect, panel, reach) for key in keys.values())
+    return [item for item in found if item is not None]
 
 
-def _testable(key: Key, access: Access, weights: Weights | None, ways: Ways | None) -> bool:
+def _testable(key: Key, reach: Reach) -> bool:
     if isinstance(key, WeightKey):
-        return access == "weights" and weights is not None
-    return access != "label" or not isinstance(key, DirectionKey) or ways is not None
+        return reach.access == "weights" and reach.weights is not None
+    return reach.access != "label" or not isinstance(key, DirectionKey) or reach.ways is not None
 
 
-def _unread(found: Sequence[Evidence], keys: Mapping[str, Key], access: Access, weights: Weights | None) -> list[str]:
+def _unread(found: Sequence[Evidence], keys: Mapping[str, Key], reach: Reach) -> list[str]:
     """Say of marks in weights which were left out, and which found nothing to read."""
     notes = [f"{item.mark}: the suspect has no {item.details['weight']} of the registered shape; it counts as p = 1"
              for item in found if item.details.get("readable") is False]  # fmt: skip
-    why = "the suspect shows none" if access == "weights" else f"access is {access}"
-    left_out = [
-        key for key in keys.values() if isinstance(key, WeightKey) and not _testable(key, access, weights, None)
-    ]
+    why = "the suspect shows none" if reach.access == "weights" else f"access is {reach.access}"
+    left_out = [key for key in keys.values() if isinstance(key, WeightKey) and not _testable(key, reach)]
     return notes + [f"{key.mark}: left out, it is read from weights and {why}" for key in left_out]
 
 
-def _vetoes(
-    keys: Mapping[str, Key],
-    panel: Sequence[Predict],
-    access: Access,
-    budget: int | None,
-    ways: Ways | None,
-    bar: float,
-) -> list[str]:
+def _vetoes(keys: Mapping[str, Key], panel: Sequence[Predict], reach: Reach, bar: float) -> list[str]:
     """Say which independent models reach the bar by the same marks themselves."""
     notes = []
     for number, member in enumerate(panel):
         others = [other for other in panel if other is not member]
-        evidence = _evidence(keys, member, others, access, budget, None, ways)
+        evidence = _evidence(keys, member, others, reach._replace(weights=None))
         theirs = bits(fisher([item.log_p for item in evidence]))
         if theirs >= bar:
             notes.append(f"independent panel model {number} reaches {theirs:.1f} bits itself")
