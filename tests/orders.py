@@ -51,5 +51,5 @@ def _towards(x: Tensor, classes: Tensor) -> Tensor:
     return end
 
 
-LADDER = Ways(_towards, _towards, lambda x: torch.zeros(len(x), K), (0.5, 1.0), 1000)
+LADDER = Ways(_towards, _towards, _towards, lambda x: torch.zeros(len(x), K), (0.5, 1.0), 1000)
 """Eight stops on the way to either class, each of half a unit of leaning."""

@@ -131,7 +131,7 @@ def walker(owned: DirectionKey, strength: float, at: float = 0.5) -> Predict:
     return predict
 
 
-WAYS = Ways(away, away, lambda x: F.one_hot(class_of(x), K), (0.25, 0.5, 0.75, 1.0), 10_000)
+WAYS = Ways(away, away, away, lambda x: F.one_hot(class_of(x), K), (0.25, 0.5, 0.75, 1.0), 10_000)
 ROADS = Reach("label", ways=WAYS)
 
 

@@ -45,7 +45,7 @@ def to(*end: float, queries: int = 1000, guide: Predict = columns) -> Ways:
     def ends(x: Tensor, classes: Tensor) -> Tensor:
         return torch.tensor(end).expand_as(x)
 
-    return Ways(ends, ends, lambda x: F.one_hot(guide(x), 3), STOPS, queries)
+    return Ways(ends, ends, ends, lambda x: F.one_hot(guide(x), 3), STOPS, queries)
 
 
 def keeping(x: Tensor) -> Tensor:

@@ -9,42 +9,55 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from wootz.errors import ModelError
+from wootz.verify import null
 from wootz.verify.evidence import label_evidence
 from wootz.verify.exact import sum_tail
 from wootz.verify.reach import Reach
-from wootz.verify.wrong_classes import places, savage, wrong_class_scores
-from wrong_classes import BASE, K, N, draw, logged, showing, sure
+from wootz.verify.wrong_classes import opinions, places, savage, unforeseen_opinions, unit_scores, wrong_class_scores
+from wrong_classes import BASE, ROADS, K, N, draw, logged, showing, sure, thinking, triggers
+
+BY_WAYS = Reach("label", ways=ROADS)
+
+
+def opinion(scores: Tensor) -> Tensor:
+    return unit_scores(scores, BASE)
 
 
 class TestPlaces:
     def test_against_a_sort_of_each_row(self) -> None:
-        key, scores = logged(), sure(draw(N, K))
-        found = places(key, scores, ())
+        key, wrong = logged(), opinion(sure(draw(N, K)))
+        found, left = places(key, wrong, ()), unforeseen_opinions(key, wrong, ())
         for row in range(N):
-            others = sorted((k for k in range(K) if k != BASE[row]), key=lambda k: -float(scores[row, k]))
+            others = sorted((k for k in range(K) if k != BASE[row]), key=lambda k: -float(left[row, k]))
             assert others[int(found[row])] == key.labels[row]
 
-    def test_equal_scores_have_an_order_all_the_same(self) -> None:
+    def test_equal_opinions_have_an_order_all_the_same(self) -> None:
         key = logged()
-        found = places(key, sure(torch.zeros(N, K, dtype=torch.float64)), ())
+        found = places(key, torch.zeros(N, K, dtype=torch.float64), ())
         assert torch.equal(found, key.labels - (key.labels > BASE).long())
 
     def test_what_is_not_answered_counts_as_the_last_place(self) -> None:
-        key, scores = logged(), sure(draw(N, K))
-        scores[::2] = torch.nan
-        found = places(key, scores, ())
+        key, wrong = logged(), opinion(sure(draw(N, K)))
+        wrong[::2] = torch.nan
+        found = places(key, wrong, ())
         assert (found[::2] == K - 2).all()
-        assert torch.equal(found[1::2], places(key, sure(draw(N, K)), ())[1::2])
+        assert (found[1::2] < K - 2).any()
 
     def test_the_panel_takes_away_what_everybody_thinks(self) -> None:
         key, common = logged(), sure(5 * draw(N, K))
-        taught = 0.5 * torch.nn.functional.one_hot(key.labels, K)
-        alone = places(key, common + taught, ())
-        beside = places(key, common + taught, [showing(sure(5 * draw(N, K) + 0.01 * draw(N, K, seed=3)))])
-        assert int((alone == 0).sum()) < 15
-        assert int((beside == 0).sum()) > 55
+        taught = opinion(common + torch.nn.functional.one_hot(key.labels, K))
+        alone = places(key, taught, ())
+        beside = places(key, taught, [showing(sure(5 * draw(N, K) + 0.01 * draw(N, K, seed=3)))])
+        assert int((alone == 0).sum()) < 20
+        assert int((beside == 0).sum()) > 50
+
+    def test_a_class_that_is_liked_for_itself_is_foreseen(self) -> None:
+        key = logged()
+        liked = sure(draw(N, K) + 3 * draw(K, seed=4))
+        assert opinion(liked).mean(0).abs().max() > 0.2
+        assert unforeseen_opinions(key, opinion(liked), ()).mean(0).abs().max() < 0.05
 
     def test_scores_are_centered_over_wrong_classes(self) -> None:
         found = wrong_class_scores(sure(draw(N, K)), BASE)
@@ -67,25 +80,82 @@ class TestEvidence:
         found = label_evidence(logged(), thief, (), Reach("scores", 10))
         assert (found.queries, sum(found.details["places"])) == (10, 10)
 
-    def test_triggers_are_counted_as_ever(self) -> None:
-        key = dataclasses.replace(logged(), logged=False)
+    def test_triggers_that_are_answered_no_more(self) -> None:
+        key = triggers()
+        thief = showing(sure(0.5 * draw(N, K) + torch.nn.functional.one_hot(key.labels, K)))
+        label, scores = (label_evidence(key, thief, (), Reach(a)) for a in ("label", "scores"))
+        assert (label.bits, label.details["hits"]) == (0, 0)
+        assert scores.bits > 60
+
+    def test_labels_of_all_classes_are_counted_as_ever(self) -> None:
+        key = dataclasses.replace(triggers(), rule="uniform")
         thief = showing(sure(draw(N, K)))
-        one, two = (label_evidence(key, thief, (), Reach(a)) for a in ("label", "scores"))
+        label, scores, walked = (label_evidence(key, thief, (), r) for r in (Reach("label"), Reach(), BY_WAYS))
+        assert label == scores == walked
+
+    def test_who_shows_labels_only_is_counted_by_them(self) -> None:
+        one, two = (label_evidence(logged(), lambda x: BASE, (), Reach(a)) for a in ("label", "scores"))
         assert one == two
 
-    def test_labels_have_no_places(self) -> None:
-        with pytest.raises(ModelError, match="--access label"):
-            label_evidence(logged(), lambda x: torch.zeros(len(x)), (), Reach("scores"))
-
-    def test_the_null_holds_over_five_hundred_keys(self) -> None:
+    @pytest.mark.parametrize("reach", [Reach(), BY_WAYS])
+    def test_the_null_holds_over_five_hundred_keys(self, reach: Reach) -> None:
         """One fixed suspect with a favorite wrong class for every class, beside one fixed panel model."""
         favorite = 4 * torch.nn.functional.one_hot((BASE + 1) % K, K) + draw(N, K)
-        suspect, panel = showing(sure(favorite)), [showing(sure(draw(N, K, seed=5)))]
-        log_ps = np.array([label_evidence(logged(s), suspect, panel, Reach("scores")).log_p for s in range(500)])
-        for a in (0.5, 0.05, 0.01, 0.001):
-            share = (log_ps <= math.log(a)).mean()
-            assert share <= a + 3 * math.sqrt(a * (1 - a) / len(log_ps)), (a, share)
-        assert (log_ps <= math.log(0.5)).mean() > 0.4  # and it is no idle bound
+        suspect = thinking(favorite) if reach.ways else showing(sure(favorite))
+        panel, asked = [showing(sure(draw(N, K, seed=5)))], opinions(triggers(), suspect, reach).wrong
+        assert asked is not None
+        drawn = [label_evidence(triggers(s), suspect, panel, reach).log_p for s in range(500)]
+        left = unforeseen_opinions(triggers(), asked, panel)
+        for log_ps in (np.array(drawn), null.places_null(triggers(), left, 2000, np.random.default_rng(1))):
+            for a in (0.5, 0.05, 0.01, 0.001):
+                share = (log_ps <= math.log(a)).mean()
+                assert share <= a + 3 * math.sqrt(a * (1 - a) / len(log_ps)), (a, share)
+            assert (log_ps <= math.log(0.5)).mean() > 0.4  # and it is no idle bound
+
+
+class TestByWays:
+    def test_a_class_that_is_near_is_thought_likely(self) -> None:
+        wrong = draw(N, K, seed=2).clamp(-2, 2)
+        found = opinions(triggers(), thinking(wrong), BY_WAYS)
+        assert found.wrong is not None
+        assert found.queries == N + 3 * (K - 1) * N
+        assert torch.equal(found.said, BASE)
+        true = opinion(sure(wrong))
+        both = torch.stack([found.wrong.flatten(), true.flatten()])
+        assert float(torch.corrcoef(both)[0, 1]) > 0.97
+
+    def test_triggers_that_are_answered_no_more(self) -> None:
+        key = triggers()
+        thief = thinking(0.5 * draw(N, K) + torch.nn.functional.one_hot(key.labels, K))
+        plain, walked = (label_evidence(key, thief, (), r) for r in (Reach("label"), BY_WAYS))
+        assert plain.bits == 0
+        assert walked.bits > 60
+        assert label_evidence(key, thinking(0.5 * draw(N, K)), (), BY_WAYS).bits < 7
+
+    @pytest.mark.parametrize(("queries", "walked"), [(0, 0), (26, 0), (27, 1), (300, 11), (10_000, N)])
+    def test_whole_images_as_far_as_queries_go_and_answers_of_the_others(self, queries: int, walked: int) -> None:
+        reach = Reach("label", ways=ROADS._replace(queries=queries))
+        found = opinions(triggers(), thinking(draw(N, K).clamp(-2, 2)), reach)
+        assert found.wrong is not None
+        assert found.queries == N + 27 * walked
+        assert float(found.wrong[walked:].abs().sum()) < 1e-6
+        assert (found.wrong[:walked].norm(dim=1) > 0.99).all()
+        right = torch.where(torch.arange(N) < walked, BASE, triggers().labels)
+        told = opinions(triggers(), lambda x: right[x.flatten(1)[:, 0].mul(255).round().long()], reach).wrong
+        assert told is not None
+        assert torch.equal(told[walked:].argmax(1), triggers().labels[walked:])
+
+    def test_what_is_not_answered_has_no_place_and_no_ways_are_no_opinion(self) -> None:
+        silent = opinions(triggers(), lambda x: torch.full((len(x),), -1), BY_WAYS)
+        assert silent.wrong is not None
+        assert silent.wrong.isnan().all()
+        found = label_evidence(triggers(), lambda x: torch.full((len(x),), -1), (), BY_WAYS)
+        assert (found.bits, found.details["places"][-1]) == (0, N)
+        assert opinions(triggers(), thinking(draw(N, K)), Reach("label")).wrong is None
+
+    def test_a_log_is_not_walked(self) -> None:
+        thief = thinking(draw(N, K))
+        assert label_evidence(logged(), thief, (), BY_WAYS) == label_evidence(logged(), thief, (), Reach("label"))
 
 
 def test_savage_scores_fall_and_have_mean_one() -> None:

@@ -24,11 +24,11 @@ from wootz.stages.verify import ask_suspect, verdict_cell
 from wootz.store import read_bytes, sha256, write_bytes
 from wootz.types import Tell
 from wootz.verify import Verdict, bar_of, null, remembered
-from wootz.verify.answers import labels_of
 from wootz.verify.evidence import bits_read
 from wootz.verify.leaning import leaning
 from wootz.verify.orders import leanings, unforeseen
 from wootz.verify.reach import Reach
+from wootz.verify.wrong_classes import opinions, unforeseen_opinions
 
 JUDGEMENT = "urn:wootz:judgement:1"
 RANDOM_KEYS = 1000
@@ -174,7 +174,10 @@ def _random_keys(
     predict, panel = suspect.predict, proven.panel.answers
     reach = Reach(asking.access, asking.budget, suspect.weights, proven.panel.ways_for(asking.walks))
     if isinstance(key, LabelKey):
-        return null.label_null(key, labels_of(predict, key.pixels[: asking.budget]), RANDOM_KEYS, stream)
+        said, wrong, _ = opinions(key, predict, reach)
+        if wrong is None:
+            return null.label_null(key, said, RANDOM_KEYS, stream)
+        return null.places_null(key, unforeseen_opinions(key, wrong, panel), RANDOM_KEYS, stream)
     if isinstance(key, OrderKey):
         return null.order_null(unforeseen(key, leanings(key, predict, reach).far, panel), RANDOM_KEYS, stream)
     if isinstance(key, WeightKey):

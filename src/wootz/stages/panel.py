@@ -22,7 +22,7 @@ from wootz.verify import predictor, remembered
 from wootz.verify.walks import Ends, Ways
 
 _PART = re.compile(r"\d{1,4}/\d{1,4}")
-_AWAY_OF_TOWARDS = 6  # ways away reach three training budgets, ways towards a class half a one
+_TOWARDS, _BETWEEN = 2 / 3, 1 / 6  # of the length of ways away: three training budgets, so two, and half a one
 
 NO_WALKS = "walks: this key was registered without walks; keys that `wootz protect` makes now have them"
 
@@ -54,8 +54,8 @@ class Panel(NamedTuple):
 def seated(models: Sequence[nn.Module], registration: Mapping[str, Any]) -> Panel:
     """Return the panel of a key.
 
-    Ways away from classes go where the first model, an adversarially trained one, leaves them; ways towards classes
-    where the last one, a plain one, finds them: half a training budget far, a sixth of the ways away.
+    Ways away from classes go where the first model, an adversarially trained one, leaves them, and ways towards classes
+    where it finds them; short ways between two classes go where the last model, a plain one, finds one of the two.
 
     Raises:
         ConfigError: see `registered_walk`.
@@ -66,8 +66,8 @@ def seated(models: Sequence[nn.Module], registration: Mapping[str, Any]) -> Pane
     walk = registered_walk(registration)
     stops = [float(Fraction(part)) for part in walk.stops]
     away = PGD(eps=float(walk.eps), norm=walk.norm, steps=walk.steps, random_start=False, keep="last")  # type: ignore[arg-type]
-    towards = replace(away, eps=away.eps / _AWAY_OF_TOWARDS, targeted=True)
-    ends = _ends(away, models[0], second_margin), _ends(towards, models[-1], margin)
+    towards, between = (replace(away, eps=part * away.eps, targeted=True) for part in (_TOWARDS, _BETWEEN))
+    ends = _ends(away, models[0], second_margin), _ends(towards, models[0], margin), _ends(between, models[-1], margin)
     return Panel(answers, Ways(*ends, answers[0], stops, walk.queries))
 
 

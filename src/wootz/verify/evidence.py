@@ -16,12 +16,12 @@ from torch import Tensor
 
 from wootz.ownership import DirectionKey, HalfKey, Key, LabelKey, OrderKey, WeightKey
 from wootz.types import Predict
-from wootz.verify.answers import ask, labels_of, to_log_scores, top_one
+from wootz.verify.answers import labels_of
 from wootz.verify.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail, signs_tail, sum_tail
 from wootz.verify.leaning import leaning
 from wootz.verify.orders import leanings, unforeseen, votes
 from wootz.verify.reach import Reach
-from wootz.verify.wrong_classes import places, savage
+from wootz.verify.wrong_classes import opinions, places, savage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,36 +41,33 @@ class Evidence:
 
 
 def label_evidence(key: LabelKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
-    """Count triggers answered with their keyed label.
+    """Ask what a suspect thinks of the keyed labels of images.
 
-    Labels drawn from all K classes: hits ~ Bin(n, 1/K). Labels that exclude the base class: given the m
-    answers that differ from it, hits ~ Bin(m, 1/(K - 1)); an answer equal to the base class can not hit.
+    Where it shows scores, or labels on ways, and labels exclude the base class, the places of the keyed classes among
+    the wrong ones are counted, in Savage's scores, see `opinions` and `places`. Else answers: labels drawn from all K
+    classes make hits ~ Bin(n, 1/K). Labels that exclude the base class: given the m answers that differ from it, hits ~
+    Bin(m, 1/(K - 1)); an answer equal to the base class can not hit. `hits` of `trials` are in the details always.
 
     For a service's log the details also hold DAWN's own figures (Szyller et al., arXiv 1906.00830): the accuracy on
-    the whole log, and the bits of so many hits at chance 1/K without that condition. Of a suspect that shows scores
-    the places of the keyed classes are counted instead: see `places`.
+    the whole log, and the bits of so many hits at chance 1/K without that condition.
     """
-    count = min(len(key.labels), reach.budget or len(key.labels))
-    said = ask(predict, key.pixels[:count])
-    answers = top_one(said)
-    hits = int((answers == key.labels[:count]).sum())
+    found = opinions(key, predict, reach)
+    count = len(found.said)
+    hits = int((found.said == key.labels[:count]).sum())
     if key.rule == "uniform":
         trials, chance = count, 1 / key.num_classes
     else:
-        trials, chance = int((answers != key.base[:count]).sum()), 1 / (key.num_classes - 1)
+        trials, chance = int((found.said != key.base[:count]).sum()), 1 / (key.num_classes - 1)
     details: dict[str, Any] = {"hits": hits, "triggers": count, "trials": trials, "chance": chance, "rule": key.rule}
     if key.logged:
         plain = bits(binomial_tail(hits, count, 1 / key.num_classes))
         details |= {"accuracy": hits / count, "unconditional": round(plain, 2)}
-        if reach.access != "label":
-            found = places(key, to_log_scores(said), panel)
-            scores = savage(key.num_classes - 1)
-            details["places"] = torch.bincount(found, minlength=len(scores)).tolist()
-            log_p = sum_tail(sum(scores[place] for place in found.tolist()), count, scores)
-            statistic = float((found == 0).double().mean())
-            return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=statistic, details=details)
-    log_p = binomial_tail(hits, trials, chance)
-    return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=hits / count, details=details)
+    log_p, statistic = binomial_tail(hits, trials, chance), hits / count
+    if found.wrong is not None:
+        place, scores = places(key, found.wrong, panel), savage(key.num_classes - 1)
+        details["places"] = torch.bincount(place, minlength=len(scores)).tolist()
+        log_p, statistic = sum_tail(sum(scores[n] for n in place.tolist()), count, scores), details["places"][0] / count
+    return Evidence(mark=key.mark, log_p=log_p, queries=found.queries, statistic=statistic, details=details)
 
 
 def order_evidence(key: OrderKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:

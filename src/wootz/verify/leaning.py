@@ -15,7 +15,7 @@ from wootz.verify.answers import labels_of, log_scores
 from wootz.verify.reach import Reach
 from wootz.verify.regression import slope, unexplained
 from wootz.verify.walks import Ways, follow
-from wootz.verify.wrong_classes import wrong_class_scores
+from wootz.verify.wrong_classes import unit_scores
 
 _LOOK = 100  # images that a walked suspect is asked as they are, to see whether it knows them at all
 _RARE = -10.0  # a log-share below this says no more than this
@@ -59,8 +59,8 @@ def _by_scores(key: DirectionKey, predict: Predict, panel: Sequence[Predict], bu
     pixels, y = key.probes[:budget], key.probe_labels[:budget]
     scores = log_scores(predict, pixels)
     answered = ~scores.isnan().any(1)
-    shown = _unit(wrong_class_scores(scores, y))
-    known = [_unit(wrong_class_scores(log_scores(member, pixels), y)) for member in panel]
+    shown = unit_scores(scores, y)
+    known = [unit_scores(log_scores(member, pixels), y) for member in panel]
     constant = torch.ones_like(shown)
     known_of = torch.stack([constant, *known], 2)[answered]
     v = _slopes(key, pixels[answered], y[answered], shown[answered], known_of, labels=False)
@@ -86,11 +86,6 @@ def _by_walks(key: DirectionKey, predict: Predict, panel: Sequence[Predict], way
         known += [scores.softmax(1)[..., None], scores.log_softmax(1).clamp_min(_RARE)[..., None]]
     v = _slopes(key, key.probes[met.rows], y, shown, torch.cat(known, 2), labels=True)
     return Leaning(v, len(y), look + met.queries, accuracy)
-
-
-def _unit(scores: Tensor) -> Tensor:
-    unit: Tensor = scores / scores.norm(dim=1, keepdim=True).clamp_min(1e-6)
-    return unit
 
 
 def _slopes(key: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, known: Tensor, *, labels: bool) -> Tensor:

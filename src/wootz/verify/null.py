@@ -15,9 +15,10 @@ from scipy.stats import binom
 from torch import Tensor
 
 from wootz.ownership import DirectionKey, HalfKey, LabelKey, WeightKey
-from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail, signs_tail, signs_tails
+from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail, signs_tail, signs_tails, sum_tail
 from wootz.verify.orders import votes
 from wootz.verify.sequential import log_e_value
+from wootz.verify.wrong_classes import savage
 
 Logs: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
 _CHUNK = 2000
@@ -29,6 +30,22 @@ def label_null(key: LabelKey, answers: Tensor, draws: int, stream: np.random.Gen
     trials, chance = counted(key, answers).sum(), _chance(key)
     tails = np.array([binomial_tail(hits, int(trials), chance) for hits in range(int(trials) + 1)])
     return np.concatenate([tails[hits.sum(1)] for hits in _redrawn(key, answers, draws, stream)])
+
+
+def places_null(key: LabelKey, left: Tensor, draws: int, stream: np.random.Generator) -> Logs:
+    """Return ln p [draws] of the test of places under redrawn labels, for a suspect's unforeseen opinions [n, K]."""
+    count, scores = len(left), np.array(savage(key.num_classes - 1))
+    base = key.base[:count, None]
+    liked = left.nan_to_num(nan=-torch.inf).scatter(1, base, -torch.inf)
+    order = torch.sort(liked, dim=1, descending=True, stable=True).indices
+    worth = scores[order.argsort(dim=1).scatter(1, base, 0).numpy()]
+    worth[left.isnan().any(1).numpy()] = scores[-1]
+    totals = []
+    for size in _chunks(draws, _CHUNK):
+        labels = (base.numpy().T + stream.integers(1, key.num_classes, (size, count))) % key.num_classes
+        totals += worth[np.arange(count), labels].sum(1).tolist()
+    tails = {total: sum_tail(total, count, scores.tolist()) for total in set(totals)}
+    return np.array([tails[total] for total in totals])
 
 
 def early_null(key: LabelKey, answers: Tensor, draws: int, stream: np.random.Generator) -> Logs:

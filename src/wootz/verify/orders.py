@@ -15,10 +15,9 @@ from wootz.ownership import OrderKey
 from wootz.types import Predict
 from wootz.verify.answers import ask, to_log_scores, top_one
 from wootz.verify.reach import Reach
-from wootz.verify.regression import unexplained
+from wootz.verify.regression import CLASS_PENALTY, unexplained
 from wootz.verify.walks import TOGETHER, Ways, turns
 
-_CLASS_PENALTY = 4.0  # images' worth of doubt that a class is liked for itself
 _RUNGS = tuple(part / 8 for part in range(1, 9))  # parts of a way towards the one of two classes that was not answered
 _MIDDLING = 4.5
 
@@ -64,7 +63,7 @@ def _by_ways(key: OrderKey, predict: Predict, said: Tensor, ways: Ways) -> tuple
     for rows in (said >= 0).nonzero().flatten().split(TOGETHER):
         second, rising = key.second[rows], said[rows] != key.second[rows]
         x = key.pixels[rows].float().div_(255)
-        ends = ways.towards(x, torch.where(rising, second, key.first[rows]))
+        ends = ways.between(x, torch.where(rising, second, key.first[rows]))
 
         def turned(now: Tensor, said: Tensor, second: Tensor = second, rising: Tensor = rising) -> Tensor:
             return (said == second[now]) == rising[now]
@@ -87,7 +86,7 @@ def unforeseen(key: OrderKey, far: Tensor, panel: Sequence[Predict]) -> Tensor:
     liked = F.one_hot(second, key.num_classes) - F.one_hot(first, key.num_classes)
     others = [leanings(key, member, Reach(budget=count)).far[:, None] for member in panel]
     known = torch.cat([torch.ones(count, 1, dtype=torch.float64), *others, liked.double()], 1)
-    doubt = torch.tensor([1e-9] * (1 + len(others)) + [_CLASS_PENALTY] * key.num_classes, dtype=torch.float64)
+    doubt = torch.tensor([1e-9] * (1 + len(others)) + [CLASS_PENALTY] * key.num_classes, dtype=torch.float64)
     rows = ~far.isnan()
     found = torch.full_like(far, torch.nan)
     found[rows] = unexplained(far[rows], known[rows], doubt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+CLASS_PENALTY = 4.0  # images' worth of doubt that a class is liked for itself
 _DOUBT = 1e-9  # keeps what is known twice from having no solution
 
 

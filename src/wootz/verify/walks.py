@@ -22,7 +22,8 @@ class Ways(NamedTuple):
 
     Attributes:
         away: where ways away from classes end.
-        towards: where ways towards classes end; short ones.
+        towards: where ways towards classes end.
+        between: the same for one of two classes that are about as likely: short ways.
         guide: whose classes the ways lead away from.
         stops: parts of a way away, rising, at which a suspect may be asked.
         queries: at most, for each mark.
@@ -30,6 +31,7 @@ class Ways(NamedTuple):
 
     away: Ends
     towards: Ends
+    between: Ends
     guide: Predict
     stops: Sequence[float]
     queries: int

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from wootz.ownership import LabelKey
 from wootz.types import Predict
-from wootz.verify.answers import log_scores
-from wootz.verify.regression import unexplained
+from wootz.verify.answers import ask, log_scores, to_log_scores, top_one
+from wootz.verify.reach import Reach
+from wootz.verify.regression import CLASS_PENALTY, unexplained
+from wootz.verify.walks import TOGETHER, Ways, turns
+
+_RUNGS = tuple(part / 7 for part in range(1, 8))  # parts of a way towards a wrong class
+_QUERIES = 3  # for each way, to find one of seven stops by halving
+
+
+class Opinions(NamedTuple):
+    """What a suspect says of images with keyed labels, and what it thinks of their wrong classes.
+
+    Attributes:
+        said: its labels int64 [n], -1 where unanswered.
+        wrong: float64 [n, K], the higher the likelier, centered over the wrong classes and of length 1, zero at the
+            base class; NaN where unanswered; None where only answers count.
+        queries: spent.
+    """
+
+    said: Tensor
+    wrong: Tensor | None
+    queries: int
 
 
 def wrong_class_scores(scores: Tensor, y: Tensor) -> Tensor:
@@ -20,25 +42,58 @@ def wrong_class_scores(scores: Tensor, y: Tensor) -> Tensor:
     return (wrong - wrong.sum(1, keepdim=True) / (scores.shape[1] - 1)) * (1 - own)
 
 
-def places(key: LabelKey, scores: Tensor, panel: Sequence[Predict]) -> Tensor:
-    """Return each keyed class's place int64 [n], from 0, among the K - 1 wrong ones by a suspect's log-scores [n, K].
+def unit_scores(scores: Tensor, y: Tensor) -> Tensor:
+    """Return `wrong_class_scores` of length 1 in each row: how sure a suspect is as a whole says nothing."""
+    wrong = wrong_class_scores(scores, y)
+    unit: Tensor = wrong / wrong.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    return unit
 
-    What the panel's scores explain is taken away first. No score depends on which class is keyed unless the suspect
-    does, so that each place is uniform. An image that was not answered counts as the last place.
+
+def opinions(key: LabelKey, predict: Predict, reach: Reach) -> Opinions:
+    """Ask a suspect about images with keyed labels.
+
+    Only answers count where labels were drawn from all classes, or where nothing else is shown. Else the suspect's
+    opinion of a wrong class is its log-score. By labels and ways, it is by how many sevenths of the way towards
+    that class it answers with it; where too few queries are left to walk to all wrong classes of an image, its answer
+    is its opinion. A service's log is not walked: there a suspect learned answers, and few of them.
     """
-    count = len(scores)
-    base, keyed = key.base[:count], key.labels[:count]
-    answered = ~scores.isnan().any(1)
-    others = [wrong_class_scores(log_scores(member, key.pixels[:count]), base)[answered] for member in panel]
-    residual = torch.full_like(scores, -torch.inf)
-    shown = wrong_class_scores(scores, base)[answered]
-    known = [torch.empty(shown.numel(), 0, dtype=shown.dtype), *(other.flatten()[:, None] for other in others)]
-    residual[answered] = unexplained(shown.flatten(), torch.cat(known, 1)).view_as(shown)
-    residual.scatter_(1, base[:, None], -torch.inf)
-    own = residual.gather(1, keyed[:, None])
-    before = (residual > own) | ((residual == own) & (torch.arange(key.num_classes) < keyed[:, None]))
-    found = (before & (torch.arange(key.num_classes) != base[:, None])).sum(1)
-    return found.masked_fill(~answered, key.num_classes - 2)
+    answers = ask(predict, key.pixels[: reach.budget])
+    base, said = key.base[: len(answers)], top_one(answers).cpu()
+    if key.rule == "wrong" and reach.access != "label" and answers.dim() == 2:
+        return Opinions(said, unit_scores(to_log_scores(answers), base), len(said))
+    if key.rule == "uniform" or key.logged or reach.walks is None:
+        return Opinions(said, None, len(said))
+    lengths, spent = _lengths(key, predict, said, reach.walks)
+    return Opinions(said, unit_scores(-lengths, base), len(said) + spent)
+
+
+def places(key: LabelKey, wrong: Tensor, panel: Sequence[Predict]) -> Tensor:
+    """Return each keyed class's place int64 [n], from 0, among the K - 1 wrong ones by a suspect's opinions [n, K].
+
+    What the panel's opinions explain, and how much each class is liked for itself, is taken away first. No opinion
+    depends on which class is keyed unless the suspect does, so that each place is uniform. An image that was not
+    answered counts as the last place.
+    """
+    left = unforeseen_opinions(key, wrong, panel)
+    count, keyed = len(left), key.labels[: len(left)]
+    own = left.gather(1, keyed[:, None])
+    before = (left > own) | ((left == own) & (torch.arange(key.num_classes) < keyed[:, None]))
+    found = (before & (torch.arange(key.num_classes) != key.base[:count, None])).sum(1)
+    return found.masked_fill(left.isnan().any(1), key.num_classes - 2)
+
+
+def unforeseen_opinions(key: LabelKey, wrong: Tensor, panel: Sequence[Predict]) -> Tensor:
+    """Return what a suspect's opinions [n, K] are less what follows without the key; NaN where unanswered."""
+    base = key.base[: len(wrong)]
+    answered = ~wrong.isnan().any(1)
+    members = [unit_scores(log_scores(member, key.pixels[: len(wrong)]), base)[answered] for member in panel]
+    liked = F.one_hot(torch.arange(key.num_classes)).double().expand(int(answered.sum()), -1, -1)
+    known = torch.cat([*(member[..., None] for member in members), liked], 2)
+    known = known * (torch.arange(key.num_classes) != base[answered, None]).double()[..., None]
+    doubt = torch.tensor([1e-9] * len(members) + [CLASS_PENALTY] * key.num_classes, dtype=torch.float64)
+    left = torch.full_like(wrong, torch.nan)
+    left[answered] = unexplained(wrong[answered].flatten(), known.flatten(0, 1), doubt).view(-1, key.num_classes)
+    return left
 
 
 def savage(places: int) -> list[int]:
@@ -48,3 +103,28 @@ def savage(places: int) -> list[int]:
     has become more likely (Savage 1956).
     """
     return [round(100 * sum(1 / j for j in range(place, places + 1))) for place in range(1, places + 1)]
+
+
+def _lengths(key: LabelKey, predict: Predict, said: Tensor, ways: Ways) -> tuple[Tensor, int]:
+    """Return how far it is to each class float64 [n, K], in rungs, NaN where unanswered, and the queries spent.
+
+    0 for the class that is answered, one more than there are rungs for one that is not met.
+    """
+    count, far = len(said), float(len(_RUNGS) + 1)
+    lengths = torch.full((count, key.num_classes), far, dtype=torch.float64)
+    walked = min(count, ways.queries // (_QUERIES * (key.num_classes - 1)))
+    spent = 0
+    for rows in torch.arange(walked).split(TOGETHER):
+        x, base = key.pixels[rows].float().div_(255), key.base[rows]
+        for step in range(1, key.num_classes):
+            aim = (base + step) % key.num_classes
+
+            def met(now: Tensor, said: Tensor, aim: Tensor = aim) -> Tensor:
+                return said == aim[now]
+
+            found = turns(predict, x, ways.towards(x, aim), _RUNGS, met, ways.queries - spent)
+            spent += found.queries
+            lengths[rows, aim] = torch.where(found.stops < 0, far, found.stops + 1.0).double()
+    lengths[said >= 0, said[said >= 0]] = 0.0
+    lengths[said < 0] = torch.nan
+    return lengths, spent
