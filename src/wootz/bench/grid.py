@@ -103,7 +103,7 @@ class Measure:
         evaluations: further evaluations of owners' models, stolen ones and controls are spared them.
         evaluation_images: test images that these attack.
         bits: bar of a verdict.
-        walks: queries that a mark may spend on walks where the access is `label`, see `wootz verify --walks`.
+        walks: queries that each mark may spend on walks where the access is `label`, see `wootz verify --walks`.
     """
 
     images: int = 1000

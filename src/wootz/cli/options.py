@@ -41,7 +41,7 @@ Calibrate = Annotated[
 ]
 Walks = Annotated[
     int,
-    typer.Option("--walks", min=0, help="With --access label: queries that `runner-up` may spend on walks (20000)."),
+    typer.Option("--walks", min=0, help="With --access label: queries that each mark may spend on walks (20000)."),
 ]
 ClientSettings = Annotated[
     list[str] | None,

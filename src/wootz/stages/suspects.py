@@ -35,8 +35,8 @@ class Asking:
         early: ask triggers one at a time, decoys between, and stop at the bar; None does so at endpoints.
         calibrate: ordinary images on which range, layout, size and class order are found first; 0 takes them as
             they are.
-        walks: with access `label`, queries that a mark which needs more than labels may spend on walks; 0 leaves such
-            marks out.
+        walks: with access `label`, queries that each mark may spend on walks; 0 asks for plain answers alone, and
+            leaves marks out that need more.
         isolated: read a file in a process of its own, with limits.
         torch_zip: also read zip files of `torch.save`.
         client: `key=value` settings of the client that asks an endpoint, see `wootz.endpoints.Client`.
