@@ -25,6 +25,7 @@ from wootz.verify import Reach, null, predictor
 from wootz.verify.answers import labels_of
 from wootz.verify.leaning import leaning
 from wootz.verify.orders import leanings, unforeseen
+from wootz.verify.wrong_classes import opinions, unforeseen_opinions
 
 LEVELS = (0.05, 0.01, 0.001, 0.0001)
 
@@ -46,8 +47,12 @@ def main() -> None:
     for name, key in (with_log(keys, args.guard_log, sealed=None) if args.guard_log else keys).items():
         if isinstance(key, LabelKey):
             said = labels_of(predict, key.pixels)
-            results[name] = shares(null.label_null(key, said, args.keys, stream))
+            results[f"{name}, answers"] = shares(null.label_null(key, said, args.keys, stream))
             results[f"{name}, e-process"] = shares(null.early_null(key, said, args.keys, stream))
+            for how, reach in reaches.items():
+                if (wrong := opinions(key, predict, reach).wrong) is not None:
+                    left = unforeseen_opinions(key, wrong, panel)
+                    results[f"{name}, {how}"] = shares(null.places_null(key, left, args.keys, stream))
         elif isinstance(key, DirectionKey):
             for how, reach in reaches.items():
                 if (found := leaning(key, predict, panel, reach)) is not None:

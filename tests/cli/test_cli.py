@@ -58,7 +58,7 @@ class TestMainJob:
         assert [item["mark"] for item in label["evidence"]] == ["triggers"]  # type: ignore[attr-defined]
         walked = wootz("verify", shelf / "own", shelf / "own", "--access", "label", "--walks", "400", "--json").json
         assert [(item["mark"], item["queries"]) for item in walked["evidence"]] == [
-            ("triggers", 96),
+            ("triggers", 96 + 14 * 27),
             ("runner-up", 400),
         ]  # type: ignore[attr-defined]
         assert wootz("verify", shelf / "own", shelf / "own", "--walks", "400").code == 2
