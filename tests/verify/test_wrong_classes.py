@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wootz.verify import null
+from wootz.verify import null, verify
 from wootz.verify.evidence import label_evidence
 from wootz.verify.exact import sum_tail
 from wootz.verify.reach import Reach
@@ -152,6 +152,24 @@ class TestByWays:
         found = label_evidence(triggers(), lambda x: torch.full((len(x),), -1), (), BY_WAYS)
         assert (found.bits, found.details["places"][-1]) == (0, N)
         assert opinions(triggers(), thinking(draw(N, K)), Reach("label")).wrong is None
+
+    @pytest.mark.parametrize("reach", [Reach(), BY_WAYS])
+    def test_a_second_look_where_answers_do_not_reach_the_bar(self, reach: Reach) -> None:
+        key, asked = triggers(), list[Tensor]()
+        lean = 0.5 * draw(N, K) + torch.nn.functional.one_hot(key.labels, K)
+        thief = thinking(lean) if reach.ways else showing(sure(lean))
+
+        def counted(x: Tensor) -> Tensor:
+            asked.extend(x)
+            return thief(x)
+
+        said = verify({"triggers": key}, counted, access=reach.access, ways=reach.ways, early=True)
+        whole = label_evidence(key, thief, (), reach)
+        assert said.word == "KEY-DEPENDENT"
+        assert said.bits == pytest.approx(whole.bits - 1)  # for looking twice
+        (found,) = said.evidence
+        assert (found.details["stopped"], found.details["places"]) == (False, whole.details["places"])
+        assert found.queries == whole.queries >= len(asked) == len({image.numpy().tobytes() for image in asked})
 
     def test_a_log_is_not_walked(self) -> None:
         thief = thinking(draw(N, K))

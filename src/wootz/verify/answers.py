@@ -30,6 +30,21 @@ def remembered(predict: Predict) -> Predict:
     return answer
 
 
+def recalled(predict: Predict) -> Predict:
+    """Return `predict` with a memory of single images: what was asked once, in whatever batch, is not asked again."""
+    known: dict[str, Tensor] = {}
+
+    def answer(x: Tensor) -> Tensor:
+        names = [tensor_digest(image) for image in x]
+        new = {name: row for row, name in enumerate(names) if name not in known}
+        if new or not names:
+            answers = predict(x[list(new.values())])
+            known.update(zip(new, answers, strict=True))
+        return torch.stack([known[name] for name in names]) if names else answers
+
+    return answer
+
+
 def labels_of(predict: Predict, pixels: Tensor) -> Tensor:
     """Return top-1 labels int64 [N], from scores or from labels; -1 where there was no answer."""
     return top_one(ask(predict, pixels))

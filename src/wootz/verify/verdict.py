@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from wootz.errors import ConfigError
 from wootz.ownership import DirectionKey, Key, LabelKey, WeightKey
 from wootz.types import Access, Predict, Weights
+from wootz.verify.answers import recalled
 from wootz.verify.early import Decoys, early_evidence
-from wootz.verify.evidence import EVIDENCE, Evidence
+from wootz.verify.evidence import EVIDENCE, Evidence, label_evidence
 from wootz.verify.exact import bits, fisher
 from wootz.verify.reach import Reach
 from wootz.verify.walks import Ways
+from wootz.verify.wrong_classes import has_places
 
 Word: TypeAlias = Literal["KEY-DEPENDENT", "NOT SHOWN", "INCONCLUSIVE", "INVALID CLAIM"]
 
@@ -70,8 +72,9 @@ def verify(
         budget: queries a mark may spend at most, in registered order; None spends all.
         tries: in how many ways the claimant could have been lucky (tranches, registrations, suspects looked at);
             log2 of it is taken off the bits.
-        early: ask triggers one at a time and stop at the bar; other marks are asked only where that is not reached.
-            Such a test looks twice and pays one bit for it.
+        early: ask triggers one at a time and stop at the bar; other marks are asked, and the places of the same
+            triggers' labels read, only where that is not reached. Such a test looks twice and pays one bit for it.
+            No image is asked twice.
         weights: shows the suspect's weights, where it has any to show; see `wootz.verify.weights_of`.
         ways: out of images: with access `label`, marks that say more of where answers change follow them.
 
@@ -82,10 +85,14 @@ def verify(
     labelled = next((key for key in keys.values() if isinstance(key, LabelKey)), None)
     if early and labelled is not None:
         rest = {name: key for name, key in keys.items() if key is not labelled and _testable(key, reach)}
-        allowance += bool(rest)
+        allowance += bool(rest) or has_places(labelled, reach)
+        suspect = recalled(suspect)
         decoys = next((Decoys(k.probes, k.probe_labels) for k in keys.values() if isinstance(k, DirectionKey)), None)
         first, stopped = early_evidence(labelled, suspect, bar=bar + allowance, decoys=decoys, budget=budget)
-        found = [first] if stopped else [first, *_evidence(rest, suspect, panel, reach)]
+        if stopped:
+            found = [first]
+        else:
+            found = [_again(first, labelled, suspect, panel, reach), *_evidence(rest, suspect, panel, reach)]
     else:
         found = _evidence(keys, suspect, panel, reach)
     if not found:
@@ -111,6 +118,18 @@ def verify(
 def _evidence(keys: Mapping[str, Key], suspect: Predict, panel: Sequence[Predict], reach: Reach) -> list[Evidence]:
     found = (EVIDENCE[type(key)](key, suspect, panel, reach) for key in keys.values())
     return [item for item in found if item is not None]
+
+
+def _again(first: Evidence, key: LabelKey, suspect: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
+    """Read the triggers that were asked one by one by the places of their labels; where they can't be, that stands."""
+    asked = first.details["triggers"]
+    if not asked or not has_places(key, reach):
+        return first
+    found = label_evidence(key, suspect, panel, reach._replace(budget=asked))
+    if "places" not in found.details:
+        return first
+    queries = first.queries + found.queries - asked
+    return replace(found, queries=queries, details=first.details | found.details)
 
 
 def _testable(key: Key, reach: Reach) -> bool:

@@ -49,20 +49,25 @@ def unit_scores(scores: Tensor, y: Tensor) -> Tensor:
     return unit
 
 
+def has_places(key: LabelKey, reach: Reach) -> bool:
+    """Return whether keyed labels have places among wrong classes, and scores or walks show them."""
+    return key.rule == "wrong" and (reach.access != "label" or (reach.walks is not None and not key.logged))
+
+
 def opinions(key: LabelKey, predict: Predict, reach: Reach) -> Opinions:
     """Ask a suspect about images with keyed labels.
 
-    Only answers count where labels were drawn from all classes, or where nothing else is shown. Else the suspect's
+    Where there are no places to read, or a suspect shows labels only all the same, only answers count. Else its
     opinion of a wrong class is its log-score. By labels and ways, it is by how many sevenths of the way towards
     that class it answers with it; where too few queries are left to walk to all wrong classes of an image, its answer
     is its opinion. A service's log is not walked: there a suspect learned answers, and few of them.
     """
     answers = ask(predict, key.pixels[: reach.budget])
     base, said = key.base[: len(answers)], top_one(answers).cpu()
-    if key.rule == "wrong" and reach.access != "label" and answers.dim() == 2:
-        return Opinions(said, unit_scores(to_log_scores(answers), base), len(said))
-    if key.rule == "uniform" or key.logged or reach.walks is None:
+    if not has_places(key, reach) or (reach.walks is None and answers.dim() == 1):
         return Opinions(said, None, len(said))
+    if reach.walks is None:
+        return Opinions(said, unit_scores(to_log_scores(answers), base), len(said))
     lengths, spent = _lengths(key, predict, said, reach.walks)
     return Opinions(said, unit_scores(-lengths, base), len(said) + spent)
 
