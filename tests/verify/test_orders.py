@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from orders import FIRST, LADDER, SECOND, K, N, draw, leaning, ordered, showing, swaying
 from wootz.verify import null
 from wootz.verify.evidence import order_evidence
-from wootz.verify.exact import binomial_tail, signs_tail, signs_tails
+from wootz.verify.exact import binomial_tail, signs_tail, signs_tails, sum_tail, sum_tails
 from wootz.verify.orders import leanings, unforeseen, votes
 from wootz.verify.reach import Reach
 from wootz.verify.walks import Ways
@@ -54,6 +54,15 @@ class TestSigns:
 
 def far_by(how: str, answers: Tensor, ways: Ways | None = None) -> Tensor:
     return leanings(ordered(), showing(answers), Reach(how, ways=ways)).far  # type: ignore[arg-type]
+
+
+def test_sums_at_once_say_the_same_as_one_by_one() -> None:
+    scores = [183, 83, 33]
+    tails = sum_tails(40, scores)
+    assert len(tails) == 40 * 183 + 1
+    near = [total for total in range(0, len(tails), 97) if tails[total] > -20]
+    assert len(near) > 20
+    assert all(tails[total] == pytest.approx(sum_tail(total, 40, scores), abs=1e-5) for total in near)
 
 
 class TestLeanings:

@@ -89,10 +89,19 @@ def signs_tail(total: int, weights: Sequence[int]) -> float:
     return _tilted_tail(total, _coins(weights))
 
 
+def sum_tails(count: int, scores: Sequence[int]) -> np.ndarray:
+    """Return `sum_tail` for every total from 0 to the highest, all at once; of no use below ln 1e-12."""
+    return _tails([(np.bincount(np.asarray(scores)) / len(scores), count)])
+
+
 def signs_tails(weights: Sequence[int]) -> np.ndarray:
     """Return `signs_tail` for every total from 0 to the sum of the weights, all at once; of no use below ln 1e-12."""
-    spectrum, _ = _spectrum(_coins(weights), 0.0)
-    sums = np.fft.irfft(spectrum, sum(weights) + 1).clip(0)
+    return _tails(_coins(weights))
+
+
+def _tails(draws: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+    spectrum, _ = _spectrum(draws, 0.0)
+    sums = np.fft.irfft(spectrum, _most(draws) + 1).clip(0)
     tails: np.ndarray = np.log(sums[::-1].cumsum()[::-1].clip(1e-300, 1))
     return tails
 

@@ -60,10 +60,9 @@ def _by_scores(key: DirectionKey, predict: Predict, panel: Sequence[Predict], bu
     scores = log_scores(predict, pixels)
     answered = ~scores.isnan().any(1)
     shown = unit_scores(scores, y)
-    known = [unit_scores(log_scores(member, pixels), y) for member in panel]
-    constant = torch.ones_like(shown)
-    known_of = torch.stack([constant, *known], 2)[answered]
-    v = _slopes(key, pixels[answered], y[answered], shown[answered], known_of, labels=False)
+    members = [unit_scores(log_scores(member, pixels), y) for member in panel]
+    known = torch.stack([torch.ones_like(shown), *members], 2)
+    v = _slopes(key, pixels[answered], y[answered], shown[answered], known[answered], labels=False)
     return Leaning(v, len(y), len(y), float(((scores.argmax(1) == y) & answered).float().mean()))
 
 

@@ -6,7 +6,7 @@ the e-process) for each. A judge runs a thousand; the published null a million.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -15,7 +15,15 @@ from scipy.stats import binom
 from torch import Tensor
 
 from wootz.ownership import DirectionKey, HalfKey, LabelKey, WeightKey
-from wootz.verify.exact import binomial_tail, cosine_tail, hypergeometric_tail, signs_tail, signs_tails, sum_tail
+from wootz.verify.exact import (
+    binomial_tail,
+    cosine_tail,
+    hypergeometric_tail,
+    signs_tail,
+    signs_tails,
+    sum_tail,
+    sum_tails,
+)
 from wootz.verify.orders import votes
 from wootz.verify.sequential import log_e_value
 from wootz.verify.wrong_classes import savage
@@ -34,18 +42,16 @@ def label_null(key: LabelKey, answers: Tensor, draws: int, stream: np.random.Gen
 
 def places_null(key: LabelKey, left: Tensor, draws: int, stream: np.random.Generator) -> Logs:
     """Return ln p [draws] of the test of places under redrawn labels, for a suspect's unforeseen opinions [n, K]."""
-    count, scores = len(left), np.array(savage(key.num_classes - 1))
+    count, scores = len(left), savage(key.num_classes - 1)
     base = key.base[:count, None]
     liked = left.nan_to_num(nan=-torch.inf).scatter(1, base, -torch.inf)
     order = torch.sort(liked, dim=1, descending=True, stable=True).indices
-    worth = scores[order.argsort(dim=1).scatter(1, base, 0).numpy()]
+    worth = np.array(scores)[order.argsort(dim=1).scatter(1, base, 0).numpy()]
     worth[left.isnan().any(1).numpy()] = scores[-1]
-    totals = []
-    for size in _chunks(draws, _CHUNK):
-        labels = (base.numpy().T + stream.integers(1, key.num_classes, (size, count))) % key.num_classes
-        totals += worth[np.arange(count), labels].sum(1).tolist()
-    tails = {total: sum_tail(total, count, scores.tolist()) for total in set(totals)}
-    return np.array([tails[total] for total in totals])
+    steps = (stream.integers(1, key.num_classes, (size, count)) for size in _chunks(draws, _CHUNK))
+    labels = ((base.numpy().T + step) % key.num_classes for step in steps)
+    totals = np.concatenate([worth[np.arange(count), label].sum(1) for label in labels])
+    return _looked_up(totals, sum_tails(count, scores), lambda total: sum_tail(total, count, scores))
 
 
 def early_null(key: LabelKey, answers: Tensor, draws: int, stream: np.random.Generator) -> Logs:
@@ -80,8 +86,7 @@ def order_null(unforeseen: Tensor, draws: int, stream: np.random.Generator) -> L
     counts, signs = np.array(votes(unforeseen)), unforeseen.nan_to_num().sign().numpy()
     coins = (stream.integers(0, 2, (count, len(signs))) * 2 - 1 for count in _chunks(draws, _CHUNK))
     won = np.concatenate([((signs * coin > 0) * counts).sum(1) for coin in coins])
-    tails = signs_tails(counts.tolist())
-    return np.array([tails[n] if tails[n] > _FAR else signs_tail(n, counts.tolist()) for n in won.tolist()])
+    return _looked_up(won, signs_tails(counts.tolist()), lambda total: signs_tail(total, counts.tolist()))
 
 
 def half_null(key: HalfKey, right: Tensor, draws: int, stream: np.random.Generator) -> Logs:
@@ -121,6 +126,11 @@ def _redrawn(
         else:
             labels = (base + stream.integers(1, key.num_classes, (count, len(said)))) % key.num_classes
         yield labels == said
+
+
+def _looked_up(totals: np.ndarray, tails: np.ndarray, far: Callable[[int], float]) -> Logs:
+    """Return the tails of totals, the far ones one by one."""
+    return np.array([tails[total] if tails[total] > _FAR else far(total) for total in totals.tolist()])
 
 
 def _chance(key: LabelKey) -> float:

@@ -123,7 +123,7 @@ def _evidence(keys: Mapping[str, Key], suspect: Predict, panel: Sequence[Predict
 def _again(first: Evidence, key: LabelKey, suspect: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
     """Read the triggers that were asked one by one by the places of their labels; where they can't be, that stands."""
     asked = first.details["triggers"]
-    if not asked or not has_places(key, reach):
+    if not asked:
         return first
     found = label_evidence(key, suspect, panel, reach._replace(budget=asked))
     if "places" not in found.details:

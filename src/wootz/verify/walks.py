@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wootz.types import Predict
-from wootz.verify.answers import labels_of
+from wootz.verify.answers import labels_of, top_one
 
 Ends: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Images [N, C, H, W] in [0, 1] and a class of each [N] -> where ways away from it, or towards it, end, alike."""
@@ -135,7 +135,7 @@ def follow(predict: Predict, pixels: Tensor, y: Tensor, ways: Ways) -> Crossings
             break
         x = pixels[rows].float().div_(255)
         ends = ways.away(x, y[rows])
-        kept = ways.guide(x + early * (ends - x)).argmax(1).cpu() == y[rows]
+        kept = top_one(ways.guide(x + early * (ends - x))).cpu() == y[rows]
         rows, x, ends = rows[kept], x[kept], ends[kept]
 
         def left_it(now: Tensor, said: Tensor, classes: Tensor = y[rows]) -> Tensor:

@@ -17,7 +17,7 @@ from wootz.verify.regression import CLASS_PENALTY, unexplained
 from wootz.verify.walks import TOGETHER, Ways, turns
 
 _RUNGS = tuple(part / 7 for part in range(1, 8))  # parts of a way towards a wrong class
-_QUERIES = 3  # for each way, to find one of seven stops by halving
+_QUERIES = len(_RUNGS).bit_length()  # for each way, to find a rung by halving
 
 
 class Opinions(NamedTuple):
