@@ -238,4 +238,4 @@ def step_together(fabric: Fabric, spec: ModelSpec) -> None:
 
 def test_two_processes_stay_together(small_spec: ModelSpec) -> None:
     execution = Execution(device="cpu", precision="32", processes=2)
-    execution.fabric().launch(partial(step_together, spec=small_spec))
+    execution.launch(partial(step_together, spec=small_spec))

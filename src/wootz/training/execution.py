@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
+import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
@@ -60,6 +63,17 @@ class Execution:
             precision="bf16-mixed" if self.bfloat16 else "32-true",
             strategy=strategy,
         )
+
+    def launch(self, work: Callable[[Fabric], None]) -> None:
+        """Do picklable `work` in each of several processes, and return when all have ended."""
+        self.fabric().launch(partial(_done_together, work=work))
+
+
+def _done_together(fabric: Fabric, work: Callable[[Fabric], None]) -> None:
+    """Do the work; who is first then waits for the others, for a process that leaves a group in use brings it down."""
+    work(fabric)
+    fabric.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def _matrix_unit() -> bool:

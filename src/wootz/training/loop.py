@@ -27,6 +27,7 @@ from wootz.registry import lookup
 from wootz.rng import generator, global_seed
 from wootz.store import read_json, read_tensors, tensor_digest, write_bytes, write_json, write_tensors
 from wootz.training import checkpoint
+from wootz.training.augmentation import augmented
 from wootz.training.execution import Execution
 from wootz.training.hooks import Hook, Pass, plain_targets
 from wootz.training.losses import Batch
@@ -123,7 +124,7 @@ def train(
 def _in_processes(execution: Execution, job: _Job) -> checkpoint.Progress:
     """Train in several processes; the first one leaves the result in files, which pass any size without blocking."""
     with tempfile.TemporaryDirectory() as folder:
-        execution.fabric().launch(partial(_run_and_leave, job=job, place=Path(folder)))
+        execution.launch(partial(_run_and_leave, job=job, place=Path(folder)))
         told = read_json(Path(folder) / "told.json")
         best = read_tensors(Path(folder) / "best.safetensors")
     return checkpoint.Progress(epoch=told["epoch"], history=told["history"], best=best, best_epoch=told["best_epoch"])
@@ -193,6 +194,7 @@ def _epoch(
     )
     cfg = replace(cfg, awp_gamma=0.0) if epoch < cfg.awp_warmup else cfg
     stream = generator(job.seed, "attack", epoch, fabric.global_rank, device=fabric.device)
+    moves = generator(job.seed, "augmentation", epoch, fabric.global_rank)
     total, model = 0.0, model.train()
     forward.train()
     for number, index in enumerate(batches):
@@ -200,7 +202,7 @@ def _epoch(
         done = step / (cfg.epochs * len(batches))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(cfg, done)
-        batch = _take(job, index, fabric.device)
+        batch = _take(job, index, moves, fabric.device)
         with fabric.autocast():
             with watched(forward) as seen:
                 loss = loss_function(cfg, model, forward, batch, eps=budget(cfg, done), generator=stream)
@@ -241,8 +243,9 @@ def _teach(
         optimizer.step()
 
 
-def _take(job: _Job, index: Tensor, device: torch.device) -> Batch:
-    x = job.train.pixels[index].to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+def _take(job: _Job, index: Tensor, moves: torch.Generator, device: torch.device) -> Batch:
+    pixels = augmented(job.cfg, job.train.pixels[index].to(device), moves)
+    x = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
     return Batch(x, job.train.labels[index].to(device), job.targets[index].to(device))
 
 

@@ -42,6 +42,8 @@ class Recipe:
         weight_decay: of the optimizer.
         label_smoothing: mass taken from the target class, for runs without a mark's own targets.
         ema: decay of the averaged weights that are kept; 0 keeps the last ones.
+        shift: farthest shift of a training image along each axis, in pixels, drawn anew whenever it is met.
+        mirror: whether half of the training images are met mirrored, left to right.
     """
 
     loss: str = "pgd-at"
@@ -64,12 +66,14 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     ema: float = 0.0
+    shift: int = 0
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         checks.inside(0, 1, eps=self.eps)
         checks.one_of(("Linf", "L2"), norm=self.norm)
         checks.at_least(1, steps=self.steps, epochs=self.epochs, batch_size=self.batch_size)
-        checks.at_least(0, awp_warmup=self.awp_warmup)
+        checks.at_least(0, awp_warmup=self.awp_warmup, shift=self.shift)
         checks.positive(lr=self.lr)
         checks.within(0, 0.9, warmup=self.warmup, ramp=self.ramp, label_smoothing=self.label_smoothing)
         checks.one_of(("eval", "train"), attack_mode=self.attack_mode)
