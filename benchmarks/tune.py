@@ -1,12 +1,12 @@
 """Compare settings of `protect` on images that nobody trains on and that are not the test images.
 
-    python benchmarks/tune.py DATA CANDIDATE ... [--preset NAME] [--eps EPS] [--seeds N ...] [--images N]
-        [--ensemble N] [--threads N]
+    python benchmarks/tune.py DATA CANDIDATE ... [--preset NAME] [--eps EPS] [--seeds N ...]
+        [--evaluations NAME ...] [--images N] [--threads N]
 
-Each CANDIDATE is settings as of `wootz protect --set`, separated by spaces ("marks=" is the unmarked model). A line of
-JSON for every seed and candidate says what it reached: training seconds, the epoch kept, clean and PGD-40 x 2 accuracy
-on the first `--images` of 4,000 probe images, `ensemble`'s on the first `--ensemble` (none unless asked), bits of
-each mark on the model itself, after pruning 80% and after fine-tuning. Parameters are chosen here, never on test images.
+Each CANDIDATE is settings as of `wootz protect --set`, separated by spaces ("marks=" is the unmarked model, "" the preset
+as it is, but for the guard, which is not in the weights). A line of JSON for every seed and candidate says what it reached: training seconds, the epoch kept, clean accuracy and that under
+each evaluation on the first `--images` of 4,000 probe images, bits of each mark on the model itself, after
+pruning 80% and after fine-tuning. Parameters are chosen here, never on test images.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from torch import nn
 
 from wootz.adversary import Means
 from wootz.config import with_settings
-from wootz.data import Dataset, load
+from wootz.data import Dataset, Share, load
 from wootz.evasion import evaluate
 from wootz.marks import Ground, hook_of, prepare_all, weights_digest
 from wootz.models import build
@@ -54,12 +55,11 @@ def trained(cfg: Protection, data: Dataset, keys: dict[str, Key]) -> Trained:
     return train(cfg.recipe, model, data.train, data.validation, seed=cfg.seed, hook=hook, execution=Execution())
 
 
-def reached(cfg: Protection, data: Dataset, model: nn.Module, images: dict[str, int]) -> dict[str, float]:
+def reached(cfg: Protection, model: nn.Module, judged: Share, evaluations: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
-    for attack, count in images.items():
-        judged = data.probes.take(JUDGED).take(slice(count))
-        robustness = evaluate(model, judged.images(), judged.labels, eps=cfg.recipe.eps, attack=attack)
-        found |= ({} if found else {"clean": robustness.clean}) | {attack: robustness.accuracy}
+    for name in evaluations:
+        robustness = evaluate(model, judged.images(), judged.labels, eps=cfg.recipe.eps, attack=name)
+        found |= {"clean": robustness.clean, name: robustness.accuracy}
     return {name: round(100 * value, 2) for name, value in found.items()}
 
 
@@ -74,14 +74,16 @@ def main() -> None:
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--eps", type=float)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--evaluations", nargs="+", default=["pgd-40x2"])
     parser.add_argument("--images", type=int, default=4000)
-    parser.add_argument("--ensemble", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    data, images = load(asked.data), {"pgd-40x2": asked.images} | ({"ensemble": asked.ensemble} if asked.ensemble else {})
+    data = load(asked.data)
+    judged = data.probes.take(JUDGED).take(slice(asked.images))
     for seed in asked.seeds:
-        base = preset(asked.preset, data=asked.data, eps=asked.eps, wm_eps=None, seed=seed, count=len(data.train))
+        usual = preset(asked.preset, data=asked.data, eps=asked.eps, wm_eps=None, seed=seed, count=len(data.train))
+        base = replace(usual, marks=tuple(mark for mark in usual.marks if mark != "guard"))
         with tempfile.TemporaryDirectory() as folder:
             panel = make_panel(base, data, Path(folder), execution=Execution(), tell=lambda *_: None)
         predicts = [predictor(member) for member in panel]
@@ -92,7 +94,7 @@ def main() -> None:
             model, epoch, _ = trained(cfg, data, keys)
             seconds = round(time.monotonic() - start)
             row = {"data": asked.data, "settings": candidate, "seed": seed, "seconds": seconds, "epoch": epoch}
-            row |= reached(cfg, data, model, images)
+            row |= reached(cfg, model, judged, asked.evaluations)
             if keys:
                 means = Means(data=data.thief, fresh=lambda _, same=model: same, eps=cfg.recipe.eps, seed=1)
                 row |= {"bits": bits(keys, model, predicts)}
