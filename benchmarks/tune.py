@@ -4,8 +4,8 @@
         [--evaluations NAME ...] [--images N] [--threads N]
 
 Each CANDIDATE is settings as of `wootz protect --set`, separated by spaces; "marks=" is the unmarked model, "" the
-preset as it is, but for the guard, which is not in the weights. A line of JSON for every seed and candidate says
-what it reached: training seconds, the epoch kept, clean accuracy and that under each evaluation on the first `--images` of
+preset as it is, but for the guard, which is not in the weights. A line of JSON for every seed and candidate says what
+it reached: training seconds, the epoch kept, clean accuracy and that under each evaluation on the first `--images` of
 4,000 probe images, bits of each mark on the model itself, after pruning 80% and after fine-tuning. Parameters are
 chosen here, never on test images.
 """
