@@ -108,20 +108,33 @@ class Protection:
         return ModelSpec(architecture=self.model, settings=settings, shape=data.shape, classes=data.classes)
 
 
-class Budgets(NamedTuple):
-    """A data set's customary training budget, how many times larger the triggers' is, and attack steps in training.
+class Usual(NamedTuple):
+    """A data set's customary training budget, and what goes with it.
 
     Nearer triggers cost robustness, farther ones are forgotten in fine-tuning; docs/results/tuning.md has figures. At
     MNIST's budget three steps overfit: PGD finds such models robust, `ensemble` does not; docs/results/frontier.md.
+
+    Attributes:
+        eps: the training budget.
+        reach: how many times larger the triggers' is.
+        steps: of the attack in training.
+        shift: of training images where a preset asks for more of them, in pixels.
+        mirror: whether such images may be turned left to right.
     """
 
     eps: float = 8 / 255
     reach: float = 2.5
     steps: int = 3
+    shift: int = 0
+    mirror: bool = False
 
 
-BUDGETS: Mapping[str, Budgets] = MappingProxyType(
-    {"mnist": Budgets(0.25, 2.8, steps=5), "mnist-5k": Budgets(0.25, 2.8), "fashion-mnist": Budgets(0.1, 2.5)}
+USUAL: Mapping[str, Usual] = MappingProxyType(
+    {
+        "mnist": Usual(0.25, 2.8, steps=5),
+        "mnist-5k": Usual(0.25, 2.8),
+        "fashion-mnist": Usual(0.1, 2.5, shift=1, mirror=True),
+    }
 )
 
 
@@ -140,8 +153,11 @@ def _paper(base: Protection) -> Protection:
 
 
 def _strong(base: Protection) -> Protection:
-    """As robust as the small network gets in an hour or so on two cores; a GPU is better."""
-    recipe = Recipe(eps=base.recipe.eps, steps=10, epochs=60, lr=2e-3, ema=0.999)
+    """As robust as the small network gets in an hour or so on two cores; docs/results/frontier.md has figures."""
+    usual = USUAL.get(base.data, Usual())
+    recipe = Recipe(
+        loss="trades", eps=base.recipe.eps, steps=10, epochs=40, ema=0.999, shift=usual.shift, mirror=usual.mirror
+    )
     return replace(base, recipe=recipe, small_cnn=SmallCNN(width=64, hidden=256))
 
 
@@ -155,7 +171,7 @@ def preset(name: str, *, data: str, eps: float | None, wm_eps: float | None, see
 
     Small data sets get more epochs, so that every run takes about as many steps.
     """
-    usual = BUDGETS.get(data, Budgets())
+    usual = USUAL.get(data, Usual())
     budget = usual.eps if eps is None else eps
     epochs = min(60, max(10, 470_000 // max(1, count)))
     base = Protection(
