@@ -25,8 +25,13 @@ def test_steps_stay_where_only_the_budget_is_another() -> None:
     assert preset("fast", data="mnist", eps=0.1, wm_eps=None, seed=1, count=29_000).recipe.steps == 5
 
 
-@pytest.mark.parametrize(("data", "moves"), [("mnist", (0, False)), ("fashion-mnist", (1, True)), ("mine", (0, False))])
-def test_strong_has_a_loss_and_steps_of_its_own_and_moves_what_may_be_moved(data: str, moves: tuple[int, bool]) -> None:
+@pytest.mark.parametrize(
+    ("data", "own"),
+    [("mnist", (3.0, 0, False)), ("fashion-mnist", (None, 1, True)), ("mine", (None, 0, False))],
+)
+def test_strong_has_a_loss_of_its_own_and_follows_the_data_otherwise(
+    data: str, own: tuple[float | None, int, bool]
+) -> None:
     found = preset("strong", data=data, eps=None, wm_eps=None, seed=1, count=29_000).recipe
     assert (found.loss, found.steps) == ("trades", 10)
-    assert (found.shift, found.mirror) == moves
+    assert (found.robust_weight, found.shift, found.mirror) == own

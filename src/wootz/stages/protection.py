@@ -118,6 +118,7 @@ class Usual(NamedTuple):
         eps: the training budget.
         reach: how many times larger the triggers' is.
         steps: of the attack in training.
+        robust_weight: of the divergence where a preset trains by one.
         shift: of training images where a preset asks for more of them, in pixels.
         mirror: whether such images may be turned left to right.
     """
@@ -125,13 +126,14 @@ class Usual(NamedTuple):
     eps: float = 8 / 255
     reach: float = 2.5
     steps: int = 3
+    robust_weight: float | None = None
     shift: int = 0
     mirror: bool = False
 
 
 USUAL: Mapping[str, Usual] = MappingProxyType(
     {
-        "mnist": Usual(0.25, 2.8, steps=5),
+        "mnist": Usual(0.25, 2.8, steps=5, robust_weight=3.0),
         "mnist-5k": Usual(0.25, 2.8),
         "fashion-mnist": Usual(0.1, 2.5, shift=1, mirror=True),
     }
@@ -156,8 +158,9 @@ def _strong(base: Protection) -> Protection:
     """As robust as the small network gets in an hour or so on two cores; docs/results/frontier.md has figures."""
     usual = USUAL.get(base.data, Usual())
     recipe = Recipe(
-        loss="trades", eps=base.recipe.eps, steps=10, epochs=40, ema=0.999, shift=usual.shift, mirror=usual.mirror
-    )
+        loss="trades", robust_weight=usual.robust_weight, eps=base.recipe.eps, steps=10, epochs=40, ema=0.999,
+        shift=usual.shift, mirror=usual.mirror,
+    )  # fmt: skip
     return replace(base, recipe=recipe, small_cnn=SmallCNN(width=64, hidden=256))
 
 
