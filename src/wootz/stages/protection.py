@@ -131,13 +131,18 @@ class Usual(NamedTuple):
     mirror: bool = False
 
 
-USUAL: Mapping[str, Usual] = MappingProxyType(
+_USUAL: Mapping[str, Usual] = MappingProxyType(
     {
         "mnist": Usual(0.25, 2.8, steps=5, robust_weight=3.0),
         "mnist-5k": Usual(0.25, 2.8),
         "fashion-mnist": Usual(0.1, 2.5, shift=1, mirror=True),
     }
 )
+
+
+def usual(data: str) -> Usual:
+    """Return what is customary for a data set; one that is not known here gets the defaults."""
+    return _USUAL.get(data, Usual())
 
 
 def _fast(base: Protection) -> Protection:
@@ -155,11 +160,11 @@ def _paper(base: Protection) -> Protection:
 
 
 def _strong(base: Protection) -> Protection:
-    """As robust as the small network gets in an hour or so on two cores; docs/results/frontier.md has figures."""
-    usual = USUAL.get(base.data, Usual())
+    """As robust as the small network gets in under an hour on two cores; docs/results/frontier.md has figures."""
+    custom = usual(base.data)
     recipe = Recipe(
-        loss="trades", robust_weight=usual.robust_weight, eps=base.recipe.eps, steps=10, epochs=40, ema=0.999,
-        shift=usual.shift, mirror=usual.mirror,
+        loss="trades", robust_weight=custom.robust_weight, eps=base.recipe.eps, steps=10, epochs=40, ema=0.999,
+        shift=custom.shift, mirror=custom.mirror,
     )  # fmt: skip
     return replace(base, recipe=recipe, small_cnn=SmallCNN(width=64, hidden=256))
 
@@ -174,14 +179,14 @@ def preset(name: str, *, data: str, eps: float | None, wm_eps: float | None, see
 
     Small data sets get more epochs, so that every run takes about as many steps.
     """
-    usual = USUAL.get(data, Usual())
-    budget = usual.eps if eps is None else eps
+    custom = usual(data)
+    budget = custom.eps if eps is None else eps
     epochs = min(60, max(10, 470_000 // max(1, count)))
     base = Protection(
         data=data,
         seed=seed,
-        wm_eps=min(round(max(usual.reach * budget, budget + 0.04), 6), 0.98) if wm_eps is None else wm_eps,
-        recipe=Recipe(eps=budget, epochs=epochs, steps=usual.steps),
+        wm_eps=min(round(max(custom.reach * budget, budget + 0.04), 6), 0.98) if wm_eps is None else wm_eps,
+        recipe=Recipe(eps=budget, epochs=epochs, steps=custom.steps),
         panel=Panel(robust_epochs=max(6, epochs * 6 // 10), plain_epochs=max(3, epochs * 3 // 10)),
     )
     return lookup(PRESETS, name, "preset")(base)

@@ -19,7 +19,7 @@ from wootz.marks import Guarded
 from wootz.models import ModelSpec
 from wootz.models.small_cnn import SmallCNN
 from wootz.stages.guarded import guarding
-from wootz.stages.protection import USUAL, Usual
+from wootz.stages.protection import usual
 from wootz.stages.run import open_run
 from wootz.stages.suspects import Where, is_endpoint
 from wootz.types import Predict, Shown
@@ -145,4 +145,4 @@ def _eps(parameters: Mapping[str, Any], data: str) -> float:
     try:
         return float(parameters["eps"])
     except (KeyError, TypeError, ValueError):
-        return USUAL.get(data, Usual()).eps
+        return usual(data).eps
