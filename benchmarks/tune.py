@@ -1,4 +1,4 @@
-"""Compare settings of `protect` on images that nobody trains on and that are not the test images.
+"""Compare settings of `protect` on images that the owner does not train on and that are not the test images.
 
     python benchmarks/tune.py DATA CANDIDATE ... [--preset NAME] [--eps EPS] [--seeds N ...]
         [--evaluations NAME ...] [--images N] [--threads N]
@@ -17,6 +17,7 @@ import json
 import tempfile
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -37,7 +38,12 @@ from wootz.training import Execution, Trained, train
 from wootz.types import Predict
 from wootz.verify import predictor, verify
 
-JUDGED = slice(15_000, 19_000)
+
+@cache
+def panel_of(cfg: Protection) -> list[nn.Module]:
+    data = load(cfg.data, None, cfg.set_aside)
+    with tempfile.TemporaryDirectory() as folder:
+        return make_panel(cfg, data, Path(folder), execution=Execution(), tell=lambda *_: None)
 
 
 def keys_of(cfg: Protection, data: Dataset, panel: list[nn.Module]) -> dict[str, Key]:
@@ -80,16 +86,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    data = load(asked.data)
-    judged = data.probes.take(JUDGED).take(slice(asked.images))
+    count = len(load(asked.data).train)
     for seed in asked.seeds:
-        usual = preset(asked.preset, data=asked.data, eps=asked.eps, wm_eps=None, seed=seed, count=len(data.train))
+        usual = preset(asked.preset, data=asked.data, eps=asked.eps, wm_eps=None, seed=seed, count=count)
         base = replace(usual, marks=tuple(mark for mark in usual.marks if mark != "guard"))
-        with tempfile.TemporaryDirectory() as folder:
-            panel = make_panel(base, data, Path(folder), execution=Execution(), tell=lambda *_: None)
-        predicts = [predictor(member) for member in panel]
         for candidate in asked.candidates:
             cfg = with_settings(base, candidate.split())
+            data = load(asked.data, None, cfg.set_aside)
+            judged = data.thief.take(slice(asked.images))
+            panel = panel_of(replace(base, set_aside=cfg.set_aside)) if cfg.marks else []
+            predicts = [predictor(member) for member in panel]
             keys = keys_of(cfg, data, panel) if cfg.marks else {}
             start = time.monotonic()
             model, epoch, _ = trained(cfg, data, keys)

@@ -83,6 +83,8 @@ class TestPlan:
         twice = smaller(mark=("order", "ood"), theft=("none", "independent"))
         assert kinds(twice) == {"panel": 1, "train": 3}  # two owners, one control, one panel
         assert kinds(smaller(theft=("none",), mark=("none",))) == {"train": 1}
+        less = replace(twice, mark={**twice.mark, "ood": MarkSet(marks=("ood",), settings={"set_aside": 0.5})})
+        assert kinds(less) == {"panel": 2, "train": 3}  # an owner of other training images has a panel of its own
         assert kinds(smaller(access=("scores", "label"))) == kinds(tiny)
 
     def test_walks_are_for_labels_alone(self, smaller: Callable[..., Grid]) -> None:

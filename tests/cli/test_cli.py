@@ -169,6 +169,9 @@ class TestMistakes:
             (["--marks", "trigers"], ["unknown mark 'trigers'", "did you mean 'triggers'"]),
             (["--model", "small-cn"], ["unknown model 'small-cn'", "did you mean 'small-cnn'"]),
             (["--set", "recipe.epoch=3"], ["recipe.epoch", "did you mean 'epochs'"]),
+            (["--set", "set_aside=0"], ["set_aside = 0.0", "must be above 0"]),
+            (["--set", "set_aside=2"], ["set_aside = 2.0", "must be from 0 to 1"]),
+            (["--set", "recipe.shift=28"], ["shift = 28", "less than the side of the images, which are 28x28"]),
             (["--set", "recipe.loss=trades2", "--marks", "none"], ["unknown loss 'trades2'"]),
         ],
     )

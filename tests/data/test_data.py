@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wootz.data import Dataset, Share, divide, epoch_batches, load, sources
+from wootz.data import Dataset, Share, Whole, divide, epoch_batches, load, sources
 from wootz.data.idx import parse_idx, read_raw
 from wootz.errors import ConfigError, DataError
 
@@ -94,12 +94,26 @@ def test_all_seventy_thousand(name: str) -> None:
 
 
 class TestDivision:
-    def test_shares_are_disjoint_and_whole(self) -> None:
-        marked = Share(torch.arange(600).view(-1, 1, 1, 1).remainder(256).to(torch.uint8), torch.arange(600) % 7)
-        everything = Share(marked.pixels, torch.arange(600))
-        data = divide("d", tuple(str(k) for k in range(600)), everything, everything.take(slice(9)))
+    @pytest.fixture
+    def numbered(self) -> Whole:
+        """Return 600 images, each of a class of its own."""
+        pixels = torch.arange(600).view(-1, 1, 1, 1).remainder(256).to(torch.uint8)
+        everything = Share(pixels, torch.arange(600))
+        return Whole("d", tuple(str(k) for k in range(600)), everything, everything.take(slice(9)))
+
+    @pytest.mark.parametrize("set_aside", [1.0, 0.3])
+    def test_shares_are_disjoint_and_whole(self, numbered: Whole, set_aside: float) -> None:
+        data = divide(numbered, set_aside)
         seen = torch.cat([share.labels for share in (data.train, data.validation, data.probes, data.thief)])
         assert seen.sort().values.tolist() == list(range(600))
+
+    def test_who_sets_less_aside_trains_on_more_and_shares_stay_nested(self, numbered: Whole) -> None:
+        usual, less = divide(numbered), divide(numbered, 0.25)
+        assert [len(less.train), len(less.validation), len(less.probes), len(less.thief)] == [515, 10, 50, 25]
+        assert less.set_aside == 0.25
+        assert torch.equal(less.validation.labels, usual.validation.labels)
+        for part, whole in ((less.probes, usual.probes), (less.thief, usual.thief), (usual.train, less.train)):
+            assert set(part.labels.tolist()) < set(whole.labels.tolist())
 
     def test_the_division_does_not_depend_on_anybodys_seed(self) -> None:
         one, two = load("mnist-5k"), load("mnist-5k")
@@ -114,9 +128,11 @@ class TestDivision:
     def test_misfits(self) -> None:
         share = Share(torch.zeros(100, 1, 4, 4, dtype=torch.uint8), torch.full((100,), 3))
         with pytest.raises(DataError, match="labels from 3 to 3; must be from 0 to 1"):
-            divide("d", ("a", "b"), share, share)
+            divide(Whole("d", ("a", "b"), share, share))
         with pytest.raises(DataError, match="too few to divide"):
-            divide("d", ("a", "b"), share.take(slice(2)), share)
+            divide(Whole("d", ("a", "b"), share.take(slice(2)), share))
+        with pytest.raises(DataError, match="too few to divide"):
+            divide(Whole("d", ("a", "b"), share, share), 0.001)
 
 
 class TestOwnData:

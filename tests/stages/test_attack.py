@@ -14,6 +14,7 @@ from wootz.models import ModelSpec, read_model, write_model
 from wootz.records import Price, from_json, to_json
 from wootz.stages.attack import attack_run
 from wootz.stages.evaluate import evaluate_run
+from wootz.stages.run import open_run
 from wootz.stealing import read_queries
 from wootz.store import read_bytes, read_json, write_json
 
@@ -95,6 +96,21 @@ def test_another_data_set_is_used_as_asked(victim: Path, tmp_path: Path, monkeyp
     settings = ("data=other", "epochs=1", "images=60")
     cell = attack_run("steal", victim, "retrain-hard", tmp_path / "s", settings=settings, count=20, execution=CPU)
     assert "another data set" in cell.notes[0]
+
+
+def test_a_victim_that_set_less_aside_leaves_its_thief_less(
+    tmp_path: Path, plain: nn.Module, small_spec: ModelSpec
+) -> None:
+    about = {"kind": "protected", "data": "mnist-5k", "set_aside": 0.25, "eps": 0.1, "seed": 0}
+    write_model(tmp_path / "victim", plain, small_spec, about)
+    with pytest.raises(ConfigError, match="images = 201: the thief share holds 200"):
+        attack_run(
+            "steal", tmp_path / "victim", "retrain-soft", tmp_path / "a", settings=("images=201",), execution=CPU
+        )
+    attack_run(
+        "steal", tmp_path / "victim", "retrain-soft", tmp_path / "b", settings=("epochs=1",), count=20, execution=CPU
+    )
+    assert open_run(tmp_path / "b").data(None).set_aside == 0.25
 
 
 def test_nothing_is_written_over(victim: Path) -> None:

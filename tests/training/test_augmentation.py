@@ -89,6 +89,8 @@ class TestInTraining:
         assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_refused(small_spec: ModelSpec, digits: Dataset) -> None:
+    with pytest.raises(ConfigError, match="shift = 28: must be less than the side of the images, which are 28x28"):
+        train(Recipe(shift=28), build(small_spec, 0), digits.train, digits.validation, seed=1, execution=CPU)
     with pytest.raises(ConfigError, match="shift = -1: must be at least 0"):
         Recipe(shift=-1)

@@ -18,7 +18,7 @@ from typing import Any
 
 from wootz.bench.job import Job, JobKind, Outcome
 from wootz.config import from_mapping
-from wootz.data import Dataset, load
+from wootz.data import load
 from wootz.errors import ConfigError, Error
 from wootz.ownership import public_hex, signing_key
 from wootz.records import Cell, RobustRecord, from_json, to_json
@@ -79,7 +79,9 @@ def _panel(job: Job, shop: Workshop) -> None:
     cfg = from_mapping(Protection, job.config["protection"])
     with _making(job.digest, shop) as (place, made):
         if not made:
-            make_panel(cfg, _data(cfg.data, shop), place, execution=shop.execution, tell=lambda *_: None)
+            make_panel(
+                cfg, load(cfg.data, shop.data_dir, cfg.set_aside), place, execution=shop.execution, tell=lambda *_: None
+            )
 
 
 def _train(job: Job, shop: Workshop) -> None:
@@ -157,10 +159,6 @@ def _making(digest: str, shop: Workshop) -> Iterator[tuple[Path, bool]]:
             write_json(place / DONE, {"job": digest})
     finally:
         os.close(descriptor)
-
-
-def _data(name: str, shop: Workshop) -> Dataset:
-    return load(name, shop.data_dir)
 
 
 _opened_panel = lru_cache(maxsize=4)(open_panel)

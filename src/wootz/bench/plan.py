@@ -174,7 +174,7 @@ class _Layout:
     def _panel(self, cfg: Protection) -> str:
         """The independent models that a key's tests lean on; owners that differ in marks or loss share them."""
         base = Protection(
-            data=cfg.data, seed=cfg.seed, marks=(), panel=cfg.panel, small_cnn=cfg.small_cnn,
+            data=cfg.data, set_aside=cfg.set_aside, seed=cfg.seed, marks=(), panel=cfg.panel, small_cnn=cfg.small_cnn,
             recipe=replace(Protection().recipe, eps=cfg.recipe.eps, norm=cfg.recipe.norm),
         )  # fmt: skip
         return self._model("panel", {"protection": to_mapping(base)}, (), f"panel {cfg.data}")

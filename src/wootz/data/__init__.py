@@ -14,29 +14,24 @@ import torch
 
 from wootz.data import sources
 from wootz.data.batches import epoch_batches
-from wootz.data.dataset import Dataset, Share, divide
+from wootz.data.dataset import Dataset, Share, Whole, divide
 from wootz.data.embedded import load_mnist_5k
 from wootz.data.idx import parse_idx
 from wootz.data.own import load_folder, load_npz
 from wootz.errors import ConfigError
 from wootz.registry import lookup
 
-__all__ = ["DATASETS", "Dataset", "Share", "divide", "epoch_batches", "load", "load_other"]
+__all__ = ["DATASETS", "Dataset", "Share", "Whole", "divide", "epoch_batches", "load", "load_other"]
 
 
-def load(name: str, data_dir: Path | None = None) -> Dataset:
-    """Return the data set called `name`, or the user's own at the path `name`.
+def load(name: str, data_dir: Path | None = None, set_aside: float = 1.0) -> Dataset:
+    """Return the data set called `name`, or the user's own at the path `name`, divided; see `divide` for `set_aside`.
 
     Raises:
         ConfigError: no such name or path.
         DataError: missing, truncated, mis-sized or foreign files, named with the reason.
     """
-    path = Path(name)
-    if path.suffix == ".npz":
-        return load_npz(path)
-    if path.is_dir():
-        return load_folder(path)
-    return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
+    return divide(_whole(name, data_dir), set_aside)
 
 
 def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = None) -> Dataset:
@@ -52,13 +47,22 @@ def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = N
     return other
 
 
-def _load_idx(name: str, classes: tuple[str, ...], data_dir: Path | None) -> Dataset:
+def _whole(name: str, data_dir: Path | None) -> Whole:
+    path = Path(name)
+    if path.suffix == ".npz":
+        return load_npz(path)
+    if path.is_dir():
+        return load_folder(path)
+    return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
+
+
+def _load_idx(name: str, classes: tuple[str, ...], data_dir: Path | None) -> Whole:
     folder = sources.find(name, data_dir)
     files = zip(sources.SOURCES[name].files, sources.read(name, folder), strict=True)
     arrays = [torch.from_numpy(parse_idx(data, folder / file.name)) for file, data in files]
     train_x, train_y, test_x, test_y = arrays
     training, test = Share(train_x[:, None], train_y.long()), Share(test_x[:, None], test_y.long())
-    return divide(name, classes, training, test)
+    return Whole(name, classes, training, test)
 
 
 _DIGITS = tuple(str(digit) for digit in range(10))
@@ -66,7 +70,7 @@ _CLOTHES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
 
-DATASETS: Mapping[str, Callable[[Path | None], Dataset]] = MappingProxyType(
+DATASETS: Mapping[str, Callable[[Path | None], Whole]] = MappingProxyType(
     {
         "mnist-5k": lambda _: load_mnist_5k(),
         "mnist": partial(_load_idx, "mnist", _DIGITS),

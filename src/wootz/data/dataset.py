@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wootz import checks
 from wootz.errors import DataError
 from wootz.rng import generator
 
@@ -43,6 +44,7 @@ class Dataset:
         probes: images for the marks' tests; nobody trains on them.
         thief: what a thief has of the same kind of data.
         test: the data set's own test images.
+        set_aside: how much of the customary probes and thief's share is there, see `divide`.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Dataset:
     probes: Share
     thief: Share
     test: Share
+    set_aside: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,21 +64,45 @@ class Dataset:
 
 
 class Counts(NamedTuple):
-    """How many training images go where; the rest trains."""
+    """How many training images customarily go where; the rest trains."""
 
     validation: int
     probes: int
     thief: int
 
 
-def divide(name: str, classes: tuple[str, ...], training: Share, test: Share, counts: Counts | None = None) -> Dataset:
+class Whole(NamedTuple):
+    """A data set as its source gives it, not divided yet.
+
+    Attributes:
+        counts: None means 1/60 for validation, 1/3 for the probes and 1/6 for the thief.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    training: Share
+    test: Share
+    counts: Counts | None = None
+
+
+def divide(whole: Whole, set_aside: float = 1.0) -> Dataset:
     """Shuffle the training images by a fixed seed and divide them into disjoint shares.
 
-    By default 1/60 go to validation, 1/3 to the probes, 1/6 to the thief, half of all stays for training.
+    Args:
+        whole: the data set.
+        set_aside: how much of the customary probes and thief's share is set aside, in (0, 1]; what is left over trains.
+            With less, either is a part of what it is with more: nobody's probes are among what others train on.
+
+    Raises:
+        DataError: too few images to divide, or images and labels that do not fit.
     """
+    checks.positive(set_aside=set_aside)
+    checks.within(0, 1, set_aside=set_aside)
+    name, classes, training, test, counts = whole
     total = len(training)
     counts = counts or Counts(total // 60, total // 3, total // 6)
-    if total <= sum(counts) or len(test) == 0 or min(counts) < 1:
+    kept = Counts(counts.validation, round(set_aside * counts.probes), round(set_aside * counts.thief))
+    if total <= sum(counts) or len(test) == 0 or min(kept) < 1:
         raise DataError(f"{name}: {total} training and {len(test)} test images are too few to divide")
     check_share(name, training, len(classes))
     check_share(name, test, len(classes))
@@ -84,11 +111,12 @@ def divide(name: str, classes: tuple[str, ...], training: Share, test: Share, co
     return Dataset(
         name=name,
         classes=classes,
-        train=training.take(train),
+        train=training.take(torch.cat([train, probes[kept.probes :], thief[kept.thief :]])),
         validation=training.take(validation),
-        probes=training.take(probes),
-        thief=training.take(thief),
+        probes=training.take(probes[: kept.probes]),
+        thief=training.take(thief[: kept.thief]),
         test=test,
+        set_aside=set_aside,
     )
 
 

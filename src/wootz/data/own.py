@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wootz.data.dataset import Dataset, Share, divide
+from wootz.data.dataset import Share, Whole
 from wootz.errors import DataError
 from wootz.rng import generator
 
@@ -16,7 +16,7 @@ _TEST_SHARE = 6  # where a source brings no test images of its own, every sixth 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp"})
 
 
-def load_npz(path: Path) -> Dataset:
+def load_npz(path: Path) -> Whole:
     """Read `x_train`, `y_train` and, where there, `x_test`, `y_test`, `classes` from an `.npz` file.
 
     Images are uint8, [N, H, W] or [N, H, W, C] or [N, C, H, W] with 1 or 3 channels; labels are integers.
@@ -36,10 +36,10 @@ def load_npz(path: Path) -> Dataset:
         training, test = _set_aside(training)
     count = 1 + int(training.labels.max()) if len(training) else 0
     names = arrays.get("classes", np.arange(count))
-    return divide(str(path), tuple(str(name) for name in names), training, test)
+    return Whole(str(path), tuple(str(name) for name in names), training, test)
 
 
-def load_folder(path: Path) -> Dataset:
+def load_folder(path: Path) -> Whole:
     """Read a folder with one folder of images a class (all of one size; gray or RGB as the first one is)."""
     from PIL import Image, UnidentifiedImageError
 
@@ -64,7 +64,7 @@ def load_folder(path: Path) -> Dataset:
     if not images:
         raise DataError(f"{path}: its class folders hold no images ({', '.join(sorted(_SUFFIXES))})")
     training, test = _set_aside(_share(path, np.stack(images), np.asarray(labels)))
-    return divide(str(path), classes, training, test)
+    return Whole(str(path), classes, training, test)
 
 
 def _share(path: Path, images: np.ndarray, labels: np.ndarray) -> Share:

@@ -124,8 +124,8 @@ def attack_run(
         )  # fmt: skip
         target, ledger = _target(victim, row, access, budget, attempt)
         made = row.run(cfg, target, means)
-    about = {"kind": kin.kind, "theft": attack, "data": known.name, "eps": victim.eps, "seed": seed}
-    about |= {"attack": to_mapping(cfg)} | ({"queries": ledger.queries} if ledger else {})
+    about = {"kind": kin.kind, "theft": attack, "data": known.name, "set_aside": known.set_aside, "eps": victim.eps}
+    about |= {"seed": seed, "attack": to_mapping(cfg)} | ({"queries": ledger.queries} if ledger else {})
     about |= {"served": True} if served else {}
     write_model(out, made, spec, about)
     clean, robust = measure(made, known, eps=victim.eps, count=count, tell=tell, seed=seed, execution=execution)

@@ -13,8 +13,9 @@ from wootz.stages.verify import PANEL_MEMBERS
 
 
 def keep_protected(
-    made: Protected, out: Path, spec: ModelSpec, panel: tuple[ModelSpec, ModelSpec], *, data: str, eps: float, seed: int
-) -> None:
+    made: Protected, out: Path, spec: ModelSpec, panel: tuple[ModelSpec, ModelSpec], *, data: str, eps: float,
+    seed: int, set_aside: float = 1.0,
+) -> None:  # fmt: skip
     """Write model, key and panel.
 
     Args:
@@ -25,11 +26,12 @@ def keep_protected(
         data: name of the data set.
         eps: the training budget.
         seed: of training.
+        set_aside: how the data set was divided, see `wootz.data.divide`.
     """
     if len(made.panel) != len(PANEL_MEMBERS):
         raise ConfigError(f"panel: {len(made.panel)} models; a run folder keeps {len(PANEL_MEMBERS)}")
     claim_folder(out)
-    about = {"data": data, "eps": eps, "seed": seed}
+    about = {"data": data, "set_aside": set_aside, "eps": eps, "seed": seed}
     for name, member, kind in zip(PANEL_MEMBERS, made.panel, panel, strict=True):
         write_model(out / "panel" / name, member, kind, about | {"kind": "independent"})
     write_keys(out, made.ring)

@@ -32,7 +32,7 @@ from wootz.stages.protection import Protection
 from wootz.stages.run import TEST_IMAGES, Clock, claim_folder, measure
 from wootz.stages.stamp import fetch_stamp
 from wootz.store import write_bytes, write_json
-from wootz.training import Execution, Recipe, train
+from wootz.training import Execution, Recipe, check_shift, train
 from wootz.types import Tell
 
 CURVE_IMAGES = 300
@@ -63,9 +63,10 @@ def protect(
     """
     time = Clock()
     execution = execution or Execution()
-    data = load(cfg.data, data_dir)
+    data = load(cfg.data, data_dir, cfg.set_aside)
     spec = cfg.spec(data)
     model = build(spec, cfg.seed)
+    check_shift(cfg.recipe, data.shape)
     claim_folder(out, resume=resume)
     _keep_config(cfg, out, resume=resume)
     settings, hook, ring = cfg.mark_settings(), None, None
@@ -81,6 +82,7 @@ def protect(
     about = {
         "kind": "protected" if settings else "independent",
         "data": cfg.data,
+        "set_aside": cfg.set_aside,
         "eps": cfg.recipe.eps,
         "seed": cfg.seed,
         "training": to_mapping(cfg),

@@ -57,13 +57,15 @@ class Panel:
 class Protection:
     """What to train, how, and which marks to write; a setting changed here changes the run's key.
 
-    `wm_eps` is the triggers' budget (the founding paper's beta), larger than `recipe.eps`.
+    `wm_eps` is the triggers' budget (the founding paper's beta), larger than `recipe.eps`. `set_aside` is how much of
+    the images customarily kept for probes and for a thief is kept; what is left over trains.
     """
 
     data: str = "mnist-5k"
     model: str = "small-cnn"
     marks: tuple[str, ...] = ("triggers", "runner-up", "guard")
     wm_eps: float = 0.7
+    set_aside: float = 1.0
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
     panel: Panel = field(default_factory=Panel)
@@ -93,6 +95,8 @@ class Protection:
             lookup(MARKS, mark, "mark")
         lookup(LOSSES, self.recipe.loss, "loss")
         checks.inside(0, 1, wm_eps=self.wm_eps)
+        checks.positive(set_aside=self.set_aside)
+        checks.within(0, 1, set_aside=self.set_aside)
         check_together(self.mark_settings().values())
         for settings in self.mark_settings().values():
             if isinstance(settings, Triggers | Paper):

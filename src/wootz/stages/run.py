@@ -38,7 +38,7 @@ class Run:
 
     def data(self, data_dir: Path | None) -> Dataset:
         """Load the data set that the run was trained on, and check that it still fits."""
-        data = load(self.about["data"], data_dir)
+        data = load(self.about["data"], data_dir, self.about.get("set_aside", 1.0))
         if data.shape != self.spec.shape or len(data.classes) != len(self.spec.classes):
             raise ModelError(
                 f"{self.folder}: its model takes {list(self.spec.shape)} and knows {len(self.spec.classes)} classes; "

@@ -1,5 +1,6 @@
 """Training that resists evasion: losses, schedules, the one loop, and what marks may add to it."""
 
+from wootz.training.augmentation import check_shift
 from wootz.training.execution import Execution
 from wootz.training.hooks import ExtraLoss, Hook, Pass, accompanied, accompanied_logits, join
 from wootz.training.loop import Trained, train
@@ -19,6 +20,7 @@ __all__ = [
     "Trained",
     "accompanied",
     "accompanied_logits",
+    "check_shift",
     "join",
     "train",
 ]

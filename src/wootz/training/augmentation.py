@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wootz.errors import ConfigError
 from wootz.training.recipe import Recipe
+
+
+def check_shift(cfg: Recipe, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError where images of `shape` [C, H, W] can be shifted out of sight."""
+    height, width = shape[1:]
+    if cfg.shift >= min(height, width):
+        raise ConfigError(f"shift = {cfg.shift}: must be less than the side of the images, which are {height}x{width}")
 
 
 def augmented(cfg: Recipe, x: Tensor, generator: torch.Generator) -> Tensor:

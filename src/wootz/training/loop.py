@@ -27,7 +27,7 @@ from wootz.registry import lookup
 from wootz.rng import generator, global_seed
 from wootz.store import read_json, read_tensors, tensor_digest, write_bytes, write_json, write_tensors
 from wootz.training import checkpoint
-from wootz.training.augmentation import augmented
+from wootz.training.augmentation import augmented, check_shift
 from wootz.training.execution import Execution
 from wootz.training.hooks import Hook, Pass, plain_targets
 from wootz.training.losses import Batch
@@ -92,8 +92,10 @@ def train(
         progress: told the share of training done and the newest figures.
 
     Raises:
+        ConfigError: images are as small as the recipe's shift.
         TrainingError: the loss became NaN or infinite; the last good checkpoint stands.
     """
+    check_shift(cfg, training.pixels.shape[1:])
     hook, execution = hook or Hook(), execution or Execution()
     num_classes = predict_logits(model.cpu(), training.take(slice(1)).images()).shape[1]
     targets = (
