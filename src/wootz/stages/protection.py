@@ -133,7 +133,7 @@ class Usual(NamedTuple):
 
 _USUAL: Mapping[str, Usual] = MappingProxyType(
     {
-        "mnist": Usual(0.25, 2.8, steps=5, robust_weight=3.0),
+        "mnist": Usual(0.25, 2.8, steps=5, robust_weight=1.5),
         "mnist-5k": Usual(0.25, 2.8),
         "fashion-mnist": Usual(0.1, 2.5),
     }
