@@ -14,14 +14,14 @@ import torch
 
 from wootz.data import sources
 from wootz.data.batches import epoch_batches
-from wootz.data.dataset import Dataset, Share, Whole, divide
+from wootz.data.dataset import Dataset, Share, Whole, check_set_aside, divide
 from wootz.data.embedded import load_mnist_5k
 from wootz.data.idx import parse_idx
 from wootz.data.own import load_folder, load_npz
 from wootz.errors import ConfigError
 from wootz.registry import lookup
 
-__all__ = ["DATASETS", "Dataset", "Share", "Whole", "divide", "epoch_batches", "load", "load_other"]
+__all__ = ["DATASETS", "Dataset", "Share", "Whole", "check_set_aside", "divide", "epoch_batches", "load", "load_other"]
 
 
 def load(name: str, data_dir: Path | None = None, set_aside: float = 1.0) -> Dataset:

@@ -94,10 +94,10 @@ def divide(whole: Whole, set_aside: float = 1.0) -> Dataset:
             With less, either is a part of what it is with more: nobody's probes are among what others train on.
 
     Raises:
+        ConfigError: no such share.
         DataError: too few images to divide, or images and labels that do not fit.
     """
-    checks.positive(set_aside=set_aside)
-    checks.within(0, 1, set_aside=set_aside)
+    check_set_aside(set_aside)
     name, classes, training, test, counts = whole
     total = len(training)
     counts = counts or Counts(total // 60, total // 3, total // 6)
@@ -118,6 +118,12 @@ def divide(whole: Whole, set_aside: float = 1.0) -> Dataset:
         test=test,
         set_aside=set_aside,
     )
+
+
+def check_set_aside(set_aside: float) -> None:
+    """Raise ConfigError unless it is in (0, 1]."""
+    checks.positive(set_aside=set_aside)
+    checks.within(0, 1, set_aside=set_aside)
 
 
 def check_share(name: str, share: Share, num_classes: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from wootz import checks
 from wootz.config import to_mapping
-from wootz.data import Dataset
+from wootz.data import Dataset, check_set_aside
 from wootz.marks import (
     MARKS,
     App,
@@ -95,8 +95,7 @@ class Protection:
             lookup(MARKS, mark, "mark")
         lookup(LOSSES, self.recipe.loss, "loss")
         checks.inside(0, 1, wm_eps=self.wm_eps)
-        checks.positive(set_aside=self.set_aside)
-        checks.within(0, 1, set_aside=self.set_aside)
+        check_set_aside(self.set_aside)
         check_together(self.mark_settings().values())
         for settings in self.mark_settings().values():
             if isinstance(settings, Triggers | Paper):
