@@ -1,13 +1,13 @@
 """Compare settings of `protect` on images that the owner does not train on and that are not the test images.
 
     python benchmarks/tune.py DATA CANDIDATE ... [--preset NAME] [--eps EPS] [--seeds N ...]
-        [--evaluations NAME ...] [--images N] [--threads N]
+        [--at EPS] [--evaluations NAME ...] [--images N] [--threads N]
 
 Each CANDIDATE is settings as of `wootz protect --set`, separated by spaces; "marks=" is the unmarked model, "" the
 preset as it is, but for the guard, which is not in the weights. A line of JSON for every seed and candidate says what
-it reached: training seconds, the epoch kept, clean accuracy and that under each evaluation on the first `--images` of
-4,000 probe images, bits of each mark on the model itself, after pruning 80% and after fine-tuning. Parameters are
-chosen here, never on test images.
+it reached: training seconds, the epoch kept, clean accuracy and that under each evaluation, at the budget `--at` (the
+candidate's own where none is named), on the first `--images` of the thief's share, bits of each mark on the model
+itself, after pruning 80% and after fine-tuning. Parameters are chosen here, never on test images.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ from wootz.training import Execution, Trained, train
 from wootz.types import Predict
 from wootz.verify import predictor, verify
 
+divided = cache(load)
+
 
 @cache
 def panel_of(cfg: Protection) -> list[nn.Module]:
-    data = load(cfg.data, None, cfg.set_aside)
+    data = divided(cfg.data, None, cfg.set_aside)
     with tempfile.TemporaryDirectory() as folder:
         return make_panel(cfg, data, Path(folder), execution=Execution(), tell=lambda *_: None)
 
@@ -62,10 +64,10 @@ def trained(cfg: Protection, data: Dataset, keys: dict[str, Key]) -> Trained:
     return train(cfg.recipe, model, data.train, data.validation, seed=cfg.seed, hook=hook, execution=Execution())
 
 
-def reached(cfg: Protection, model: nn.Module, judged: Share, evaluations: list[str]) -> dict[str, float]:
+def reached(eps: float, model: nn.Module, judged: Share, evaluations: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in evaluations:
-        robustness = evaluate(model, judged.images(), judged.labels, eps=cfg.recipe.eps, attack=name)
+        robustness = evaluate(model, judged.images(), judged.labels, eps=eps, attack=name)
         found |= {"clean": robustness.clean, name: robustness.accuracy}
     return {name: round(100 * value, 2) for name, value in found.items()}
 
@@ -80,19 +82,20 @@ def main() -> None:
     parser.add_argument("candidates", nargs="+")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--eps", type=float)
+    parser.add_argument("--at", type=float)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--evaluations", nargs="+", default=["pgd-40x2"])
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    count = len(load(asked.data).train)
+    count = len(divided(asked.data).train)
     for seed in asked.seeds:
         usual = preset(asked.preset, data=asked.data, eps=asked.eps, wm_eps=None, seed=seed, count=count)
         base = replace(usual, marks=tuple(mark for mark in usual.marks if mark != "guard"))
         for candidate in asked.candidates:
             cfg = with_settings(base, candidate.split())
-            data = load(asked.data, None, cfg.set_aside)
+            data = divided(asked.data, None, cfg.set_aside)
             judged = data.thief.take(slice(asked.images))
             panel = panel_of(replace(base, set_aside=cfg.set_aside)) if cfg.marks else []
             predicts = [predictor(member) for member in panel]
@@ -101,7 +104,7 @@ def main() -> None:
             model, epoch, _ = trained(cfg, data, keys)
             seconds = round(time.monotonic() - start)
             row = {"data": asked.data, "settings": candidate, "seed": seed, "seconds": seconds, "epoch": epoch}
-            row |= reached(cfg, model, judged, asked.evaluations)
+            row |= reached(asked.at or cfg.recipe.eps, model, judged, asked.evaluations)
             if keys:
                 means = Means(data=data.thief, fresh=lambda _, same=model: same, eps=cfg.recipe.eps, seed=1)
                 row |= {"bits": bits(keys, model, predicts)}
