@@ -46,6 +46,7 @@ def test_published_sizes() -> None:
         return sum(p.numel() for p in build(full, 0).parameters())
 
     assert count("preact-resnet18", 3, 32) == 11_171_146 + 1024  # the usual count, and the last norm
+    assert count("cw-cnn", 1, 28) == 312_202  # 320 + 9,248 + 18,496 + 36,928 + 205,000 + 40,200 + 2,010
     assert 500_000 < count("paper-cnn", 1, 28) < 700_000
 
 

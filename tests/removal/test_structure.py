@@ -20,6 +20,7 @@ from wootz.removal.structured import Structured, prune_channels
 
 NETS = {
     "small-cnn": {"width": 6, "hidden": 16},
+    "cw-cnn": {"width": 6, "hidden": 16},
     "paper-cnn": {"width": 6, "hidden": 16},
     "preact-resnet18": {"width": 4},
 }

@@ -24,7 +24,7 @@ from wootz.training import LOSSES, Batch, Execution, Recipe, train
 from wootz.training.certified import worst_cross_entropy
 from wootz.training.divergence import boosted_cross_entropy
 from wootz.training.hooks import plain_targets
-from wootz.training.recipe import CERTIFIED
+from wootz.training.recipe import BOUNDED
 from wootz.training.weight_perturbation import perturbation
 
 PERTURBED = ("pgd-at", "trades", "mart")
@@ -98,7 +98,7 @@ class TestEveryLoss:
         [pytest.param(name, marks=pytest.mark.slow if name in LENGTHY else ()) for name in LOSSES if name != "natural"],
     )
     def test_robustness_is_learned(self, name: str, small_spec: ModelSpec, digits: Dataset, plain: nn.Module) -> None:
-        slow = name in CERTIFIED  # bounds are loose at first: with a short ramp such nets collapse to a constant
+        slow = name in BOUNDED  # bounds are loose at first: with a short ramp such nets collapse to a constant
         few = digits.train.take(slice(1500 if slow else None))
         cfg = recipe(name, epochs=6, lr=5e-3, ramp=0.5 if slow else 0.2, batch_size=64 if slow else 128)
         model = train(cfg, build(small_spec, 2), few, digits.validation, seed=2, execution=CPU).model
@@ -106,6 +106,16 @@ class TestEveryLoss:
         reached = [evaluate(net, x, y, eps=EPS).accuracy for net in (model, plain)]
         assert reached[0] > reached[1] + 0.25
         assert reached[0] > 0.35
+
+
+def test_mtl_ibp_lies_between_an_attack_and_the_bounds(robust: nn.Module, batch: Batch) -> None:
+    def at(alpha: float) -> float:
+        return value("mtl-ibp", robust, batch, eps=0.02, cfg=recipe("mtl-ibp", alpha=alpha)).item()
+
+    bound = worst_cross_entropy(margins(robust, batch.x, 0.02), batch.targets).item()
+    assert at(0) == value("pgd-at", robust, batch, eps=0.02).item() < at(0.25) < at(1)
+    assert at(1) == pytest.approx(bound)
+    assert at(0.25) == pytest.approx(0.75 * at(0) + 0.25 * bound)
 
 
 def test_the_worst_case_by_bounds_is_no_better_than_any_attacks(robust: nn.Module, batch: Batch) -> None:

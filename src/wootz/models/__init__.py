@@ -16,6 +16,7 @@ from torch import nn
 from wootz.config import from_mapping
 from wootz.errors import StoreError
 from wootz.models.contract import check_model
+from wootz.models.cw_cnn import CWCNN, cw_cnn
 from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter, with_filters
 from wootz.models.paper_cnn import PaperCNN, paper_cnn
 from wootz.models.paper_thief import PaperThief, paper_thief
@@ -45,6 +46,7 @@ __all__ = [
 MODELS: Mapping[str, tuple[Callable[..., nn.Module], type[Any]]] = MappingProxyType(
     {
         "small-cnn": (small_cnn, SmallCNN),
+        "cw-cnn": (cw_cnn, CWCNN),
         "paper-cnn": (paper_cnn, PaperCNN),
         "paper-thief": (paper_thief, PaperThief),
         "preact-resnet18": (preact_resnet18, PreActResNet18),

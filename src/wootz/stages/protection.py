@@ -32,6 +32,7 @@ from wootz.marks import (
     check_together,
 )  # fmt: skip
 from wootz.models import MODELS, ModelSpec
+from wootz.models.cw_cnn import CWCNN
 from wootz.models.paper_cnn import PaperCNN
 from wootz.models.preact_resnet import PreActResNet18
 from wootz.models.small_cnn import SmallCNN
@@ -70,6 +71,7 @@ class Protection:
     recipe: Recipe = field(default_factory=Recipe)
     panel: Panel = field(default_factory=Panel)
     small_cnn: SmallCNN = field(default_factory=SmallCNN)
+    cw_cnn: CWCNN = field(default_factory=CWCNN)
     paper_cnn: PaperCNN = field(default_factory=PaperCNN)
     preact_resnet18: PreActResNet18 = field(default_factory=PreActResNet18)
     triggers: Triggers = field(default_factory=Triggers)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz.evasion import linear_margins, margins, noting
-from wootz.training.losses import Batch
+from wootz.training.losses import Batch, worst_points
 from wootz.training.recipe import Recipe
 
 
@@ -34,6 +34,25 @@ def crown_ibp(
     soft targets those of other labels are interval bounds throughout.
     """
     return _certified(cfg, model, forward, batch, eps, linear=True)
+
+
+def mtl_ibp(
+    cfg: Recipe, model: nn.Module, forward: nn.Module, batch: Batch, *, eps: float, generator: torch.Generator
+) -> Tensor:
+    """Return (1 - alpha) * PGD's worst case + alpha * that by interval bounds.
+
+    The source is MTL-IBP (De Palma et al., arXiv 2305.13991, section 4.2): a small alpha trains the robustness that
+    attacks measure, and bounds hold down what the attack in training does not find.
+    Batch normalization bounds the ball with the statistics of PGD's points. With no budget the loss is `natural`.
+    """
+    points = worst_points(cfg, model, batch, eps=eps, generator=generator)
+    with noting(model) as notes:
+        attacked = F.cross_entropy(forward(points).float(), batch.targets)
+    if eps == 0:
+        return attacked
+    with torch.autocast(batch.x.device.type, enabled=False):
+        bounds = margins(model, batch.x, eps, notes=notes)
+    return (1 - cfg.alpha) * attacked + cfg.alpha * worst_cross_entropy(bounds, batch.targets)
 
 
 class _Shares(NamedTuple):

@@ -10,7 +10,10 @@ from wootz.errors import ConfigError
 from wootz.types import Norm
 
 CERTIFIED = ("ibp", "crown-ibp")
-"""Losses by bounds."""
+"""Losses by bounds alone."""
+
+BOUNDED = (*CERTIFIED, "mtl-ibp")
+"""Losses that bounds enter."""
 
 _PERTURBED = ("pgd-at", "trades", "mart")
 
@@ -32,6 +35,7 @@ class Recipe:
             of its norm; 0 is off, 0.005 the source's.
         awp_warmup: epochs before weights are perturbed.
         kappa: weight of the images themselves in losses by bounds, once eps has its full size; it falls from 1.
+        alpha: weight of the worst case by bounds in `mtl-ibp`, beside PGD's.
         epochs: passes over the training images.
         batch_size: images a step, over all processes.
         optimizer: AdamW, or SGD with Nesterov momentum 0.9.
@@ -56,6 +60,7 @@ class Recipe:
     awp_gamma: float = 0.0
     awp_warmup: int = 0
     kappa: float = 0.5
+    alpha: float = 0.1
     epochs: int = 10
     batch_size: int = 128
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -79,12 +84,12 @@ class Recipe:
         checks.one_of(("eval", "train"), attack_mode=self.attack_mode)
         checks.not_negative(weight_decay=self.weight_decay, awp_gamma=self.awp_gamma)
         checks.within(0, 0.9999, ema=self.ema)
-        checks.within(0, 1, kappa=self.kappa)
+        checks.within(0, 1, kappa=self.kappa, alpha=self.alpha)
         if self.step_size is not None:
             checks.positive(step_size=self.step_size)
         if self.robust_weight is not None:
             checks.not_negative(robust_weight=self.robust_weight)
-        if self.loss in CERTIFIED and self.norm != "Linf":
+        if self.loss in BOUNDED and self.norm != "Linf":
             raise ConfigError(f"norm = {self.norm!r}: bounds, and so the loss {self.loss!r}, are for Linf only")
         if self.awp_gamma and self.loss not in _PERTURBED:
             raise ConfigError(f"awp_gamma = {self.awp_gamma:g}: goes with {', '.join(_PERTURBED)}, not {self.loss!r}")

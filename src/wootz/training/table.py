@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from wootz.training.certified import crown_ibp, ibp
+from wootz.training.certified import crown_ibp, ibp, mtl_ibp
 from wootz.training.divergence import mart, trades
 from wootz.training.losses import Loss, natural, noise_fgsm, pgd_adversarial
 
@@ -18,5 +18,6 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
         "mart": mart,
         "ibp": ibp,
         "crown-ibp": crown_ibp,
+        "mtl-ibp": mtl_ibp,
     }
 )
