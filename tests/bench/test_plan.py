@@ -14,6 +14,11 @@ from wootz.bench.grid import Controls, MarkSet, Theft, Variant
 from wootz.errors import ConfigError
 
 
+def whole(name: str, data_dir: Path | None) -> SimpleNamespace:
+    """Stand for a data set of a customary size."""
+    return SimpleNamespace(train=range(30_000))
+
+
 def kinds(grid: Grid) -> Counter[str]:
     return Counter(job.kind for job in plan_of(grid).models.values())
 
@@ -151,6 +156,22 @@ class TestPlan:
         )  # fmt: skip
         assert made["triggers"]["count"] == 32
 
+    def test_nets_and_losses_are_the_presets_unless_named(
+        self, smaller: Callable[..., Grid], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("wootz.bench.plan.load", whole)
+        strong = replace(smaller(data=("mnist", "fashion-mnist"), model=("preset",), loss=("preset",)), preset="strong")
+        axes = [(p.axes["data"], p.axes["model"], p.axes["loss"]) for p in plan_of(strong).places]
+        assert dict.fromkeys(axes) == dict.fromkeys(
+            [("mnist", "cw-cnn", "trades"), ("fashion-mnist", "small-cnn", "trades")]
+        )
+        named = replace(strong, axes=replace(strong.axes, model=("small-cnn",), loss=("pgd-at",)))
+        assert {(p.axes["model"], p.axes["loss"]) for p in plan_of(named).places} == {("small-cnn", "pgd-at")}
+        wider = Variant(base="preset", settings={"small_cnn": {"width": 48}})
+        grid = replace(smaller(data=("fashion-mnist",), model=("wider",)), preset="strong", model={"wider": wider})
+        trainings = [job.config["protection"] for job in plan_of(grid).models.values() if job.kind == "train"]
+        assert {cfg["small_cnn"]["width"] for cfg in trainings} == {48, 4}  # 4 for controls, by the grid's settings
+
     def test_controls_alone_are_no_grid(self, smaller: Callable[..., Grid]) -> None:
         with pytest.raises(ConfigError, match="holds no cell"):
             plan_of(smaller(mark=("none",), theft=("independent",)))
@@ -167,8 +188,7 @@ GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.toml"))
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_grids_that_come_with_wootz_can_be_laid_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = SimpleNamespace(train=range(30_000))
-    monkeypatch.setattr("wootz.bench.plan.load", lambda name, data_dir: whole)
+    monkeypatch.setattr("wootz.bench.plan.load", whole)
     plan = plan_of(read_grid(path))
     assert len(plan.places) == PLACES[path.stem]
     owners = {place.job.config["owner"] for place in plan.places} - {None}

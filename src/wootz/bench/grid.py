@@ -14,6 +14,9 @@ from wootz.types import Access
 OWN, CONTROLS = "none", "independent"
 """Thefts that are none: the owner's own model, and the controls tested with its key."""
 
+PRESET = "preset"
+"""A model or a loss that is whatever the grid's preset has for the data set."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
@@ -21,8 +24,8 @@ class Axes:
 
     Attributes:
         data: data sets.
-        model: architectures, or names of `[model.NAME]`.
-        loss: training losses, or names of `[loss.NAME]`.
+        model: architectures, names of `[model.NAME]`, or `preset`.
+        loss: training losses, names of `[loss.NAME]`, or `preset`.
         mark: `none`, single marks, or names of `[mark.NAME]`.
         theft: `none` (the owner's own model), `independent` (every control), attacks of either family, or names of
             `[theft.NAME]`.
@@ -31,8 +34,8 @@ class Axes:
     """
 
     data: tuple[str, ...] = ()
-    model: tuple[str, ...] = ("small-cnn",)
-    loss: tuple[str, ...] = ("pgd-at",)
+    model: tuple[str, ...] = (PRESET,)
+    loss: tuple[str, ...] = (PRESET,)
     mark: tuple[str, ...] = (OWN,)
     theft: tuple[str, ...] = (OWN,)
     access: tuple[Access, ...] = ("scores",)
@@ -85,8 +88,8 @@ class Controls:
     """Independent models for each data set, one seed each from `seed` on."""
 
     count: int
-    model: str = "small-cnn"
-    loss: str = "pgd-at"
+    model: str = PRESET
+    loss: str = PRESET
     seed: int = 1000
     settings: dict[str, Any] = field(default_factory=dict)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wootz.bench.grid import CONTROLS, OWN, Axes, Controls, Grid, MarkSet, Theft, Variant
+from wootz.bench.grid import CONTROLS, OWN, PRESET, Axes, Controls, Grid, MarkSet, Theft, Variant
 from wootz.bench.job import Job
 from wootz.config import from_mapping, to_mapping, with_values
 from wootz.data import load
@@ -73,7 +73,12 @@ class _Layout:
                 for loss in axes.loss:
                     for mark in axes.mark:
                         cfg = self._protection(data, model, loss, mark)
-                        named = {"data": data, "model": model, "loss": loss, "mark": mark}
+                        named = {
+                            "data": data,
+                            "model": cfg.model if model == PRESET else model,
+                            "loss": cfg.recipe.loss if loss == PRESET else loss,
+                            "mark": mark,
+                        }
                         for seed in axes.seed:
                             yield from self._of_owner(replace(cfg, seed=seed), named, axes)
 
@@ -120,10 +125,7 @@ class _Layout:
     def _protection(self, data: str, model: str, loss: str, mark: str) -> Protection:
         """Return what to train, but for the seed."""
         grid = self._grid
-        of_data, of_model = _chosen(grid.data, data), _chosen(grid.model, model)
-        of_loss, chosen = _chosen(grid.loss, loss), self._marks(mark)
-        lookup(MODELS, of_model.base, "model")
-        lookup(LOSSES, of_loss.base, "loss")
+        of_data, chosen = _chosen(grid.data, data), self._marks(mark)
         cfg = preset(
             grid.preset, data=of_data.base, eps=_eps(of_data, data), wm_eps=None, seed=0,
             count=self._count(of_data.base),
@@ -131,10 +133,8 @@ class _Layout:
         layers = (
             (grid.settings, "settings"),
             (of_data.settings, f"data.{data}.settings"),
-            ({"model": of_model.base}, "axes"),
-            (of_model.settings, f"model.{model}.settings"),
-            ({"recipe": {"loss": of_loss.base}}, "axes"),
-            (of_loss.settings, f"loss.{loss}.settings"),
+            *_along("model", grid.model, model, MODELS, lambda base: {"model": base}),
+            *_along("loss", grid.loss, loss, LOSSES, lambda base: {"recipe": {"loss": base}}),
             ({"marks": list(chosen.marks)}, "axes"),
             (chosen.settings, f"mark.{mark}.settings"),
             (chosen.by_data.get(data, {}), f"mark.{mark}.by_data.{data}"),
@@ -212,6 +212,21 @@ class _Chosen(NamedTuple):
 def _chosen(named: Mapping[str, Variant], name: str) -> _Chosen:
     variant = named.get(name, Variant())
     return _Chosen(variant.base or name, variant.settings)
+
+
+def _along(
+    axis: str,
+    named: Mapping[str, Variant],
+    name: str,
+    table: Mapping[str, Any],
+    says: Callable[[str], dict[str, Any]],
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield what a name along an axis changes: its base, unless that is the preset's own, and its settings."""
+    base, settings = _chosen(named, name)
+    if base != PRESET:
+        lookup(table, base, axis)
+        yield says(base), "axes"
+    yield settings, f"{axis}.{name}.settings"
 
 
 def _eps(of_data: _Chosen, name: str) -> float | None:
