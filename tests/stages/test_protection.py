@@ -26,13 +26,14 @@ def test_steps_stay_where_only_the_budget_is_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "weight", "net", "epochs"),
-    [("mnist", 1.5, "cw-cnn", 16), ("fashion-mnist", None, "small-cnn", 32), ("mine", None, "small-cnn", 32)],
+    ("data", "weight", "net", "epochs", "shift"),
+    [("mnist", 1.5, "cw-cnn", 16, 1), ("fashion-mnist", None, "small-cnn", 32, 0), ("mine", None, "small-cnn", 32, 0)],
 )
 def test_strong_has_a_loss_and_a_net_of_its_own_and_trains_on_most_images(
-    data: str, weight: float | None, net: str, epochs: int
+    data: str, weight: float | None, net: str, epochs: int, shift: int
 ) -> None:
     found = preset("strong", data=data, eps=None, wm_eps=None, seed=1, count=29_000)
     recipe = found.recipe
     assert (recipe.loss, recipe.steps, recipe.epochs, recipe.robust_weight) == ("trades", 10, epochs, weight)
     assert (found.model, found.set_aside) == (net, 0.25)
+    assert (recipe.shift, recipe.mirror) == (shift, False)

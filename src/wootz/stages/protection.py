@@ -124,6 +124,7 @@ class Usual(NamedTuple):
         reach: how many times larger the triggers' is.
         steps: of the attack in training.
         robust_weight: of the divergence where a preset trains by one.
+        shift: of training images in preset `strong`.
         net: of preset `strong`. The deeper `cw-cnn` is more robust on MNIST and less on Fashion-MNIST.
     """
 
@@ -131,12 +132,13 @@ class Usual(NamedTuple):
     reach: float = 2.5
     steps: int = 3
     robust_weight: float | None = None
+    shift: int = 0
     net: str = "small-cnn"
 
 
 _USUAL: Mapping[str, Usual] = MappingProxyType(
     {
-        "mnist": Usual(0.25, 2.8, steps=5, robust_weight=1.5, net="cw-cnn"),
+        "mnist": Usual(0.25, 2.8, steps=5, robust_weight=1.5, shift=1, net="cw-cnn"),
         "mnist-5k": Usual(0.25, 2.8),
         "fashion-mnist": Usual(0.1, 2.5),
     }
@@ -167,7 +169,7 @@ def _strong(base: Protection) -> Protection:
     custom = usual(base.data)
     recipe = Recipe(
         loss="trades", robust_weight=custom.robust_weight, eps=base.recipe.eps, steps=10,
-        epochs=_STRONG_EPOCHS[custom.net] * base.recipe.epochs, ema=0.999,
+        epochs=_STRONG_EPOCHS[custom.net] * base.recipe.epochs, ema=0.999, shift=custom.shift,
     )  # fmt: skip
     return replace(
         base, model=custom.net, set_aside=0.25, recipe=recipe,
