@@ -161,10 +161,8 @@ class TestPlan:
     ) -> None:
         monkeypatch.setattr("wootz.bench.plan.load", whole)
         strong = replace(smaller(data=("mnist", "fashion-mnist"), model=("preset",), loss=("preset",)), preset="strong")
-        axes = [(p.axes["data"], p.axes["model"], p.axes["loss"]) for p in plan_of(strong).places]
-        assert dict.fromkeys(axes) == dict.fromkeys(
-            [("mnist", "cw-cnn", "trades"), ("fashion-mnist", "small-cnn", "trades")]
-        )
+        axes = {(p.axes["data"], p.axes["model"], p.axes["loss"]) for p in plan_of(strong).places}
+        assert axes == {("mnist", "cw-cnn", "trades"), ("fashion-mnist", "small-cnn", "trades")}
         named = replace(strong, axes=replace(strong.axes, model=("small-cnn",), loss=("pgd-at",)))
         assert {(p.axes["model"], p.axes["loss"]) for p in plan_of(named).places} == {("small-cnn", "pgd-at")}
         wider = Variant(base="preset", settings={"small_cnn": {"width": 48}})

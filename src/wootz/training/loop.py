@@ -83,7 +83,7 @@ def train(
         model: images in [0, 1] -> logits; left as it is.
         training: images to train on.
         validation: images on which the epoch is chosen, by PGD-10 accuracy at the recipe's eps (certified accuracy
-            for losses by bounds, clean accuracy for `natural`).
+            for losses by bounds alone, clean accuracy for `natural`).
         seed: of data order, attacks and dropout.
         hook: what marks add.
         execution: device, precision, processes.
