@@ -144,7 +144,7 @@ class TestMistakes:
     def test_missing_data(self, wootz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WOOTZ_DATA", str(tmp_path / "none"))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr("wootz.data.sources.SYSTEM", tmp_path / "system")
+        monkeypatch.setattr("wootz.data.finding.SYSTEM", tmp_path / "system")
         said = wootz("protect", "--data", "mnist", "--out", tmp_path / "r")
         self.refused(said, str(tmp_path / "none/mnist"), str(tmp_path / "cache"), "wootz data fetch mnist")
         assert not (tmp_path / "r").exists()

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import gzip
+import hashlib
+import io
 import struct
+import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -11,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wootz.data import Dataset, Share, Whole, divide, epoch_batches, load, sources
+from wootz.data import Dataset, Share, Whole, divide, epoch_batches, finding, load
+from wootz.data.cifar import join_batches, parse_batch
 from wootz.data.idx import parse_idx, read_raw
+from wootz.data.sources import SOURCES, File
 from wootz.errors import ConfigError, DataError
 
 WHOLE = struct.pack(">HBB3I", 0, 8, 3, 2, 3, 4) + bytes(range(24))
@@ -56,13 +65,84 @@ class TestIdx:
             read_raw(tmp_path / "x.gz")
 
 
+def batch(labels: list[int], seed: int = 0) -> bytes:
+    """Return a CIFAR-10 batch of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(labels), 3072), np.uint8)
+    return np.concatenate([np.asarray(labels, np.uint8)[:, None], pixels], axis=1).tobytes()
+
+
+class TestCifar:
+    def test_labels_and_planes(self) -> None:
+        red_first = bytes([7]) + bytes([200] * 1024 + [100] * 1024 + list(range(32)) * 32)
+        share = join_batches([parse_batch(red_first, Path("one")), parse_batch(batch([1, 9]), Path("two"))])
+        assert share.labels.tolist() == [7, 1, 9]
+        assert share.pixels.shape == (3, 3, 32, 32)
+        assert share.pixels.dtype == torch.uint8
+        assert (share.pixels[0, 0] == 200).all()
+        assert (share.pixels[0, 1] == 100).all()
+        assert share.pixels[0, 2, 5].tolist() == list(range(32))  # rows of the plane are rows of the image
+
+    @pytest.mark.parametrize("data", [b"", b"\x01", batch([1, 2])[:-1], batch([1]) + b"\0"])
+    def test_no_whole_number_of_records(self, data: bytes) -> None:
+        with pytest.raises(DataError, match=r"^some/batch: its .* no whole number of CIFAR-10 records"):
+            parse_batch(data, Path("some/batch"))
+
+    def test_a_foreign_batch_is_refused_by_its_digest(self, tmp_path: Path) -> None:
+        (tmp_path / "cifar10/cifar-10-batches-bin").mkdir(parents=True)
+        for file in SOURCES["cifar10"].files:
+            (tmp_path / "cifar10" / file.name).write_bytes(batch([1]))
+        with pytest.raises(DataError, match=r"data_batch_1\.bin: is a CIFAR-10 batch, but not cifar10's"):
+            load("cifar10", tmp_path)
+
+    def test_the_archive_is_fetched_checked_and_unpacked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the digests of a small archive of the same build, over HTTP."""
+        known, contents, archive = SOURCES["cifar10"], {}, tmp_path / "mirror/cifar-10-binary.tar.gz"
+        archive.parent.mkdir()
+        with tarfile.open(archive, "w:gz") as tar:
+            for seed, file in enumerate(known.files):
+                contents[file.name] = batch([label % 10 for label in range(120)], seed)
+                about = tarfile.TarInfo(file.name)
+                about.size = len(contents[file.name])
+                tar.addfile(about, io.BytesIO(contents[file.name]))
+
+        def digested(files: tuple[File, ...]) -> tuple[File, ...]:
+            return tuple(File(file.name, hashlib.sha256(contents[file.name]).hexdigest()) for file in files)
+
+        handler = partial(SimpleHTTPRequestHandler, directory=str(archive.parent))
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            Thread(target=server.serve_forever, daemon=True).start()
+            small = dataclasses.replace(
+                known, training=digested(known.training), test=digested(known.test),
+                url=f"http://127.0.0.1:{server.server_port}/",
+                served={archive.name: hashlib.sha256(archive.read_bytes()).hexdigest()},
+            )  # fmt: skip
+            monkeypatch.setattr(finding, "SOURCES", {"cifar10": small})
+            monkeypatch.setattr(finding, "cache_folder", lambda name: tmp_path / "cache" / name)
+            assert finding.fetch("cifar10") == tmp_path / "cache/cifar10"
+            foreign = dataclasses.replace(small, served={archive.name: "0" * 64})
+            monkeypatch.setattr(finding, "SOURCES", {"cifar10": foreign})
+            monkeypatch.setattr(finding, "cache_folder", lambda name: tmp_path / "other" / name)
+            with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz can not be fetched from http"):
+                finding.fetch("cifar10")
+            server.shutdown()
+        monkeypatch.setattr(finding, "SOURCES", {"cifar10": small})
+        monkeypatch.setattr(finding, "cache_folder", lambda name: tmp_path / "cache" / name)
+        data = load("cifar10")
+        assert data.shape == (3, 32, 32)
+        assert data.classes[data.test.labels[3]] == "cat"
+        assert len(data.test) == 120
+        assert data.test.pixels[0].flatten().numpy().tobytes() == contents[known.test[0].name][1:3073]
+        assert len(data.train) == 290
+        assert set(data.train.labels.tolist()) == set(range(10))
+
+
 class TestSources:
     def test_missing_data_name_every_place_and_the_command(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WOOTZ_DATA", str(tmp_path / "env"))
-        monkeypatch.setattr(sources, "cache_folder", lambda name: tmp_path / "cache" / name)
-        monkeypatch.setattr(sources, "SYSTEM", tmp_path / "system")
+        monkeypatch.setattr(finding, "cache_folder", lambda name: tmp_path / "cache" / name)
+        monkeypatch.setattr(finding, "SYSTEM", tmp_path / "system")
         with pytest.raises(DataError) as error:
             load("mnist", tmp_path / "given")
         text = str(error.value)
@@ -72,7 +152,7 @@ class TestSources:
 
     def test_a_foreign_file_is_refused_by_its_digest(self, tmp_path: Path) -> None:
         (tmp_path / "mnist").mkdir()
-        for file in sources.SOURCES["mnist"].files:
+        for file in SOURCES["mnist"].files:
             (tmp_path / "mnist" / file.name).write_bytes(WHOLE)
         with pytest.raises(DataError, match=r"train-images-idx3-ubyte: is an IDX file, but not mnist's"):
             load("mnist", tmp_path)

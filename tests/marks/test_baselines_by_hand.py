@@ -73,7 +73,7 @@ class TestWithinClass:
     def test_fields_are_smooth_and_take_the_place_of_a_missing_data_set(
         self, digits: Dataset, robust: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr("wootz.data.sources.places", lambda name, data_dir=None: (tmp_path,))
+        monkeypatch.setattr("wootz.data.finding.places", lambda name, data_dir=None: (tmp_path,))
         material = made("unrelated", digits, [robust], "", cfg=Unrelated(count=8))
         assert material.facts["source"] == "fields"
         x = material.tensors["pixels"].float()

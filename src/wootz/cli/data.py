@@ -19,7 +19,8 @@ app = typer.Typer(help="Data sets: what is there, what is missing; fetch with ch
 def list_command(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Say which data sets are there and where; files are checked against their published digests."""
     from wootz.data import DATASETS
-    from wootz.data.sources import SOURCES, find, read
+    from wootz.data.finding import find, read
+    from wootz.data.sources import SOURCES
 
     rows = []
     for name in DATASETS:
@@ -42,9 +43,12 @@ def list_command(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 @app.command("fetch")
-def fetch_command(name: Annotated[str, typer.Argument(help="mnist or fashion-mnist.")], as_json: Json = False) -> None:
+def fetch_command(
+    name: Annotated[str, typer.Argument(help="mnist, fashion-mnist or cifar10.")], as_json: Json = False
+) -> None:
     """Download a data set into the user's cache, checked by SHA-256."""
-    from wootz.data.sources import SOURCES, fetch
+    from wootz.data.finding import fetch
+    from wootz.data.sources import SOURCES
 
     lookup(SOURCES, name, "data set to fetch")
     console.print(f"fetching {name} ...")

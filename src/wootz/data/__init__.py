@@ -10,14 +10,12 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-import torch
-
-from wootz.data import sources
 from wootz.data.batches import epoch_batches
 from wootz.data.dataset import Dataset, Share, Whole, check_set_aside, divide
 from wootz.data.embedded import load_mnist_5k
-from wootz.data.idx import parse_idx
+from wootz.data.finding import find, read
 from wootz.data.own import load_folder, load_npz
+from wootz.data.sources import SOURCES
 from wootz.errors import ConfigError
 from wootz.registry import lookup
 
@@ -56,24 +54,10 @@ def _whole(name: str, data_dir: Path | None) -> Whole:
     return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
 
 
-def _load_idx(name: str, classes: tuple[str, ...], data_dir: Path | None) -> Whole:
-    folder = sources.find(name, data_dir)
-    files = zip(sources.SOURCES[name].files, sources.read(name, folder), strict=True)
-    arrays = [torch.from_numpy(parse_idx(data, folder / file.name)) for file, data in files]
-    train_x, train_y, test_x, test_y = arrays
-    training, test = Share(train_x[:, None], train_y.long()), Share(test_x[:, None], test_y.long())
-    return Whole(name, classes, training, test)
+def _load_source(name: str, data_dir: Path | None) -> Whole:
+    return read(name, find(name, data_dir))
 
-
-_DIGITS = tuple(str(digit) for digit in range(10))
-_CLOTHES = (
-    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
 
 DATASETS: Mapping[str, Callable[[Path | None], Whole]] = MappingProxyType(
-    {
-        "mnist-5k": lambda _: load_mnist_5k(),
-        "mnist": partial(_load_idx, "mnist", _DIGITS),
-        "fashion-mnist": partial(_load_idx, "fashion-mnist", _CLOTHES),
-    }
+    {"mnist-5k": lambda _: load_mnist_5k(), **{name: partial(_load_source, name) for name in SOURCES}}
 )

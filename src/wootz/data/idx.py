@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from wootz.data.dataset import Share
 from wootz.errors import DataError
 
 _UINT8 = 0x08
@@ -46,3 +49,9 @@ def parse_idx(data: bytes, path: Path) -> NDArray[np.uint8]:
         state = "truncated" if there < due else "too long"
         raise DataError(f"{path}: {state}: its header announces {due} bytes of shape {shape}, it holds {there}")
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy()
+
+
+def join_idx(arrays: Sequence[NDArray[np.uint8]]) -> Share:
+    """Return gray images [N, H, W] and their labels [N] as one."""
+    images, labels = arrays
+    return Share(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
