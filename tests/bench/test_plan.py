@@ -180,7 +180,7 @@ class TestPlan:
         assert sorted(p["seed"] for p in trained if p["seed"] >= 50) == [51, 52, 53]
 
 
-PLACES = {"smoke": 48, "paper": 852, "paper-cpu": 110, "cost": 48, "strong": 2, "matrix": 466}
+PLACES = {"smoke": 48, "paper": 852, "paper-cpu": 110, "cost": 48, "cost-cpu": 36, "strong": 2, "matrix": 466}
 GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.toml"))
 
 

@@ -127,7 +127,7 @@ class TestMainJob:
             assert all(set(row) == {"name", "source", "access", "cost"} for row in rows)
             assert rows[0]["name"] in wootz(verb, "--attack", "list").out
         rows = json.loads(wootz("data", "list", "--json").out)
-        assert [row["name"] for row in rows] == ["mnist-5k", "mnist", "fashion-mnist"]
+        assert [row["name"] for row in rows] == ["mnist-5k", "mnist", "fashion-mnist", "cifar10"]
 
 
 class TestMistakes:
