@@ -15,7 +15,7 @@ from torch import Tensor
 from wootz.serve import Facts
 
 INFER = "/v2/models/tiny/infer"
-FACTS = Facts(name="tiny", shape=(1, 4, 4), classes=tuple("abcde"), data="dots", eps=0.25)
+FACTS = Facts(name="tiny", shape=(1, 4, 4), classes=tuple("abcde"), data="dots", set_aside=0.25, eps=0.25)
 LABEL_ONLY = Facts(name="tiny", shape=(1, 4, 4), classes=tuple("abcde"), access="label")
 
 _WEIGHT = torch.randn(16, 5, generator=torch.Generator().manual_seed(3)) * 3

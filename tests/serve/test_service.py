@@ -47,8 +47,8 @@ class TestForeignClient:
         assert about["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 4, 4]}]
         assert [output["name"] for output in about["outputs"]] == ["scores", "label"]
         assert about["parameters"] == {
-            "classes": list("abcde"), "data": "dots", "eps": "0.25", "range": [0, 1], "access": "scores",
-            "scores": "log-probabilities",
+            "classes": list("abcde"), "data": "dots", "set_aside": "0.25", "eps": "0.25", "range": [0, 1],
+            "access": "scores", "scores": "log-probabilities",
         }  # fmt: skip
 
     @pytest.mark.parametrize("binary", [True, False])

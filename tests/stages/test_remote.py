@@ -21,7 +21,7 @@ from torch import nn
 from authority import serving
 from court import Court
 from helpers import CPU
-from wootz.data import Dataset
+from wootz.data import Dataset, load
 from wootz.errors import BudgetError, ConfigError, ModelError
 from wootz.marks import Guarded, Ordinary
 from wootz.models import read_model
@@ -148,6 +148,16 @@ class TestTheft:
         labels = [read_queries(place / "queries.log")["label"].tolist() for place in (tmp_path / "s", tmp_path / "h")]
         assert labels[0] == labels[1]
         assert here.agreement is not None
+
+    def test_he_has_no_image_that_the_owner_trained_on(self, as_owner: Court, tmp_path: Path, digits: Dataset) -> None:
+        theirs = load("mnist-5k", set_aside=0.25)
+        told = replace(facts(digits, "m"), set_aside=0.25)
+        with running(app(predictor(read_model(as_owner.owner)[0]), told)) as url:
+            cell = attack_run(
+                "steal", f"{url}/v2/models/m", "retrain-hard", tmp_path / "s", settings=("epochs=1",), count=20,
+                execution=CPU,
+            )  # fmt: skip
+        assert cell.queries == len(theirs.thief) < len(digits.thief)
 
     def test_what_was_not_answered_is_told(self, digits: Dataset, court: Court, tmp_path: Path) -> None:
         model = predictor(read_model(court.owner)[0])

@@ -31,6 +31,7 @@ def about_model(facts: Facts) -> dict[str, Any]:
             "access": facts.access,
             **({"scores": "log-probabilities"} if facts.access == "scores" else {}),
             **({"data": facts.data} if facts.data else {}),
+            **({"set_aside": f"{facts.set_aside:g}"} if facts.set_aside is not None else {}),
             **({"eps": f"{facts.eps:g}"} if facts.eps is not None else {}),
         },
     }

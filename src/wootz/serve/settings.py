@@ -17,6 +17,7 @@ class Facts:
         shape: channels, height, width of the images it takes.
         classes: their names, in the order of the scores.
         data: name of the data set it was trained on; empty says nothing of it.
+        set_aside: how those data were divided, see `wootz.data.divide`; None says nothing of it.
         eps: the budget it was trained against; None says nothing of it.
         access: what an answer shows: scores and label, or the label alone.
     """
@@ -25,6 +26,7 @@ class Facts:
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     data: str = ""
+    set_aside: float | None = None
     eps: float | None = None
     access: Shown = "scores"
 

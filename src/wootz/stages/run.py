@@ -36,9 +36,14 @@ class Run:
         """The budget that robustness is reported at."""
         return float(self.about["eps"])
 
+    @property
+    def set_aside(self) -> float:
+        """How its data were divided, see `wootz.data.divide`."""
+        return float(self.about.get("set_aside", 1.0))
+
     def data(self, data_dir: Path | None) -> Dataset:
         """Load the data set that the run was trained on, and check that it still fits."""
-        data = load(self.about["data"], data_dir, self.about.get("set_aside", 1.0))
+        data = load(self.about["data"], data_dir, self.set_aside)
         if data.shape != self.spec.shape or len(data.classes) != len(self.spec.classes):
             raise ModelError(
                 f"{self.folder}: its model takes {list(self.spec.shape)} and knows {len(self.spec.classes)} classes; "

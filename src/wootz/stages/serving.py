@@ -59,7 +59,7 @@ def serve_run(
     run = open_run(folder)
     facts = Facts(
         name=folder.resolve().name, shape=run.spec.shape, classes=run.spec.classes, data=run.about["data"],
-        eps=run.eps, access=access,
+        set_aside=run.set_aside, eps=run.eps, access=access,
     )  # fmt: skip
     answer = answering(run.model, device)
     with ExitStack() as opened:

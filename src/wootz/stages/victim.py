@@ -96,14 +96,15 @@ def opened_victim(
     settings = with_settings(Client(batch=THIEFS_BATCH), client)
     with open_endpoint(str(where), settings, access=shown, transcript=transcript) as endpoint:
         facts = endpoint.facts
-        known = _load(str(where), data or facts.parameters.get("data"), data_dir)
+        known = _load(str(where), data or facts.parameters.get("data"), data_dir, facts.parameters)
         if facts.shape not in (None, known.shape) or facts.num_classes not in (None, len(known.classes)):
             raise ModelError(
                 f"{where}: takes {facts.shape} and knows {facts.num_classes} classes; "
                 f"{known.name} has {list(known.shape)} and {len(known.classes)}"
             )
         yield Victim(
-            predict=_filled(endpoint), model=None, data=known, eps=_eps(facts.parameters, known.name), record=None,
+            predict=_filled(endpoint), model=None, data=known, record=None,
+            eps=_number(facts.parameters, "eps", usual(known.name).eps),
             notes=endpoint.notes,
             spec=ModelSpec(
                 architecture="small-cnn", settings=to_mapping(SmallCNN()), shape=known.shape, classes=known.classes
@@ -134,15 +135,15 @@ def _filled(predict: Predict) -> Predict:
     return answer
 
 
-def _load(where: str, name: Any, data_dir: Path | None) -> Dataset:
+def _load(where: str, name: Any, data_dir: Path | None, parameters: Mapping[str, Any]) -> Dataset:
     if not isinstance(name, str):
         raise ConfigError(f"{where}: does not say what data it knows; name them with --data")
-    return load(name, data_dir)
+    return load(name, data_dir, _number(parameters, "set_aside", 1.0))
 
 
-def _eps(parameters: Mapping[str, Any], data: str) -> float:
-    """Return the budget that the endpoint says it withstands, else the data set's customary one."""
+def _number(parameters: Mapping[str, Any], name: str, customary: float) -> float:
+    """Return the number that the endpoint says of itself, else the customary one."""
     try:
-        return float(parameters["eps"])
+        return float(parameters[name])
     except (KeyError, TypeError, ValueError):
-        return usual(data).eps
+        return customary
