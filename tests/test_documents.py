@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 from wootz import __version__
@@ -12,11 +13,31 @@ from wootz.cli.app import app
 ROOT = Path(__file__).parent.parent
 
 
+def pages() -> list[Path]:
+    return [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what links to the page's headings end in."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
 def test_every_link_between_documents_leads_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page}: {target}"
+    for page in pages():
+        for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+            target, _, anchor = link.partition("#")
+            if "://" not in link:
+                found = page.parent / target if target else page
+                assert found.exists(), f"{page}: {link}"
+                assert not anchor or anchor in anchors(found), f"{page}: {link}"
+
+
+def test_tables_end_with_an_empty_line() -> None:
+    for page in pages():
+        lines = [*page.read_text("utf-8").splitlines(), ""]
+        run_on = [after for line, after in pairwise(lines) if line.startswith("|") and after and after[0] != "|"]
+        assert not run_on, f"{page}: {run_on[0]}"
 
 
 def test_the_readme_names_every_command() -> None:
