@@ -34,7 +34,7 @@ from wootz.stages.judge import Bench, judge_claim
 from wootz.stages.register import register_run
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
-from wootz.stealing import read_queries
+from wootz.stealing import Ledger, read_queries
 from wootz.types import Predict
 from wootz.verify import predictor
 
@@ -150,14 +150,19 @@ class TestTheft:
         assert here.agreement is not None
 
     def test_he_has_no_image_that_the_owner_trained_on(self, as_owner: Court, tmp_path: Path, digits: Dataset) -> None:
-        theirs = load("mnist-5k", set_aside=0.25)
+        theirs, model = load("mnist-5k", set_aside=0.25), predictor(read_model(as_owner.owner)[0])
         told = replace(facts(digits, "m"), set_aside=0.25)
-        with running(app(predictor(read_model(as_owner.owner)[0]), told)) as url:
+        with running(app(model, told)) as url:
             cell = attack_run(
                 "steal", f"{url}/v2/models/m", "retrain-hard", tmp_path / "s", settings=("epochs=1",), count=20,
                 execution=CPU,
             )  # fmt: skip
         assert cell.queries == len(theirs.thief) < len(digits.thief)
+        Ledger(model, access="scores", num_classes=10, log=tmp_path / "his.log").ask(theirs.thief.images())
+        asked, his = (
+            set(read_queries(log)["image"].tolist()) for log in (tmp_path / "s/queries.log", tmp_path / "his.log")
+        )
+        assert asked == his
 
     def test_what_was_not_answered_is_told(self, digits: Dataset, court: Court, tmp_path: Path) -> None:
         model = predictor(read_model(court.owner)[0])

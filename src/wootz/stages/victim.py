@@ -96,7 +96,7 @@ def opened_victim(
     settings = with_settings(Client(batch=THIEFS_BATCH), client)
     with open_endpoint(str(where), settings, access=shown, transcript=transcript) as endpoint:
         facts = endpoint.facts
-        known = _load(str(where), data or facts.parameters.get("data"), data_dir, facts.parameters)
+        known = _load(str(where), facts.parameters, data, data_dir)
         if facts.shape not in (None, known.shape) or facts.num_classes not in (None, len(known.classes)):
             raise ModelError(
                 f"{where}: takes {facts.shape} and knows {facts.num_classes} classes; "
@@ -135,7 +135,9 @@ def _filled(predict: Predict) -> Predict:
     return answer
 
 
-def _load(where: str, name: Any, data_dir: Path | None, parameters: Mapping[str, Any]) -> Dataset:
+def _load(where: str, parameters: Mapping[str, Any], data: str | None, data_dir: Path | None) -> Dataset:
+    """Return the data that the endpoint says it knows, `data` where the thief knows better."""
+    name = data or parameters.get("data")
     if not isinstance(name, str):
         raise ConfigError(f"{where}: does not say what data it knows; name them with --data")
     return load(name, data_dir, _number(parameters, "set_aside", 1.0))
