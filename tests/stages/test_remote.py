@@ -164,6 +164,19 @@ class TestTheft:
         )
         assert asked == his
 
+    @pytest.mark.parametrize("told", [{"set_aside": 7.0}, {"set_aside": float("nan"), "eps": -1.0}])
+    def test_a_number_that_can_not_be_counts_as_none(
+        self, as_owner: Court, tmp_path: Path, digits: Dataset, told: dict[str, float]
+    ) -> None:
+        with running(app(predictor(read_model(as_owner.owner)[0]), replace(facts(digits, "m"), **told))) as url:
+            cell = attack_run(
+                "steal", f"{url}/v2/models/m", "retrain-hard", tmp_path / "s", settings=("epochs=1", "images=50"),
+                count=20, execution=CPU,
+            )  # fmt: skip
+        assert cell.robust is not None
+        assert cell.robust.eps == (0.25 if "eps" in told else 0.1)
+        assert read_model(tmp_path / "s")[2]["set_aside"] == 1
+
     def test_what_was_not_answered_is_told(self, digits: Dataset, court: Court, tmp_path: Path) -> None:
         model = predictor(read_model(court.owner)[0])
         asked = 0

@@ -144,8 +144,9 @@ def _load(where: str, parameters: Mapping[str, Any], data: str | None, data_dir:
 
 
 def _number(parameters: Mapping[str, Any], name: str, customary: float) -> float:
-    """Return the number that the endpoint says of itself, else the customary one."""
+    """Return the number in (0, 1] that the endpoint says of itself; where it says none such, the customary one."""
     try:
-        return float(parameters[name])
+        said = float(parameters[name])
     except (KeyError, TypeError, ValueError):
         return customary
+    return said if 0 < said <= 1 else customary
