@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -71,6 +72,42 @@ class TestAgain:
         grown = smaller(theft=("none", "weight-noise"), mark=("none",))
         assert again(grown, copy) == (1, 1)
         assert [c.suspect for c in read_lines(copy / "cells.jsonl")] == ["owner", "weight-noise"]
+
+    def test_a_part_is_made_alone_and_the_rest_later(
+        self, tmp_path: Path, smaller: Callable[..., Grid], made: Made
+    ) -> None:
+        grid = smaller(theft=("none", "prune", "refused"), mark=("none", "order"))
+        assert again(grid, tmp_path, only=("mark=none", "theft=none,refused")) == (2, 1)
+        assert [(c.axes["mark"], c.suspect) for c in read_lines(tmp_path / "cells.jsonl")] == [
+            ("none", "owner"), ("none", "refused"),
+        ]  # fmt: skip
+        assert again(grid, tmp_path, only=("theft=none",), retry=True) == (1, 2)  # the failed one is no part of it
+        assert len(read_lines(tmp_path / "cells.jsonl")) == 3
+        assert again(grid, tmp_path) == (3, 2)
+        assert figures(tmp_path) == [line for line in figures(made.folder) if line["axes"]["theft"] in grid.axes.theft]
+
+    def test_parts_made_elsewhere_are_put_together(self, tmp_path: Path, tiny: Grid, made: Made) -> None:
+        lines = (made.folder / "journal.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "journal.jsonl").write_text("".join(lines[4:] + lines[:4]))
+        assert again(tiny, tmp_path) == (0, 0)
+        assert figures(tmp_path) == figures(made.folder)
+
+    @pytest.mark.parametrize(
+        ("only", "told"),
+        [
+            (("sed=3",), "unknown axis in `only` 'sed': did you mean 'seed'"),
+            (("seed",), "unknown seed in `only` ''"),
+            (("seed=3,4",), "unknown seed in `only` '4': known: 3"),
+            (("mark=ordr",), "unknown mark in `only` 'ordr': did you mean 'order'"),
+            (("mark=none", "theft=independent"), "the grid has no cell there"),
+        ],
+    )
+    def test_a_part_that_is_not_there_is_refused(
+        self, tiny: Grid, tmp_path: Path, only: tuple[str, ...], told: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            again(tiny, tmp_path / "g", only=only)
+        assert not (tmp_path / "g").exists()
 
     def test_a_journal_that_was_cut_off_goes_on(self, copy: Path, tiny: Grid, made: Made) -> None:
         path = copy / "journal.jsonl"

@@ -1,7 +1,7 @@
 """Grids: from a TOML file to cells, each named by the digest of its config, made once, by whoever is at hand.
 
-`grid` says what a file may hold, `plan` lays it out as jobs, `perform` is what a worker does with one, `local` and
-`on_ray` are crews of workers, `run` hands out jobs and keeps the journal.
+`grid` says what a file may hold, `plan` lays it out as jobs, `part` picks some of its cells, `perform` is what a worker
+does with a job, `local` and `on_ray` are crews of workers, `run` hands out jobs and keeps the journal.
 """
 
 from wootz.bench.crew import Staffing

@@ -31,6 +31,11 @@ class Place:
     kind: Kind
     job: Job
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The cell's name along each axis."""
+        return self.axes | {"seed": str(self.seed)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from wootz.bench.job import Job, Outcome
 from wootz.bench.journal import alone, note, read_journal
 from wootz.bench.local import local
 from wootz.bench.on_ray import on_ray
+from wootz.bench.part import part_of
 from wootz.bench.perform import Workshop
 from wootz.bench.plan import Place, Plan, plan_of
 from wootz.config import to_toml
@@ -43,7 +44,7 @@ class Done(NamedTuple):
     """How a grid went.
 
     Attributes:
-        cells: all of the grid, in its order.
+        cells: all of the grid that are there, in its order.
         computed: how many of them were made now; the others were there.
         models: how many models were made now.
         seconds: wall time.
@@ -68,6 +69,7 @@ def run_grid(
     *,
     executor: Executor = local,
     staffing: Staffing,
+    only: Sequence[str] = (),
     retry: bool = False,
     data_dir: Path | None = None,
     execution: Execution | None = None,
@@ -83,15 +85,17 @@ def run_grid(
         out: the grid's folder.
         executor: who does the jobs: a row of `EXECUTORS`.
         staffing: how many work.
+        only: make these cells now, see `part_of`; by default all.
         retry: make failed cells again.
         data_dir: where data are looked for first.
         execution: device and precision.
         tell: told what is going on.
 
     Raises:
-        ConfigError: an unknown name or setting in the grid, or another call works in `out`.
+        ConfigError: an unknown name or setting in the grid or in `only`, or another call works in `out`.
     """
     time, plan = Clock(), plan_of(grid, data_dir)
+    wanted = {place.job.digest: place.job for place in part_of(plan.places, only)}
     with alone(out):
         write_bytes(out / COPY, to_toml(grid))
         owner_secret()  # made here, before many workers ask for it at once
@@ -99,8 +103,8 @@ def run_grid(
             folder=out.resolve(), data_dir=data_dir.resolve() if data_dir else None,
             execution=execution or Execution(), owner=public_hex(signing_key()),
         )  # fmt: skip
-        known = {d: cell for d, cell in read_journal(out).items() if not (retry and cell.error)}
-        bench = _Bench(plan, known, shop, staffing, tell)
+        known = {d: cell for d, cell in read_journal(out).items() if not (retry and cell.error and d in wanted)}
+        bench = _Bench(plan, wanted, known, shop, staffing, tell)
         if bench.todo:
             with executor(staffing, shop) as crew:
                 bench.work(crew)
@@ -111,12 +115,20 @@ def run_grid(
 class _Bench:
     """The state of one call: what is known, what waits for what, what is being done."""
 
-    def __init__(self, plan: Plan, known: dict[str, Cell], shop: Workshop, staffing: Staffing, tell: Tell) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        wanted: Mapping[str, Job],
+        known: dict[str, Cell],
+        shop: Workshop,
+        staffing: Staffing,
+        tell: Tell,
+    ) -> None:
         self._places = {place.job.digest: place for place in plan.places}
         self._known, self._shop, self._tell = known, shop, tell
         self._failed: dict[str, str] = {}
         self.computed = self.models = 0
-        self.todo = {d: place.job for d, place in self._places.items() if d not in known}
+        self.todo = {d: job for d, job in wanted.items() if d not in known}
         self.todo |= _missing(self.todo, plan.models, shop)
         self.estimate = Estimate(self.todo.values(), staffing.workers)
         self._viewed = Clock()

@@ -28,6 +28,10 @@ def command(
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each job.")] = 1,
     tries: Annotated[int, typer.Option("--tries", min=1, help="How often a job is begun whose worker dies.")] = 5,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the grid whose copy DIR keeps.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Make a part now: AXIS=NAME,NAME of the grid's axes; several narrow it further."),
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Make failed cells again.")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -53,7 +57,7 @@ def command(
     staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=tries)
     with progress() as tell:
         done = run_grid(
-            plan, out, executor=hire, staffing=staffing, retry=retry, data_dir=data_dir,
+            plan, out, executor=hire, staffing=staffing, only=only or (), retry=retry, data_dir=data_dir,
             execution=execution(device, precision), tell=tell,
         )  # fmt: skip
     if done.computed or done.models:
