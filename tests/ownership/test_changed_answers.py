@@ -1,51 +1,27 @@
+"""Which answers a secret changes, and to what."""
+
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import math
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
+from answer_logs import CHANGED, REAL, SHAPE, K, images, key
 from wootz.data import Dataset
-from wootz.errors import StoreError
-from wootz.ownership import AnswerKey, LabelKey, OrderKey, guard_key
 from wootz.ownership.answers import (
     Projections,
-    chained,
     changed_class,
     chosen,
     digests,
-    first_line,
     keyed_class,
-    later_line,
     preferred_class,
     projections,
-    read_log,
 )
 from wootz.ownership.prf import integers, stream
-from wootz.store import canonical
-from wootz.verify.evidence import label_evidence
 from wootz.verify.exact import binomial_tail
-from wootz.verify.reach import Reach
-
-K, SHAPE = 10, (1, 6, 6)
-CUT = {"grid": 3, "projections": 8, "step": 100, "margin": 16}
-FACTS = {"rule": "order", "cost": "1/200", "most": "1/5"} | CUT
-CHANGED = {"share": "1/2"} | CUT
-REAL = {"share": "1/20", "grid": 7, "projections": 64, "step": 1200, "margin": 16}
-
-
-def key(secret: int = 0, facts: dict[str, object] | None = None, classes: int = K) -> AnswerKey:
-    return AnswerKey(mark="guard", num_classes=classes, facts=facts or FACTS, secret=secret.to_bytes(32, "big"))
-
-
-def images(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, (count, *SHAPE), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 class TestDigests:
@@ -135,137 +111,6 @@ class TestClasses:
         assert abs(share - 0.05) < 3 * math.sqrt(0.05 * 0.95 / 20_000)
 
 
-def write(path: Path, owned: AnswerKey, count: int = 60, base: torch.Tensor | None = None) -> list[dict[str, object]]:
-    """Write a log of random images, by the definition of the format, and return its lines without chains."""
-    pixels = images(count)
-    base = torch.arange(count) % K if base is None else base
-    lines, seen = [first_line(owned, SHAPE, 1.5)], set[bytes]()
-    for image, digest, b in zip(pixels, digests(projections(owned, SHAPE), pixels), base.tolist(), strict=True):
-        if chosen(owned, digest) and digest not in seen:
-            second = (b + 1) % K
-            lines.append(later_line(image, digest, b, second, keyed_class(owned, digest, b, second)))
-            seen.add(digest)
-    save(path, lines)
-    return lines
-
-
-def save(path: Path, lines: list[dict[str, object]]) -> None:
-    head, data = "", b""
-    for line in lines:
-        head = hashlib.sha256(bytes.fromhex(head) + canonical(line)).hexdigest()
-        data += canonical(line | {"chain": head}) + b"\n"
-    path.write_bytes(data)
-
-
-class TestLog:
-    def test_gives_a_key_of_labels_where_answers_were_changed(self, tmp_path: Path) -> None:
-        owned = key(0, CHANGED)
-        lines = write(tmp_path / "log", owned)
-        found = guard_key(owned, tmp_path / "log")
-        assert isinstance(found, LabelKey)
-        assert (found.mark, found.rule, found.num_classes) == ("guard", "wrong", K)
-        assert 15 < len(found.labels) == len(lines) - 1
-        assert found.base.tolist() == [line["base"] for line in lines[1:]]
-        assert (found.labels != found.base).all()
-        raw = b"".join(base64.b64decode(str(line["image"])) for line in lines[1:])
-        assert found.pixels.numpy().tobytes() == raw
-
-    def test_gives_a_key_of_orders_where_two_classes_were_ordered(self, tmp_path: Path) -> None:
-        owned = key()
-        lines = write(tmp_path / "log", owned)[1:]
-        found = guard_key(owned, tmp_path / "log")
-        assert isinstance(found, OrderKey)
-        assert (found.mark, found.num_classes, len(found.pixels)) == ("guard", K, len(lines))
-        assert found.first.tolist() == [line["base"] for line in lines]
-        assert found.second.tolist() == [line["second"] for line in lines]
-        assert found.preferred.tolist() == [line["answer"] == line["second"] for line in lines]
-        assert 10 < int(found.preferred.sum()) < len(lines) - 10
-
-    def test_an_empty_one_is_no_evidence(self, tmp_path: Path) -> None:
-        save(tmp_path / "log", [first_line(key(), SHAPE, 1.5)])
-        found = guard_key(key(), tmp_path / "log")
-        assert len(found.pixels) == 0
-        assert found.pixels.shape == (0, *SHAPE)
-
-    def test_a_sealed_part(self, tmp_path: Path) -> None:
-        owned = key()
-        write(tmp_path / "log", owned)
-        whole = read_log(owned, tmp_path / "log")
-        part = guard_key(owned, tmp_path / "log", sealed=whole.chains[5])
-        assert isinstance(part, OrderKey)
-        assert part.preferred.tolist() == (whole.answer == whole.second)[:5].tolist()
-        with pytest.raises(StoreError, match="no line with the chain hash"):
-            guard_key(owned, tmp_path / "log", sealed="00" * 32)
-
-    def test_a_line_that_was_cut_off_is_left_out(self, tmp_path: Path) -> None:
-        owned = key()
-        write(tmp_path / "log", owned)
-        whole = read_log(owned, tmp_path / "log")
-        data = (tmp_path / "log").read_bytes()
-        (tmp_path / "log").write_bytes(data[:-20])
-        cut = read_log(owned, tmp_path / "log")
-        assert cut.chains == whole.chains[:-1]
-        assert data[: cut.size].endswith(b"\n")
-
-    @pytest.mark.parametrize("number", [0, 1, 7])
-    def test_every_edit_is_noticed(self, number: int, tmp_path: Path) -> None:
-        owned, path = key(), tmp_path / "log"
-        write(path, owned)
-        lines = path.read_bytes().splitlines()
-        fields = json.loads(lines[number])
-        for name in fields:
-            changed = fields | {name: 3 if fields[name] != 3 else 4}
-            path.write_bytes(b"\n".join([*lines[:number], canonical(changed), *lines[number + 1 :], b""]))
-            with pytest.raises(StoreError, match=f"line {number + 1}: was changed"):
-                read_log(owned, path)
-        for other in ([*lines[:number], *lines[number + 1 :]], [*lines[: number + 1], b"{}", *lines[number + 1 :]]):
-            path.write_bytes(b"\n".join([*other, b""]))
-            with pytest.raises(StoreError, match="was changed"):
-                read_log(owned, path)
-
-    @pytest.mark.parametrize(
-        "edit",
-        [
-            {"base": 10}, {"base": -1}, {"base": "1"}, {"second": 10}, {"second": 2}, {"answer": 11}, {"more": 1},
-            {"digest": "00" * 16},
-        ],
-    )  # fmt: skip
-    def test_a_forged_line_with_a_good_chain_is_refused(self, edit: dict[str, object], tmp_path: Path) -> None:
-        owned, path = key(), tmp_path / "log"
-        lines = write(path, owned)
-        save(path, [*lines[:3], lines[3] | edit, *lines[4:]])
-        with pytest.raises(StoreError, match=r"line 4: is not what this key makes of the image|is no log of a guard"):
-            read_log(owned, path)
-
-    def test_an_image_that_was_not_chosen_or_comes_twice_is_refused(self, tmp_path: Path) -> None:
-        owned, path = key(0, CHANGED), tmp_path / "log"
-        lines = write(path, owned)
-        save(path, [*lines, lines[1]])
-        with pytest.raises(StoreError, match="is not what this key makes"):
-            read_log(owned, path)
-        pixels = images(20, 1)
-        made = digests(projections(owned, SHAPE), pixels)
-        row = next(n for n, digest in enumerate(made) if not chosen(owned, digest))
-        save(path, [*lines, later_line(pixels[row], made[row], 2, 3, changed_class(owned, made[row], 2))])
-        with pytest.raises(StoreError, match="is not what this key makes"):
-            read_log(owned, path)
-
-    def test_another_key_s_log(self, tmp_path: Path) -> None:
-        write(tmp_path / "log", key())
-        with pytest.raises(StoreError, match="log of another key"):
-            guard_key(key(1), tmp_path / "log")
-
-    @pytest.mark.parametrize("text", [b"", b"\n", b"{}\n", b"[]\n", b"\xff\n", b'{"chain": 1}\n'])
-    def test_what_is_no_log(self, text: bytes, tmp_path: Path) -> None:
-        (tmp_path / "log").write_bytes(text)
-        with pytest.raises(StoreError):
-            read_log(key(), tmp_path / "log")
-
-    def test_the_chain_is_the_definition_s(self) -> None:
-        line = {"base": 1, "answer": 2}
-        assert chained("ab", line) == hashlib.sha256(b'\xab{"answer":2,"base":1}').hexdigest()
-
-
 def test_the_null_holds_over_a_thousand_keys() -> None:
     """One fixed suspect, as bad as can be: it answers two thirds of the images with one favorite wrong class."""
     pixels, base = images(90), torch.arange(90) % K
@@ -282,20 +127,3 @@ def test_the_null_holds_over_a_thousand_keys() -> None:
     for a in (0.05, 0.01, 0.001):
         share = np.mean(np.array(ps) <= math.log(a) + 1e-12)
         assert share <= a + 3 * math.sqrt(a * (1 - a) / len(ps)), (a, share)
-
-
-def test_who_learned_the_answers_is_told_from_who_did_not(tmp_path: Path) -> None:
-    owned = key(0, CHANGED)
-    write(tmp_path / "log", owned, 200)
-    found = guard_key(owned, tmp_path / "log")
-    assert isinstance(found, LabelKey)
-    table = {image.numpy().tobytes(): int(label) for image, label in zip(found.pixels, found.labels, strict=True)}
-
-    def learned(x: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([table[i.mul(255).round().to(torch.uint8).numpy().tobytes()] for i in x])
-
-    tested = label_evidence(found, learned, (), Reach("label"))
-    assert tested.details["hits"] == tested.details["trials"] == len(found.labels)
-    assert tested.bits == pytest.approx(len(found.labels) * math.log2(9))
-    stranger = label_evidence(found, lambda x: found.base, (), Reach("label"))
-    assert stranger.bits == 0

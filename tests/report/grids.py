@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 from wootz.records import decimal_p
+from wootz.report import write_reports
 
 
 def robust(accuracy: float, attack: str = "pgd-25", eps: float = 0.25) -> dict[str, Any]:
@@ -66,3 +69,13 @@ def write(folder: Path, cells: list[dict[str, Any]]) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "cells.jsonl").write_text("".join(json.dumps(plain) + "\n" for plain in cells))
     return folder
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """Write the reports of a grid; return each one's text by its ending."""
+    return {ending: path.read_text("utf-8") for ending, path in write_reports(folder).items()}
+
+
+def lines_of(text: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV report."""
+    return list(csv.DictReader(io.StringIO(text)))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import random
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ import pytest
 from pages import Page
 
 from wootz.errors import StoreError
-from wootz.report import write_report, write_reports
+from wootz.report import write_report
 from wootz.report.renderers import parts
 from wootz.report.spread import Spread, spread
 from wootz.report.tables import Column, Row, Table, Value, panels
@@ -54,14 +51,6 @@ def folder(tmp_path: Path) -> Path:
     return grids.write(tmp_path / "grid", grids.small())
 
 
-def texts(folder: Path) -> dict[str, str]:
-    return {ending: path.read_text("utf-8") for ending, path in write_reports(folder).items()}
-
-
-def lines_of(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
 def test_a_spread_is_mean_and_range() -> None:
     assert spread([]) is None
     assert spread([1.0, 4.0, 40.0], 40.0) == Spread(15.0, 1.0, 40.0, 3, 1)
@@ -80,12 +69,12 @@ def test_a_row_is_left_out_of_a_part_that_knows_nothing_of_it() -> None:
 
 def test_where_nothing_was_tried_the_owners_are_listed_all_the_same(tmp_path: Path) -> None:
     cells = [cell for cell in grids.small() if cell["axes"]["theft"] == "none"]
-    text = texts(grids.write(tmp_path / "owners", cells))["md"]
+    text = grids.texts(grids.write(tmp_path / "owners", cells))["md"]
     assert "| pgd-at + unmarked: clean |" in text.split("every theft")[1]
 
 
 def test_the_markdown_is_what_a_person_would_write(folder: Path) -> None:
-    text = texts(folder)["md"]
+    text = grids.texts(folder)["md"]
     assert SHORT in text
     assert LONG in text
     assert "Mean (least to most) over 2 seeds, 2 to an entry unless n says otherwise." in text
@@ -93,7 +82,7 @@ def test_the_markdown_is_what_a_person_would_write(folder: Path) -> None:
 
 
 def test_the_csv_has_everything_of_a_group_on_one_line(folder: Path) -> None:
-    rows = {(row["mark"], row["theft"]): row for row in lines_of(texts(folder)["csv"])}
+    rows = {(row["mark"], row["theft"]): row for row in grids.lines_of(grids.texts(folder)["csv"])}
     assert len(rows) == 5
     row = rows["wootz", "retrain"]
     expected = {
@@ -111,7 +100,7 @@ def test_the_csv_has_everything_of_a_group_on_one_line(folder: Path) -> None:
 
 
 def test_the_page_shows_summaries_first_and_every_failure(folder: Path) -> None:
-    page = Page(texts(folder)["html"])
+    page = Page(grids.texts(folder)["html"])
     assert page.headings == [
         "Evidence", "What each defence is worth", "Robustness against evidence", "Every theft", "Single cells",
         "What every number means", "How to repeat it",
@@ -124,27 +113,27 @@ def test_the_page_shows_summaries_first_and_every_failure(folder: Path) -> None:
     assert page.tags.count("svg") >= 2
     assert len(page.ids) == len(set(page.ids))
     assert {"script", "iframe", "object"}.isdisjoint(page.tags)
-    assert not re.search(r"https?://|@import|url\((?!#)", texts(folder)["html"])
+    assert not re.search(r"https?://|@import|url\((?!#)", grids.texts(folder)["html"])
 
 
 def test_a_failure_of_all_seeds_stands_in_its_place(tmp_path: Path) -> None:
     cells = [plain for plain in grids.small() if plain["suspect"] != "prune-50-2"]
-    found = texts(grids.write(tmp_path / "grid", cells))
+    found = grids.texts(grids.write(tmp_path / "grid", cells))
     assert "| prune-50 | failed | failed | failed | failed | failed | failed |" in found["md"]
     assert re.search(r'class="broken"[^>]*not finite', found["html"])
 
 
 def test_a_failed_cell_that_was_run_again_counts_once(tmp_path: Path) -> None:
     again = grids.cell("prune-50", "removed", 1, bits={"triggers": 50.0})
-    found = texts(grids.write(tmp_path / "grid", [*grids.small(), again]))
-    row = next(row for row in lines_of(found["csv"]) if row["theft"] == "prune-50")
+    found = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), again]))
+    row = next(row for row in grids.lines_of(found["csv"]) if row["theft"] == "prune-50")
     assert (row["cells"], row["failed"], row["bits_max"]) == ("2", "0", "50")
     assert "Failed cells" not in found["md"]
 
 
 def test_a_control_at_the_bar_raises_the_alarm(tmp_path: Path) -> None:
     stranger = grids.cell("independent", "independent", 1, suspect="stranger-9", bits={"triggers": 41.0})
-    found = texts(grids.write(tmp_path / "grid", [*grids.small(), stranger]))
+    found = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), stranger]))
     alarm = (
         "1 of 5 controls reach the bar: something is wrong with these claims, and nothing here counts as proof "
         "(mnist, pgd-at + wootz, seed 1, stranger-9: 41.0 bits)."
@@ -156,7 +145,7 @@ def test_a_control_at_the_bar_raises_the_alarm(tmp_path: Path) -> None:
 
 def test_controls_that_share_axes_stay_apart(tmp_path: Path) -> None:
     cells = [plain | {"digest": "sha256:same"} for plain in grids.small() if plain["kind"] == "independent"]
-    rows = lines_of(texts(grids.write(tmp_path / "grid", cells))["csv"])
+    rows = grids.lines_of(grids.texts(grids.write(tmp_path / "grid", cells))["csv"])
     assert {row["theft"]: row["cells"] for row in rows} == {"none": "2", "independent": "4"}
 
 
@@ -167,72 +156,22 @@ def test_watermark_accuracy_never_stands_alone(tmp_path: Path) -> None:
         grids.cell("none", "protected", 1, mark="paper", evidence=[both], bits={}),
         grids.cell("none", "protected", 1, mark="ood", evidence=[alone], bits={}),
     ]
-    found = texts(grids.write(tmp_path / "grid", [plain | {"bits": 11.5} for plain in cells]))
+    found = grids.texts(grids.write(tmp_path / "grid", [plain | {"bits": 11.5} for plain in cells]))
     assert r"12.0 \[98.0 : 55.0\]" in found["md"]
     assert "[98.0 : 55.0]" in found["html"]
     assert r"{[}98.0\,:\,55.0{]}" in found["tex"]
-    row = lines_of(found["csv"])[0]
+    row = grids.lines_of(found["csv"])[0]
     assert (row["taught_paper_mean"], row["untaught_paper_mean"]) == ("0.98", "0.55")
     for text in found.values():
         assert "97.0" not in text
         assert "0.97" not in text
 
 
-HOSTILE = [
-    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', r"\input{/etc/passwd} $x_1^2$ 50% & #1 ~ -- {",
-    "a | b ** c ` d [e](f) _g_\nh", "=1+1", "{{ 7 }} {% raw %}", "日本 é \u2013",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_are_only_names(tmp_path: Path, name: str) -> None:
-    where: dict[str, Any] = {"data": name, "mark": name, "axes": dict.fromkeys(("model", "loss", "theft"), name)}
-    cells = grids.small()
-    cells += [
-        grids.cell(name, "stolen", 1, bits={name: 50.0}, robust=grids.robust(0.5, name), **where),
-        grids.failed(name, "stolen", 2, name, suspect=name, **where),
-    ]
-    folder = grids.write(tmp_path / "grid", cells)
-    (folder / "bench.json").write_text(
-        json.dumps({"schema": 1, "name": name, "hardware": {name: name}, "command": name})
-    )
-    found = texts(folder)
-    flat = " ".join(name.split())
-    page = Page(found["html"])
-    assert {"script", "onerror", "img"}.isdisjoint(page.tags)
-    assert " ".join(page.text.split()).count(flat) >= 10
-    assert not re.search(r"<(script|img)", found["md"])
-    for block in found["md"].split("\n\n"):
-        assert len({line.replace(r"\|", "").count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
-    rows = lines_of(found["csv"])
-    assert all(None not in row and None not in row.values() for row in rows)
-    assert {row["theft"].removeprefix("'") for row in rows} >= {flat}
-    assert not any(value.startswith(("=", "+", "@")) for row in rows for value in row.values())
-    compile_latex(found["tex"], tmp_path)
-
-
-def compile_latex(text: str, folder: Path) -> None:
-    """Compile what a paper would input; without LaTeX, see that braces and special letters balance."""
-    bare = re.sub(r"\\textbackslash\{\}|\\[{}$&#_%\\]", "", re.sub(r"(?m)^%.*$", "", text))
-    assert bare.count("{") == bare.count("}")
-    assert bare.count("$") % 2 == 0
-    assert not re.search(r"[#%~<>|]", bare.replace("^", ""))
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") > 0
-    if shutil.which("pdflatex") is None:
-        return
-    (folder / "report.tex").write_text(text, "utf-8")
-    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n\\input{report.tex}\n\\end{document}\n"
-    (folder / "paper.tex").write_text(document)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "paper.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
-
-
 def test_equal_records_give_equal_bytes(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "grid-again")
-    assert texts(folder) == texts(folder) == texts(tmp_path / "grid-again")
+    assert grids.texts(folder) == grids.texts(folder) == grids.texts(tmp_path / "grid-again")
     assert write_report(folder) == folder / "report.html"
-    assert set(texts(folder)) == {"html", "md", "csv", "tex"}
+    assert set(grids.texts(folder)) == {"html", "md", "csv", "tex"}
 
 
 def test_a_grid_of_ten_thousand_cells_stays_readable(tmp_path: Path) -> None:
@@ -242,7 +181,7 @@ def test_a_grid_of_ten_thousand_cells_stays_readable(tmp_path: Path) -> None:
         for data, loss, theft, seed in itertools.product(("mnist", "other"), ("trades", "mart"), thefts, range(125))
     ]
     assert len(cells) == 10_000
-    page = Page(texts(grids.write(tmp_path / "grid", cells))["html"])
+    page = Page(grids.texts(grids.write(tmp_path / "grid", cells))["html"])
     assert "9,700 more stand in cells.jsonl" in page.text
     assert page.tags.count("tr") < 600
     assert "125 to an entry" in page.text
@@ -277,7 +216,7 @@ def test_bench_says_how_it_was_run(folder: Path) -> None:
     facts = {"schema": 1, "name": "small", "command": "wootz bench small.toml --out DIR", "seconds": 61, "work": 7260}
     facts |= {"hardware": {"processor": "eight cores"}, "versions": {"torch": "2.13"}, "date": "2026-01-02"}
     (folder / "bench.json").write_text(json.dumps(facts))
-    text = Page(texts(folder)["html"]).text
+    text = Page(grids.texts(folder)["html"]).text
     for word in ("small.toml", "eight cores", "2.13", "2026-01-02", "1 min 1 s", "2 h 1 min of work"):
         assert word in text
 

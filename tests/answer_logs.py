@@ -1,0 +1,55 @@
+"""A small guard's key, random images, and its log, written by the definition of the format."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from wootz.ownership import AnswerKey
+from wootz.ownership.answers import (
+    chosen,
+    digests,
+    first_line,
+    keyed_class,
+    later_line,
+    projections,
+)
+from wootz.store import canonical
+
+K, SHAPE = 10, (1, 6, 6)
+CUT = {"grid": 3, "projections": 8, "step": 100, "margin": 16}
+FACTS = {"rule": "order", "cost": "1/200", "most": "1/5"} | CUT
+CHANGED = {"share": "1/2"} | CUT
+REAL = {"share": "1/20", "grid": 7, "projections": 64, "step": 1200, "margin": 16}
+
+
+def key(secret: int = 0, facts: dict[str, object] | None = None, classes: int = K) -> AnswerKey:
+    return AnswerKey(mark="guard", num_classes=classes, facts=facts or FACTS, secret=secret.to_bytes(32, "big"))
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (count, *SHAPE), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def write(path: Path, owned: AnswerKey, count: int = 60, base: torch.Tensor | None = None) -> list[dict[str, object]]:
+    """Write a log of random images, by the definition of the format, and return its lines without chains."""
+    pixels = images(count)
+    base = torch.arange(count) % K if base is None else base
+    lines, seen = [first_line(owned, SHAPE, 1.5)], set[bytes]()
+    for image, digest, b in zip(pixels, digests(projections(owned, SHAPE), pixels), base.tolist(), strict=True):
+        if chosen(owned, digest) and digest not in seen:
+            second = (b + 1) % K
+            lines.append(later_line(image, digest, b, second, keyed_class(owned, digest, b, second)))
+            seen.add(digest)
+    save(path, lines)
+    return lines
+
+
+def save(path: Path, lines: list[dict[str, object]]) -> None:
+    head, data = "", b""
+    for line in lines:
+        head = hashlib.sha256(bytes.fromhex(head) + canonical(line)).hexdigest()
+        data += canonical(line | {"chain": head}) + b"\n"
+    path.write_bytes(data)
