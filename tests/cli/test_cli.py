@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from commands import FAST, Said
-from wootz import store
+from wootz import __version__, store
 
 SOFT = ["--set", "epochs=60", "--set", "lr=5e-3", "--set", "data=owner"]
 
@@ -120,6 +121,12 @@ class TestMainJob:
     def test_report_of_a_run(self, wootz, shelf: Path) -> None:
         page = Path(wootz("report", shelf / "own", "--json").json["report"])  # type: ignore[arg-type]
         assert page.read_text("utf-8").lstrip().lower().startswith("<!doctype html>")
+
+    def test_which_and_what(self, wootz) -> None:
+        assert wootz("--version").out.startswith(f"wootz {__version__}, torch {torch.__version__}, python 3.")
+        said = wootz()
+        assert (said.code, said.err) == (2, "")
+        assert "protect" in said.out
 
     def test_lists(self, wootz) -> None:
         for verb in ("steal", "remove"):
@@ -246,7 +253,29 @@ class TestMistakes:
     def test_missing_arguments(self, wootz, tmp_path: Path) -> None:
         self.refused(wootz("protect", "--out", tmp_path / "r"), "--data: missing")
         self.refused(wootz("steal", "--attack", "retrain-soft"), "needs the victim's run folder")
-        assert wootz("protect", "--data").code == 2
+
+    @pytest.mark.parametrize(
+        ("words", "parts"),
+        [
+            (["prtect"], ["'prtect'", "'protect'", "see wootz --help"]),
+            (["protect"], ["'--out'", "see wootz protect --help"]),
+            (["protect", "--data"], ["'--data'", "argument"]),
+            (["protect", "--ot", "r"], ["--ot", "--out"]),
+            (["verify", "r", "s", "--budget", "0"], ["'--budget'"]),
+            (["data"], ["Missing command; see wootz data --help"]),
+        ],
+    )
+    def test_words_that_mean_nothing(self, wootz, words: list[str], parts: list[str]) -> None:
+        self.refused(wootz(*words), *parts)
+
+    def test_stopped_by_hand(self, wootz, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def stopped(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("wootz.stages.evaluate.evaluate_run", stopped)
+        said = wootz("evaluate", shelf / "own")
+        assert (said.code, said.out) == (130, "")
+        assert said.err.strip() == "wootz: stopped; repeat the command with --resume to continue where it can"
 
 
 @pytest.mark.slow

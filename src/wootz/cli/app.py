@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import platform
 import sys
+from importlib import metadata
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from wootz import __version__
 from wootz.cli import bench, claim, data, demo, evaluate, judge, protect, register, remove, report, serve, steal, verify
 from wootz.cli.options import console
 from wootz.errors import Error
 
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells and Typer have it."""
+
+_Misuse: Any = typer.BadParameter.__base__
+"""What Typer raises of unknown commands and options, missing ones, and values that do not fit."""
+
 app = typer.Typer(
     name="wootz",
     help="Train image classifiers that resist evasion and prove whose they are; then attack and verify them.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -32,13 +42,39 @@ app.command("report")(report.command)
 app.add_typer(data.app, name="data")
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wootz {__version__}, torch {metadata.version('torch')}, python {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which this is, and stop.")
+    ] = False,
+) -> None:
+    """Take what stands before the command; without one, show what there is."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(2)
+
+
 def main() -> None:
-    """Run the command line; an error that a user can mend becomes one plain line and exit code 2."""
+    """Run the command line; what a user can mend becomes one plain line and exit code 2."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except Error as error:
-        console.print(f"wootz: {' '.join(str(error).split())}", style="bold red", markup=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("wootz: stopped; repeat the command with --resume to continue where it can", markup=False)
-        sys.exit(130)
+        _stop(str(error), 2)
+    except _Misuse as error:
+        where = error.ctx.command_path if error.ctx else app.info.name
+        _stop(f"{error.format_message().rstrip('.')}; see {where} --help", 2)
+    if code == _INTERRUPTED:
+        _stop("stopped; repeat the command with --resume to continue where it can", code)
+    sys.exit(code)
+
+
+def _stop(why: str, code: int) -> NoReturn:
+    console.print(f"wootz: {' '.join(why.split())}", style="bold red", markup=False, soft_wrap=True)
+    sys.exit(code)

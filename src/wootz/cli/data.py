@@ -12,7 +12,7 @@ from wootz.cli.options import DataDir, Json, console, print_json
 from wootz.errors import DataError
 from wootz.registry import lookup
 
-app = typer.Typer(help="Data sets: what is there, what is missing; fetch with checksums.", no_args_is_help=True)
+app = typer.Typer(help="Data sets: what is there, what is missing; fetch with checksums.")
 
 
 @app.command("list")
