@@ -45,8 +45,9 @@ def test_the_readme_names_every_command() -> None:
     assert all(f"wootz {name}" in text for name in names)
 
 
-def test_the_changelog_has_this_version() -> None:
+def test_versions_agree() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
 
 
 def test_files_stay_small() -> None:
