@@ -86,6 +86,11 @@ class TestMainJob:
         found = wootz("verify", shelf / "own", tmp_path / "s", "--bits", "20", "--json")
         assert (found.code, found.json["verdict"]) == (0, "KEY-DEPENDENT")
 
+    def test_an_exported_model_is_known_again(self, wootz, shelf: Path, tmp_path: Path) -> None:
+        made = wootz("export", shelf / "own", "--out", tmp_path / "m.onnx", "--json").json
+        assert made["file"] == str(tmp_path / "m.onnx")
+        assert wootz("verify", shelf / "own", tmp_path / "m.onnx", "--json").json["verdict"] == "KEY-DEPENDENT"
+
     def test_evaluate(self, wootz, shelf: Path) -> None:
         for attack, name in {"pgd": "pgd-40x2", "autoattack": "autoattack", "pgd-25": "pgd-25", "ibp": "ibp"}.items():
             said = wootz("evaluate", shelf / "stranger", "--attack", attack, "-n", "10", "--eps", "0.6", "--json")

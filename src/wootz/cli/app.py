@@ -10,7 +10,22 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from wootz import __version__
-from wootz.cli import bench, claim, data, demo, evaluate, judge, protect, register, remove, report, serve, steal, verify
+from wootz.cli import (
+    bench,
+    claim,
+    data,
+    demo,
+    evaluate,
+    export,
+    judge,
+    protect,
+    register,
+    remove,
+    report,
+    serve,
+    steal,
+    verify,
+)
 from wootz.cli.options import console
 from wootz.errors import Error
 
@@ -37,6 +52,7 @@ app.command("register")(register.command)
 app.command("claim")(claim.command)
 app.command("judge")(judge.command)
 app.command("serve")(serve.command)
+app.command("export")(export.command)
 app.command("bench")(bench.command)
 app.command("report")(report.command)
 app.add_typer(data.app, name="data")
