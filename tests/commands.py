@@ -37,3 +37,13 @@ def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *wo
         code = stop.code
     captured = capsys.readouterr()
     return Said(int(code or 0), captured.out, captured.err)
+
+
+def refused(said: Said, *parts: str) -> None:
+    """Assert that a mistake was answered in one line on standard error that holds these parts, with exit code 2."""
+    assert said.code == 2, said.out + said.err
+    assert said.out == ""
+    line = said.err.strip()
+    assert "\n" not in line
+    for part in parts:
+        assert part in line

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from commands import FAST, Said
-from wootz import __version__, store
+from commands import FAST, refused
+from wootz import store
 
 SOFT = ["--set", "epochs=60", "--set", "lr=5e-3", "--set", "data=owner"]
 
@@ -127,87 +126,22 @@ class TestMainJob:
         page = Path(wootz("report", shelf / "own", "--json").json["report"])  # type: ignore[arg-type]
         assert page.read_text("utf-8").lstrip().lower().startswith("<!doctype html>")
 
-    def test_which_and_what(self, wootz) -> None:
-        assert wootz("--version").out.startswith(f"wootz {__version__}, torch {torch.__version__}, python 3.")
-        said = wootz()
-        assert (said.code, said.err) == (2, "")
-        assert "protect" in said.out
-
-    def test_lists(self, wootz) -> None:
-        for verb in ("steal", "remove"):
-            rows = json.loads(wootz(verb, "--attack", "list", "--json").out)
-            assert all(set(row) == {"name", "source", "access", "cost"} for row in rows)
-            assert rows[0]["name"] in wootz(verb, "--attack", "list").out
-        rows = json.loads(wootz("data", "list", "--json").out)
-        assert [row["name"] for row in rows] == ["mnist-5k", "mnist", "fashion-mnist", "cifar10"]
-
 
 class TestMistakes:
     """Each is one line on standard error, exit code 2, nothing on standard output, nothing lost."""
 
-    def refused(self, said: Said, *parts: str) -> None:
-        assert said.code == 2, said.out + said.err
-        assert said.out == ""
-        line = said.err.strip()
-        assert "\n" not in line
-        for part in parts:
-            assert part in line
-
-    def test_missing_data(self, wootz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("WOOTZ_DATA", str(tmp_path / "none"))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr("wootz.data.finding.SYSTEM", tmp_path / "system")
-        said = wootz("protect", "--data", "mnist", "--out", tmp_path / "r")
-        self.refused(said, str(tmp_path / "none/mnist"), str(tmp_path / "cache"), "wootz data fetch mnist")
-        assert not (tmp_path / "r").exists()
-
-    def test_corrupt_idx(self, wootz, tmp_path: Path) -> None:
-        from wootz.data.sources import SOURCES
-
-        (tmp_path / "mnist").mkdir()
-        for file in SOURCES["mnist"].files:
-            (tmp_path / "mnist" / file.name).write_bytes(b"\0\0\x08\x01\0\0\0\x09123")
-        said = wootz("protect", "--data", "mnist", "--out", tmp_path / "r", "--data-dir", tmp_path)
-        self.refused(said, "train-images-idx3-ubyte", "truncated")
-
-    @pytest.mark.parametrize(
-        ("words", "parts"),
-        [
-            (["--wm-eps", "0.2"], ["wm_eps = 0.2", "smallest wm_eps that holds is 0.2706"]),
-            (["--eps", "1.5"], ["eps = 1.5", "between 0 and 1"]),
-            (["--eps", "0"], ["eps = 0.0", "between 0 and 1"]),
-            (["--eps", "small"], ["--eps small", "8/255"]),
-            (["--preset", "fsat"], ["unknown preset 'fsat'", "did you mean 'fast'"]),
-            (["--marks", "trigers"], ["unknown mark 'trigers'", "did you mean 'triggers'"]),
-            (["--model", "small-cn"], ["unknown model 'small-cn'", "did you mean 'small-cnn'"]),
-            (["--set", "recipe.epoch=3"], ["recipe.epoch", "did you mean 'epochs'"]),
-            (["--set", "set_aside=0"], ["set_aside = 0.0", "must be above 0"]),
-            (["--set", "set_aside=2"], ["set_aside = 2.0", "must be from 0 to 1"]),
-            (["--set", "recipe.shift=28"], ["shift = 28", "less than the side of the images, which are 28x28"]),
-            (["--set", "recipe.loss=trades2", "--marks", "none"], ["unknown loss 'trades2'"]),
-        ],
-    )
-    def test_settings(self, wootz, tmp_path: Path, words: list[str], parts: list[str]) -> None:
-        said = wootz("protect", "--data", "mnist-5k", "--out", tmp_path / "r", *words)
-        self.refused(said, *parts)
-        assert not (tmp_path / "r").exists()
-
     def test_unknown_attacks(self, wootz, shelf: Path, tmp_path: Path) -> None:
-        self.refused(wootz("steal", shelf / "own", "--attack", "retrain", "--out", tmp_path / "s"), "retrain-soft")
-        self.refused(
-            wootz("remove", shelf / "own", "--attack", "prun", "--out", tmp_path / "s"), "did you mean 'prune'"
-        )
-        self.refused(
-            wootz("evaluate", shelf / "own", "--attack", "pdg"), "unknown evaluation 'pdg'", "did you mean 'pgd'"
-        )
+        refused(wootz("steal", shelf / "own", "--attack", "retrain", "--out", tmp_path / "s"), "retrain-soft")
+        refused(wootz("remove", shelf / "own", "--attack", "prun", "--out", tmp_path / "s"), "did you mean 'prune'")
+        refused(wootz("evaluate", shelf / "own", "--attack", "pdg"), "unknown evaluation 'pdg'", "did you mean 'pgd'")
         said = wootz("remove", shelf / "own", "--attack", "prune", "--out", tmp_path / "s", "--set", "sparsity=2")
-        self.refused(said, "sparsity = 2.0", "from 0 to 0.999")
+        refused(said, "sparsity = 2.0", "from 0 to 0.999")
 
     def test_a_run_without_a_key(self, wootz, shelf: Path) -> None:
-        self.refused(wootz("verify", shelf / "stranger", shelf / "own"), "holds no key", "owner's run folder")
+        refused(wootz("verify", shelf / "stranger", shelf / "own"), "holds no key", "owner's run folder")
 
     def test_no_such_run(self, wootz, tmp_path: Path) -> None:
-        self.refused(wootz("evaluate", tmp_path / "nothing"), "is not a run folder")
+        refused(wootz("evaluate", tmp_path / "nothing"), "is not a run folder")
 
     def test_a_model_of_other_classes_or_shape(self, wootz, shelf: Path, tmp_path: Path) -> None:
         x = np.random.default_rng(0).integers(0, 256, (400, 16, 16), dtype=np.uint8)
@@ -216,7 +150,7 @@ class TestMistakes:
                      "--set", "recipe.epochs=1", "--eps", "0.1")  # fmt: skip
         assert made.code == 0
         said = wootz("verify", shelf / "own", tmp_path / "r")
-        self.refused(said, "takes images [1, 16, 16] and knows 4 classes", "[1, 28, 28] and 10 classes")
+        refused(said, "takes images [1, 16, 16] and knows 4 classes", "[1, 28, 28] and 10 classes")
 
     @pytest.mark.parametrize("name", ["key/key.json", "key/triggers.safetensors", "registration.json"])
     def test_a_key_file_with_a_flipped_byte(self, wootz, shelf: Path, tmp_path: Path, name: str) -> None:
@@ -224,11 +158,11 @@ class TestMistakes:
         data = bytearray((tmp_path / "r" / name).read_bytes())
         data[len(data) // 2] ^= 1
         (tmp_path / "r" / name).write_bytes(data)
-        self.refused(wootz("verify", tmp_path / "r", shelf / "own"), str(tmp_path / "r"))
+        refused(wootz("verify", tmp_path / "r", shelf / "own"), str(tmp_path / "r"))
 
     def test_a_file_that_could_run_code(self, wootz, shelf: Path, tmp_path: Path) -> None:
         (tmp_path / "model.pt").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
-        self.refused(wootz("verify", shelf / "own", tmp_path / "model.pt"), "can run code", "safetensors")
+        refused(wootz("verify", shelf / "own", tmp_path / "model.pt"), "can run code", "safetensors")
 
     def test_a_full_disk(self, wootz, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: object) -> None:
@@ -236,42 +170,24 @@ class TestMistakes:
 
         monkeypatch.setattr(store.os, "fsync", full)
         said = wootz("remove", shelf / "own", "--attack", "prune", "--out", tmp_path / "s")
-        self.refused(said, "model.safetensors", "No space left on device")
+        refused(said, "model.safetensors", "No space left on device")
         assert not (tmp_path / "s/model.safetensors").exists()
 
     def test_nothing_is_written_over(self, wootz, shelf: Path) -> None:
         before = (shelf / "own/model.safetensors").read_bytes()
         said = wootz("protect", "--data", "mnist-5k", "--out", shelf / "own", *FAST)
-        self.refused(said, "already holds a model", "--out")
+        refused(said, "already holds a model", "--out")
         said = wootz("steal", shelf / "own", "--attack", "retrain-soft", "--out", shelf / "own")
-        self.refused(said, "already holds a model")
+        refused(said, "already holds a model")
         assert (shelf / "own/model.safetensors").read_bytes() == before
 
     def test_a_budget_too_small(self, wootz, shelf: Path, tmp_path: Path) -> None:
         said = wootz("steal", shelf / "own", "--attack", "retrain-hard", "--budget", "10", "--out", tmp_path / "s")
-        self.refused(said, "budget = 10 queries: 0 are spent and this attack needs 800 more")
+        refused(said, "budget = 10 queries: 0 are spent and this attack needs 800 more")
 
     def test_resume_with_other_settings(self, wootz, shelf: Path) -> None:
         said = wootz("protect", "--data", "mnist-5k", "--out", shelf / "own", *FAST, "--seed", "4", "--resume")
-        self.refused(said, "begun with other settings")
-
-    def test_missing_arguments(self, wootz, tmp_path: Path) -> None:
-        self.refused(wootz("protect", "--out", tmp_path / "r"), "--data: missing")
-        self.refused(wootz("steal", "--attack", "retrain-soft"), "needs the victim's run folder")
-
-    @pytest.mark.parametrize(
-        ("words", "parts"),
-        [
-            (["prtect"], ["'prtect'", "'protect'", "see wootz --help"]),
-            (["protect"], ["'--out'", "see wootz protect --help"]),
-            (["protect", "--data"], ["'--data'", "argument"]),
-            (["protect", "--ot", "r"], ["--ot", "--out"]),
-            (["verify", "r", "s", "--budget", "0"], ["'--budget'"]),
-            (["data"], ["Missing command; see wootz data --help"]),
-        ],
-    )
-    def test_words_that_mean_nothing(self, wootz, words: list[str], parts: list[str]) -> None:
-        self.refused(wootz(*words), *parts)
+        refused(said, "begun with other settings")
 
     def test_stopped_by_hand(self, wootz, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def stopped(*_: object, **__: object) -> None:
