@@ -11,8 +11,21 @@ import typer
 
 from wootz import __version__
 from wootz.cli import (
-    bench, claim, data, demo, evaluate, export, judge, protect, register, remove, report, serve, steal, verify,
-)  # fmt: skip
+    bench,
+    claim,
+    data,
+    demo,
+    evaluate,
+    export,
+    judge,
+    protect,
+    register,
+    remove,
+    report,
+    serve,
+    steal,
+    verify,
+)
 from wootz.cli.options import console
 from wootz.errors import Error
 
