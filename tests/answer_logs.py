@@ -33,12 +33,12 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (count, *SHAPE), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
-def write(path: Path, owned: AnswerKey, count: int = 60, base: torch.Tensor | None = None) -> list[dict[str, object]]:
+def write(path: Path, owned: AnswerKey, count: int = 60) -> list[dict[str, object]]:
     """Write a log of random images, by the definition of the format, and return its lines without chains."""
     pixels = images(count)
-    base = torch.arange(count) % K if base is None else base
     lines, seen = [first_line(owned, SHAPE, 1.5)], set[bytes]()
-    for image, digest, b in zip(pixels, digests(projections(owned, SHAPE), pixels), base.tolist(), strict=True):
+    for number, (image, digest) in enumerate(zip(pixels, digests(projections(owned, SHAPE), pixels), strict=True)):
+        b = number % K
         if chosen(owned, digest) and digest not in seen:
             second = (b + 1) % K
             lines.append(later_line(image, digest, b, second, keyed_class(owned, digest, b, second)))
