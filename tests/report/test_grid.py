@@ -15,7 +15,7 @@ import pytest
 from pages import Page
 
 from wootz.errors import StoreError
-from wootz.report import write_report
+from wootz.report import write_report, write_reports
 from wootz.report.renderers import parts
 from wootz.report.spread import Spread, spread
 from wootz.report.tables import Column, Row, Table, Value, panels
@@ -129,6 +129,29 @@ def test_a_failed_cell_that_was_run_again_counts_once(tmp_path: Path) -> None:
     row = next(row for row in grids.lines_of(found["csv"]) if row["theft"] == "prune-50")
     assert (row["cells"], row["failed"], row["bits_max"]) == ("2", "0", "50")
     assert "Failed cells" not in found["md"]
+
+
+def test_another_run_of_the_grid_counts_beside_it(tmp_path: Path) -> None:
+    again = [
+        grids.cell("none", "protected", 1, clean=0.86, bits={"triggers": 10.0}),  # the same digest, measured elsewhere
+        grids.cell("none", "protected", 2, clean=0.88, bits={"triggers": 130.0}),
+    ]
+    first, second = grids.write(tmp_path / "a", grids.small()), grids.write(tmp_path / "b", again)
+    found = write_reports(first, [second])
+    row = next(row for row in grids.lines_of(found["csv"].read_text("utf-8")) if row["mark"] == "wootz")
+    assert (row["theft"], row["cells"], row["clean_mean"], row["clean_min"]) == ("none", "4", "0.89", "0.86")
+    assert (row["bits_triggers_min"], row["bits_triggers_n"], row["reaching"]) == ("10", "4", "3")
+    assert "Mean (least to most) over 2 seeds of 2 runs, 2 to an entry" in found["md"].read_text("utf-8")
+    assert "2 seeds, 14 cells of 2 runs." in found["md"].read_text("utf-8")
+    assert not list(second.glob("report.*"))
+
+
+def test_only_a_run_of_the_same_grid_counts_beside_it(folder: Path, tmp_path: Path) -> None:
+    bare = [{key: value for key, value in plain.items() if key != "axes"} for plain in grids.small()]
+    wider = [plain | {"axes": plain["axes"] | {"budget": "large"}} for plain in grids.small()]
+    for name, cells in (("bare", bare), ("wider", wider)):
+        with pytest.raises(StoreError, match=f"{name}: holds no run of the grid in .*grid; runs of one grid"):
+            write_reports(folder, [grids.write(tmp_path / name, cells)])
 
 
 def test_a_control_at_the_bar_raises_the_alarm(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ Sinks = Annotated[
 
 def command(
     folder: Annotated[Path, typer.Argument(help="Folder of a demo, a run, or a grid.")],
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option("--beside", help="Folder of another run of the grid, whose cells count too. May be repeated."),
+    ] = None,
     sink: Sinks = None,
     as_json: Json = False,
 ) -> None:
@@ -25,7 +29,7 @@ def command(
     from wootz.report import send, write_reports
 
     targets = [_target(text) for text in sink or ()]
-    paths = write_reports(folder)
+    paths = write_reports(folder, beside or ())
     sent = {name: send(folder, name, target) for name, target in targets}
     if as_json:
         more = {"files": [str(path) for path in paths.values()]} | ({"sent": sent} if sent else {})

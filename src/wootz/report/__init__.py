@@ -8,12 +8,14 @@ make what is shown, `renderers` write tables, and `grid_page` puts all together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wootz.report.bench import read_bench
 from wootz.report.grid_page import render_grid
 from wootz.report.page import render
-from wootz.report.read import read_findings
+from wootz.report.read import read_findings, read_runs
 from wootz.report.sinks import send
 from wootz.store import write_bytes
 
@@ -29,15 +31,23 @@ def write_report(folder: Path) -> Path:
     return write_reports(folder)["html"]
 
 
-def write_reports(folder: Path) -> dict[str, Path]:
+def write_reports(folder: Path, beside: Sequence[Path] = ()) -> dict[str, Path]:
     """Write `report.html`, and of a grid `report.md`, `report.csv` and `report.tex` too; return ending -> path.
 
+    Args:
+        folder: of the records, and where the report goes.
+        beside: folders of other runs of the same grid, whose cells count, too.
+
     Raises:
-        StoreError: as `write_report`.
+        StoreError: as `write_report`; or of two runs one is of no grid, or their cells stand on other axes.
     """
     findings = read_findings(folder)
-    grid = findings.source == "grid" and bool(findings.cells[0].axes)  # a plain list of cells has none
-    texts = render_grid(findings.cells, read_bench(folder)) if grid else {"html": render(findings)}
+    if beside:
+        texts = render_grid(read_runs([folder, *beside]), replace(read_bench(folder), seconds=None, work=None))
+    elif findings.source == "grid" and findings.cells[0].axes:  # a plain list of cells has none
+        texts = render_grid([findings.cells], read_bench(folder))
+    else:
+        texts = {"html": render(findings)}
     paths = {ending: folder / f"report.{ending}" for ending in texts}
     for ending, path in paths.items():
         write_bytes(path, texts[ending].encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +19,9 @@ from wootz.report.tables import Table, defence_table, measurements, panels, thef
 from wootz.report.trade import trade
 
 
-def render_grid(cells: tuple[Cell, ...], bench: Bench) -> dict[str, str]:
-    """Return the report of a grid: ending of the file -> its text."""
-    found = survey(cells)
+def render_grid(runs: Sequence[Sequence[Cell]], bench: Bench) -> dict[str, str]:
+    """Return the report of a grid of one or more runs: ending of the file -> its text."""
+    found = survey(*runs)
     tables = [table for data in found.data for table in (defence_table(found, data), theft_table(found, data))]
     failed = failures(found)
     tables += [failed] if failed is not None else []

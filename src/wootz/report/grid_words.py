@@ -22,7 +22,9 @@ def size(found: Survey) -> str:
         (len(found.data), "data set"), (len(found.names), "defence"), (len(thefts), "theft"), (len(seeds), "seed"),
         (len(found.cells), "cell"),
     )  # fmt: skip
-    return ", ".join(f"{count:,} {noun}" + "s" * (count != 1) for count, noun in counts)
+    runs = max(data.runs for data in found.data)
+    words = ", ".join(f"{count:,} {noun}" + "s" * (count != 1) for count, noun in counts)
+    return f"{words} of {runs} runs" if runs > 1 else words
 
 
 def verdict(found: Survey) -> str:

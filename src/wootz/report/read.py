@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -72,6 +72,20 @@ def read_findings(folder: Path) -> Findings:
         if metrics.is_file():
             training = _epochs(lines(metrics), str(metrics))
     return Findings(source=source, cells=cells, seconds=seconds, curves=curves, training=training, triggers=triggers)
+
+
+def read_runs(folders: Sequence[Path]) -> list[tuple[Cell, ...]]:
+    """Return the cells of several runs of one grid.
+
+    Raises:
+        StoreError: a folder holds no grid, a broken one, or one on other axes than the first.
+    """
+    found = [read_findings(folder) for folder in folders]
+    axes = sorted(found[0].cells[0].axes)
+    for folder, findings in zip(folders, found, strict=True):
+        if findings.source != "grid" or not axes or sorted(findings.cells[0].axes) != axes:
+            raise StoreError(f"{folder}: holds no run of the grid in {folders[0]}; runs of one grid count together")
+    return [findings.cells for findings in found]
 
 
 def _records(folder: Path) -> tuple[Source, tuple[Cell, ...], float]:

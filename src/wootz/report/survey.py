@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -65,9 +66,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """One data set's part of a grid; `kinds` says of each place what it is (a key of HEADINGS)."""
+    """One data set's part of a grid, of how many runs; `kinds` says what each place is (a key of HEADINGS)."""
 
     name: str
+    runs: int
     defences: tuple[Defence, ...]
     kinds: Mapping[Place, str]
     evaluations: Mapping[Evaluation, tuple[int, ...]]
@@ -88,15 +90,21 @@ class Survey:
         return tuple(cell for cell in self.cells if cell.error is not None)
 
 
-def survey(cells: Sequence[Cell]) -> Survey:
-    """Put a grid's cells in order. Of several records of one cell (a failed one, run again) the last counts."""
-    last = {_identity(cell): cell for cell in cells}
-    chosen = tuple(last.values())
+def survey(*runs: Sequence[Cell]) -> Survey:
+    """Put the cells of one grid in order, whose runs count side by side.
+
+    Of several records of one cell in a run (a failed one, run again) the last counts.
+    """
+    chosen = [tuple({_identity(cell): cell for cell in cells}.values()) for cells in runs]
+    cells = tuple(chain.from_iterable(chosen))
     by_data: dict[str, list[Cell]] = {}
-    for cell in chosen:
+    for cell in cells:
         by_data.setdefault(cell.axes["data"], []).append(cell)
-    data = tuple(_data_set(name, members) for name, members in by_data.items())
-    return Survey(cells=chosen, data=data, names=_names(dict.fromkeys(map(defence_of, chosen))))
+    data = tuple(
+        _data_set(name, members, runs=sum(any(cell.axes["data"] == name for cell in run) for run in chosen))
+        for name, members in by_data.items()
+    )
+    return Survey(cells=cells, data=data, names=_names(dict.fromkeys(map(defence_of, cells))))
 
 
 def defence_of(cell: Cell) -> Defence:
@@ -157,7 +165,7 @@ def _names(defences: Iterable[Defence]) -> dict[Defence, str]:
     return names
 
 
-def _data_set(name: str, cells: Sequence[Cell]) -> DataSet:
+def _data_set(name: str, cells: Sequence[Cell], runs: int) -> DataSet:
     members: dict[tuple[Place, Defence], list[Cell]] = {}
     kinds: dict[Place, str] = {}
     evaluations: dict[Evaluation, set[int]] = {}
@@ -171,6 +179,7 @@ def _data_set(name: str, cells: Sequence[Cell]) -> DataSet:
     order = list(HEADINGS)
     return DataSet(
         name=name,
+        runs=runs,
         defences=tuple(dict.fromkeys(defence for _, defence in members)),
         kinds=dict(sorted(kinds.items(), key=lambda item: order.index(item[1]))),
         evaluations={evaluation: tuple(sorted(counts)) for evaluation, counts in evaluations.items()},

@@ -245,7 +245,7 @@ def _notes(data: DataSet) -> tuple[str, ...]:
     count, controls = _usual(data), _usual(data, controls=True)
     seeds = len({cell.seed for group in data.groups.values() for cell in group.cells})
     bars = sorted({group.bar for group in data.groups.values() if group.total is not None})
-    over = f"{seeds} seed" + "s" * (seeds != 1)
+    over = f"{seeds} seed" + "s" * (seeds != 1) + f" of {data.runs} runs" * (data.runs > 1)
     notes = [f"Mean (least to most) over {over}, {count} to an entry unless n says otherwise. Accuracies in percent."]
     notes += [f"{e.attack}: {e.norm}, eps {budget(e.eps)}, n {_counts(n)}." for e, n in data.evaluations.items()]
     if bars:
