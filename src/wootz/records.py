@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,10 +111,11 @@ def append(path: Path, cell: Cell) -> None:
     append_line(path, json.dumps(to_json(cell)))
 
 
-def read_lines(path: Path) -> list[Cell]:
-    """Read a file of JSON lines; a broken line is a StoreError that names it."""
-    cells = []
-    for number, line in enumerate(_lines(path), 1):
+def read_lines(path: Path, *, ended: bool = False) -> list[Cell]:
+    """Read a file of JSON lines, or only those that have `ended`; a broken line is a StoreError that names it."""
+    data, cells = read_bytes(path), []
+    whole = data[: data.rfind(b"\n") + 1] if ended else data
+    for number, line in enumerate(filter(str.strip, whole.decode().splitlines()), 1):
         try:
             cells.append(from_json(json.loads(line)))
         except (AttributeError, StoreError, TypeError, ValueError) as error:
@@ -136,7 +136,3 @@ def decimal_p(log_p: float) -> str:
 
 def _robust(plain: dict[str, Any]) -> RobustRecord:
     return RobustRecord(**plain | {"flags": tuple(plain.get("flags", ()))})
-
-
-def _lines(path: Path) -> Iterable[str]:
-    return [line for line in read_bytes(path).decode().splitlines() if line.strip()]

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from bench_grids import STAFFING, TINY, Made, figures, in_this_process, kill_at_random, once_each, processes
-from wootz.bench import Grid, Staffing, run_grid
+from wootz.bench import Grid, Staffing, outlook, run_grid
 from wootz.bench.journal import alone
 from wootz.bench.local import local
+from wootz.bench.part import part_of
 from wootz.bench.perform import Workshop
 from wootz.bench.plan import plan_of
 from wootz.errors import ConfigError, StoreError
@@ -108,6 +109,27 @@ class TestAgain:
         with pytest.raises(ConfigError, match=re.escape(told)):
             again(tiny, tmp_path / "g", only=only)
         assert not (tmp_path / "g").exists()
+
+    def test_how_far_it_is_can_be_asked_while_another_works(self, copy: Path, tiny: Grid) -> None:
+        journal = copy / "journal.jsonl"
+        lines = sorted(journal.read_text().splitlines(keepends=True), key=lambda line: '"error"' not in line)
+        journal.write_text("".join(lines)[:-40])
+        before = journal.read_bytes()
+        with alone(copy):
+            assert outlook(tiny, copy) == (9, 8, 2, 0)
+            assert outlook(tiny, copy, only=("theft=refused",)) == (2, 2, 2, 0)
+        assert journal.read_bytes() == before  # the last line may be one that the other is writing
+
+    def test_what_would_be_made_is_counted_with_all_that_it_needs(self, copy: Path, tiny: Grid, tmp_path: Path) -> None:
+        plan, part = plan_of(tiny), ("mark=order", "theft=prune")
+        assert outlook(tiny, tmp_path / "nowhere") == (9, 0, 0, len(plan.models))
+        assert not (tmp_path / "nowhere").exists()
+        (copy / "journal.jsonl").unlink()
+        assert outlook(tiny, copy, only=part) == (1, 0, 0, 0)
+        needs = next(place.job.needs for place in part_of(plan.places, part))  # the owner and the thief
+        for digest in needs:
+            (copy / "models" / digest / "done.json").unlink()
+        assert outlook(tiny, copy, only=part) == (1, 0, 0, 2)
 
     def test_a_journal_that_was_cut_off_goes_on(self, copy: Path, tiny: Grid, made: Made) -> None:
         path = copy / "journal.jsonl"

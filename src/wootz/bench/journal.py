@@ -16,7 +16,7 @@ JOURNAL = "journal.jsonl"
 
 
 def read_journal(folder: Path) -> dict[str, Cell]:
-    """Return the cells by digest. A last line that was cut off is taken away.
+    """Return the cells by digest. A last line without its end, being written or cut off, is left out.
 
     Raises:
         StoreError: another line is broken; names it.
@@ -24,16 +24,22 @@ def read_journal(folder: Path) -> dict[str, Cell]:
     path = folder / JOURNAL
     if not path.is_file():
         return {}
-    data = read_bytes(path)
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        write_bytes(path, whole)
     cells: dict[str, Cell] = {}
-    for number, cell in enumerate(read_lines(path), 1):
+    for number, cell in enumerate(read_lines(path, ended=True), 1):
         if cell.digest is None:
             raise StoreError(f"{path}, line {number}: names no digest; it is not a grid's")
         cells[cell.digest] = cell
     return cells
+
+
+def mend(folder: Path) -> None:
+    """Take away a last line that was cut off; only who holds the folder may."""
+    path = folder / JOURNAL
+    if path.is_file():
+        data = read_bytes(path)
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            write_bytes(path, whole)
 
 
 def note(folder: Path, cell: Cell) -> None:

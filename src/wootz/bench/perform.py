@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from wootz.bench.job import Job, JobKind, Outcome
+from wootz.bench.shelf import DONE, is_made, model_folder
 from wootz.config import from_mapping
 from wootz.data import load
 from wootz.errors import ConfigError, Error
@@ -30,8 +31,6 @@ from wootz.stages.suspects import Asking
 from wootz.stages.verify import open_panel, verify_suspect
 from wootz.store import read_json, write_bytes, write_json
 from wootz.training import Execution
-
-DONE = "done.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +51,7 @@ class Workshop:
 
     def model(self, digest: str) -> Path:
         """Return the folder of a job that makes a model."""
-        return self.folder / "models" / digest
-
-    def is_made(self, digest: str) -> bool:
-        """Whether that model is there, whole."""
-        return (self.model(digest) / DONE).is_file()
+        return model_folder(self.folder, digest)
 
 
 def perform(job: Job, shop: Workshop) -> Outcome:
@@ -153,7 +148,7 @@ def _making(digest: str, shop: Workshop) -> Iterator[tuple[Path, bool]]:
     descriptor = os.open(place / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        made = shop.is_made(digest)
+        made = is_made(shop.folder, digest)
         yield place, made
         if not made:
             write_json(place / DONE, {"job": digest})

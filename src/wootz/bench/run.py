@@ -15,12 +15,13 @@ from wootz.bench.crew import Crew, Staffing
 from wootz.bench.estimate import Estimate
 from wootz.bench.grid import Grid
 from wootz.bench.job import Job, Outcome
-from wootz.bench.journal import alone, note, read_journal
+from wootz.bench.journal import alone, mend, note, read_journal
 from wootz.bench.local import local
 from wootz.bench.on_ray import on_ray
 from wootz.bench.part import part_of
 from wootz.bench.perform import Workshop
 from wootz.bench.plan import Place, Plan, plan_of
+from wootz.bench.shelf import lacking
 from wootz.config import to_toml
 from wootz.ownership import owner_secret, public_hex, signing_key
 from wootz.records import Cell, from_json, to_json
@@ -97,6 +98,7 @@ def run_grid(
     time, plan = Clock(), plan_of(grid, data_dir)
     wanted = {place.job.digest: place.job for place in part_of(plan.places, only)}
     with alone(out):
+        mend(out)
         write_bytes(out / COPY, to_toml(grid))
         owner_secret()  # made here, before many workers ask for it at once
         shop = Workshop(
@@ -129,7 +131,7 @@ class _Bench:
         self._failed: dict[str, str] = {}
         self.computed = self.models = 0
         self.todo = {d: job for d, job in wanted.items() if d not in known}
-        self.todo |= _missing(self.todo, plan.models, shop)
+        self.todo |= lacking(self.todo.values(), plan.models, shop.folder)
         self.estimate = Estimate(self.todo.values(), staffing.workers)
         self._viewed = Clock()
 
@@ -185,18 +187,6 @@ class _Bench:
     def _placed(self, place: Place) -> Cell:
         cell = self._known[place.job.digest]
         return replace(cell, suspect=place.suspect, axes=place.axes, seed=place.seed, data=place.axes["data"])
-
-
-def _missing(tests: Mapping[str, Job], models: Mapping[str, Job], shop: Workshop) -> dict[str, Job]:
-    """Return the models that these tests need and that are not there, with what they need in turn."""
-    found: dict[str, Job] = {}
-    looked = [need for job in tests.values() for need in job.needs]
-    while looked:
-        digest = looked.pop()
-        if digest not in found and not shop.is_made(digest):
-            found[digest] = models[digest]
-            looked.extend(models[digest].needs)
-    return {digest: job for digest, job in models.items() if digest in found}
 
 
 def _freed(digest: str, waits_for: dict[str, set[str]], wanted_by: Mapping[str, list[str]]) -> list[str]:

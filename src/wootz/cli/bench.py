@@ -6,12 +6,15 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wootz.cli.options import DataDir, Device, Json, Precision, console, execution, print_json, progress
 from wootz.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wootz.bench import Outlook
 
 
 def command(
@@ -32,6 +35,9 @@ def command(
         list[str] | None,
         typer.Option("--only", help="Make a part now: AXIS=NAME,NAME of the grid's axes; several narrow it further."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is there and what would be made, and make nothing.")
+    ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Make failed cells again.")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -43,7 +49,7 @@ def command(
     Whatever an earlier call finished is used; a call that was cut off goes on. Failed cells stay as cells with an
     error. Exit code 0 with or without them.
     """
-    from wootz.bench import COPY, EXECUTORS, Staffing, read_grid, run_grid
+    from wootz.bench import COPY, EXECUTORS, Staffing, outlook, read_grid, run_grid
     from wootz.bench.about import write_about
     from wootz.registry import lookup
     from wootz.report import write_reports
@@ -54,6 +60,9 @@ def command(
     if source is None:
         raise ConfigError("bench: needs a grid file, or --resume and the --out of an earlier call")
     hire, plan = lookup(EXECUTORS, executor, "executor"), read_grid(source)
+    if dry_run:
+        _show(outlook(plan, out, only=only or (), data_dir=data_dir), as_json=as_json)
+        return
     staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=tries)
     with progress() as tell:
         done = run_grid(
@@ -72,3 +81,11 @@ def command(
     if failed:
         console.print(f"{failed} cells failed, each with its error in {out / 'cells.jsonl'}", markup=False)
     typer.echo(f"{len(done.cells)} cells, {done.computed} made now: {page}")
+
+
+def _show(seen: Outlook, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"schema": 1, **seen._asdict()})
+        return
+    failed = f" ({seen.failed} failed)" if seen.failed else ""
+    typer.echo(f"{seen.cells} cells, {seen.there} there{failed}; {seen.models} models to make for the others")
