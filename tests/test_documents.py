@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from wootz import __version__
 from wootz.cli.app import app
@@ -30,6 +33,29 @@ def test_every_link_between_documents_leads_somewhere() -> None:
                 found = page.parent / target if target else page
                 assert found.exists(), f"{page}: {link}"
                 assert not anchor or anchor in anchors(found), f"{page}: {link}"
+
+
+def run_program(page: Path, shorter: tuple[str, str] = ("", "")) -> dict[str, Any]:
+    """Run the Python blocks of a page as one program, some text of it replaced, and return its names."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"__name__": "program"}
+    exec(compile(re.sub(*shorter, "\n".join(blocks)), str(page), "exec"), names)
+    return names
+
+
+def test_the_python_page_runs() -> None:
+    names = run_program(ROOT / "docs" / "python.md", (r"epochs=\d+", "epochs=1"))
+    assert list(names["verdicts"]) == ["ours", "pruned", "stolen", "stranger"]
+    assert names["ledger"].queries == len(names["data"].train)
+
+
+@pytest.mark.slow
+def test_the_python_page_ends_as_it_says() -> None:
+    names = run_program(ROOT / "docs" / "python.md")
+    words = {name: verdict.word for name, verdict in names["verdicts"].items()}
+    del words["stolen"]
+    assert words == {"ours": "KEY-DEPENDENT", "pruned": "KEY-DEPENDENT", "stranger": "NOT SHOWN"}
+    assert names["verdicts"]["stranger"].bits < 20
 
 
 def test_tables_end_with_an_empty_line() -> None:
