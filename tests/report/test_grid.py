@@ -154,6 +154,13 @@ def test_only_a_run_of_the_same_grid_counts_beside_it(folder: Path, tmp_path: Pa
             write_reports(folder, [grids.write(tmp_path / name, cells)])
 
 
+def test_no_measurement_counts_twice(folder: Path, tmp_path: Path) -> None:
+    joined = [grids.cell("none", "protected", 3), *grids.small()[:2]]
+    for other, cells in ((folder, 12), (grids.write(tmp_path / "joined", joined), 2)):
+        with pytest.raises(StoreError, match=f"{other}: {cells} of its cells are those of another run"):
+            write_reports(folder, [other])
+
+
 def test_a_control_at_the_bar_raises_the_alarm(tmp_path: Path) -> None:
     stranger = grids.cell("independent", "independent", 1, suspect="stranger-9", bits={"triggers": 41.0})
     found = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), stranger]))

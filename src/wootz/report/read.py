@@ -14,6 +14,7 @@ from wootz.errors import StoreError
 from wootz.records import SCHEMA, Cell, from_json
 from wootz.report.bench import AXES
 from wootz.report.fields import array, integer, lines, mapping, number, parsed, pixels, text
+from wootz.report.runs import record_digest
 from wootz.store import read_json
 
 Source: TypeAlias = Literal["demo", "grid", "run"]
@@ -78,13 +79,18 @@ def read_runs(folders: Sequence[Path]) -> list[tuple[Cell, ...]]:
     """Return the cells of several runs of one grid.
 
     Raises:
-        StoreError: a folder holds no grid, a broken one, or one on other axes than the first.
+        StoreError: a folder holds no grid, a broken one, one on other axes than the first, or cells of another run.
     """
     found = [read_findings(folder) for folder in folders]
     axes = sorted(found[0].cells[0].axes)
+    counted: set[str] = set()
     for folder, findings in zip(folders, found, strict=True):
         if findings.source != "grid" or not axes or sorted(findings.cells[0].axes) != axes:
             raise StoreError(f"{folder}: holds no run of the grid in {folders[0]}; runs of one grid count together")
+        measured = {record_digest(cell) for cell in findings.cells}
+        if twice := len(counted & measured):
+            raise StoreError(f"{folder}: {twice} of its cells are those of another run; a measurement counts once")
+        counted |= measured
     return [findings.cells for findings in found]
 
 
