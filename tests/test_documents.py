@@ -35,23 +35,28 @@ def test_every_link_between_documents_leads_somewhere() -> None:
                 assert not anchor or anchor in anchors(found), f"{page}: {link}"
 
 
-def run_program(page: Path, shorter: tuple[str, str] = ("", "")) -> dict[str, Any]:
-    """Run the Python blocks of a page as one program, some text of it replaced, and return its names."""
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+def python_page() -> str:
+    """Return the Python blocks of docs/python.md, one program."""
+    text = (ROOT / "docs" / "python.md").read_text("utf-8")
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+
+
+def names_after(program: str) -> dict[str, Any]:
+    """Run a program and return its names."""
     names: dict[str, Any] = {"__name__": "program"}
-    exec(compile(re.sub(*shorter, "\n".join(blocks)), str(page), "exec"), names)
+    exec(program, names)
     return names
 
 
 def test_the_python_page_runs() -> None:
-    names = run_program(ROOT / "docs" / "python.md", (r"epochs=\d+", "epochs=1"))
+    names = names_after(re.sub(r"epochs=\d+", "epochs=1", python_page()))
     assert list(names["verdicts"]) == ["ours", "pruned", "stolen", "stranger"]
     assert names["ledger"].queries == len(names["data"].train)
 
 
 @pytest.mark.slow
 def test_the_python_page_ends_as_it_says() -> None:
-    names = run_program(ROOT / "docs" / "python.md")
+    names = names_after(python_page())
     words = {name: verdict.word for name, verdict in names["verdicts"].items()}
     del words["stolen"]
     assert words == {"ours": "KEY-DEPENDENT", "pruned": "KEY-DEPENDENT", "stranger": "NOT SHOWN"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wootz.errors import StoreError
-from wootz.store import append_line, read_bytes
+from wootz.store import append_line, read_bytes, whole_lines
 from wootz.types import Kind, Norm
 
 SCHEMA = 1
@@ -114,8 +114,8 @@ def append(path: Path, cell: Cell) -> None:
 def read_lines(path: Path, *, ended: bool = False) -> list[Cell]:
     """Read a file of JSON lines, or only those that have `ended`; a broken line is a StoreError that names it."""
     data, cells = read_bytes(path), []
-    whole = data[: data.rfind(b"\n") + 1] if ended else data
-    for number, line in enumerate(filter(str.strip, whole.decode().splitlines()), 1):
+    data = whole_lines(data) if ended else data
+    for number, line in enumerate(filter(str.strip, data.decode().splitlines()), 1):
         try:
             cells.append(from_json(json.loads(line)))
         except (AttributeError, StoreError, TypeError, ValueError) as error:

@@ -49,6 +49,11 @@ def append_line(path: Path, line: str) -> None:
         raise StoreError(f"{path}: can not be written ({error.strerror})") from error
 
 
+def whole_lines(data: bytes) -> bytes:
+    """Return the lines that have their end: a last one without it is being written, or was cut off."""
+    return data[: data.rfind(b"\n") + 1]
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a file; a missing or unreadable one is a StoreError."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wootz.errors import ConfigError, StoreError
 from wootz.records import Cell, append, read_lines
-from wootz.store import read_bytes, write_bytes
+from wootz.store import read_bytes, whole_lines, write_bytes
 
 JOURNAL = "journal.jsonl"
 
@@ -37,7 +37,7 @@ def mend(folder: Path) -> None:
     path = folder / JOURNAL
     if path.is_file():
         data = read_bytes(path)
-        whole = data[: data.rfind(b"\n") + 1]
+        whole = whole_lines(data)
         if whole != data:
             write_bytes(path, whole)
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from wootz.errors import StoreError
 from wootz.ownership.keys import AnswerKey, LabelKey, OrderKey
 from wootz.ownership.prf import integers, stream
-from wootz.store import canonical, read_bytes
+from wootz.store import canonical, read_bytes, whole_lines
 
 PROTOCOL = "wootz-guard/2"
 
@@ -157,11 +157,10 @@ def read_log(key: AnswerKey, path: Path) -> Log:
     Raises:
         StoreError: it can not be read, was changed, or belongs to another key; names the line.
     """
-    data = read_bytes(path)
-    size = data.rfind(b"\n") + 1
+    data = whole_lines(read_bytes(path))
     chains: list[str] = []
     fields: list[dict[str, Any]] = []
-    for number, line in enumerate(data[:size].splitlines(), 1):
+    for number, line in enumerate(data.splitlines(), 1):
         try:
             entry = json.loads(line)
             stated = entry.pop("chain")
@@ -173,7 +172,7 @@ def read_log(key: AnswerKey, path: Path) -> Log:
         chains.append(stated)
         fields.append(entry)
     try:
-        return _log(key, path, fields, tuple(chains), size)
+        return _log(key, path, fields, tuple(chains), len(data))
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise StoreError(f"{path}: is no log of a guard ({' '.join(repr(error).split())})") from error
 

@@ -41,13 +41,12 @@ def write_reports(folder: Path, beside: Sequence[Path] = ()) -> dict[str, Path]:
     Raises:
         StoreError: as `write_report`; or of two runs one is of no grid, or their cells stand on other axes.
     """
-    findings = read_findings(folder)
     if beside:
         texts = render_grid(read_runs([folder, *beside]), replace(read_bench(folder), seconds=None, work=None))
-    elif findings.source == "grid" and findings.cells[0].axes:  # a plain list of cells has none
-        texts = render_grid([findings.cells], read_bench(folder))
     else:
-        texts = {"html": render(findings)}
+        findings = read_findings(folder)
+        grid = findings.source == "grid" and bool(findings.cells[0].axes)  # a plain list of cells has none
+        texts = render_grid([findings.cells], read_bench(folder)) if grid else {"html": render(findings)}
     paths = {ending: folder / f"report.{ending}" for ending in texts}
     for ending, path in paths.items():
         write_bytes(path, texts[ending].encode())
