@@ -23,7 +23,7 @@ class Execution:
     Attributes:
         device: `auto` is CUDA where there is one, else the CPU.
         precision: `bf16` computes training passes in bfloat16; `auto` does so where the hardware multiplies
-            bfloat16 matrices itself.
+            bfloat16 itself.
         processes: data-parallel processes (gloo on CPU, NCCL on CUDA).
     """
 
@@ -48,7 +48,7 @@ class Execution:
         """Whether training passes run in bfloat16, after `auto` is resolved."""
         if self.precision != "auto":
             return self.precision == "bf16"
-        return torch.cuda.is_bf16_supported() if self.accelerator == "cuda" else _matrix_unit()
+        return torch.cuda.is_bf16_supported() if self.accelerator == "cuda" else _multiplies_bfloat16()
 
     def fabric(self) -> Fabric:
         """Return the Fabric that places, casts and synchronizes a training run."""
@@ -76,6 +76,7 @@ def _done_together(fabric: Fabric, work: Callable[[Fabric], None]) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _matrix_unit() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX), so that bfloat16 is a gain."""
-    return bool(torch.cpu._is_amx_tile_supported())  # PyTorch offers no public name for it
+def _multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware, by matrices (AMX) or vectors, so that bfloat16 is a gain."""
+    cpu = torch.cpu  # PyTorch offers no public names for them
+    return bool(cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported())
