@@ -175,6 +175,20 @@ class TestRuns:
         trained = train(QUICK, build(small_spec, 0), digits.train, digits.validation, seed=1, execution=execution)
         assert trained.history[-1]["clean"] > 0.6
 
+    @pytest.mark.parametrize(("matrices", "vectors"), [(True, True), (True, False), (False, True), (False, False)])
+    def test_bfloat16_is_the_default_where_a_cpu_multiplies_it(
+        self, matrices: bool, vectors: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: matrices)
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: vectors)
+        assert Execution(device="cpu").bfloat16 == (matrices or vectors)
+        assert not Execution(device="cpu", precision="32").bfloat16
+
+    def test_a_pytorch_that_can_not_tell_computes_in_32_bits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr("torch.cpu._is_amx_tile_supported")
+        monkeypatch.delattr("torch.cpu._is_avx512_bf16_supported")
+        assert not Execution(device="cpu").bfloat16
+
     def test_the_callers_model_is_left_alone(self, small_spec: ModelSpec, digits: Dataset) -> None:
         model = build(small_spec, 0)
         before = weights(model)

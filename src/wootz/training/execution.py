@@ -78,5 +78,5 @@ def _done_together(fabric: Fabric, work: Callable[[Fabric], None]) -> None:
 
 def _multiplies_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware, by matrices (AMX) or vectors, so that bfloat16 is a gain."""
-    cpu = torch.cpu  # PyTorch offers no public names for them
-    return bool(cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported())
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # PyTorch has no public ones, nor always these
+    return any(getattr(torch.cpu, name, bool)() for name in names)
