@@ -22,7 +22,7 @@ import numpy as np
 
 from wootz.endpoints.answers import Row
 from wootz.errors import StoreError
-from wootz.store import canonical, sha256
+from wootz.store import canonical, sha256, whole_lines
 
 VERSION = 1
 
@@ -151,12 +151,12 @@ class Transcript:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _sync(path.parent)
             data = path.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
+            whole = whole_lines(data)
+            for number, line in enumerate(whole.split(b"\n")[:-1], 1):
                 self._replay(line, about, f"{path}, line {number}")
-            if whole < len(data):
-                self._check_torn(data[whole:])
-                os.ftruncate(self._file, whole)
+            if len(whole) < len(data):
+                self._check_torn(data[len(whole) :])
+                os.ftruncate(self._file, len(whole))
                 os.fsync(self._file)
         except BlockingIOError as error:
             self.close()
