@@ -30,6 +30,7 @@ class Said:
 
 def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> Said:
     monkeypatch.setattr("sys.argv", ["wootz", *map(str, words)])
+    monkeypatch.setattr("__main__.__package__", None)  # not `python -m pytest`: a script, whatever runs the tests
     code: int | str | None = 0
     try:
         main()
