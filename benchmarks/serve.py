@@ -96,8 +96,10 @@ def rate(port: int, connections: int, requests: int, binary: bool) -> float:
 def started(command: list[str], port: int) -> Iterator[int]:
     """Run a server, and give its port once it answers."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen([*command, str(port)], env=environment, stdout=quiet, stderr=quiet) as server:
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen([*command, str(port)], env=environment, stdout=said, stderr=said) as server,
+    ):
         try:
             deadline = time.monotonic() + PATIENCE
             while True:
@@ -106,7 +108,9 @@ def started(command: list[str], port: int) -> Iterator[int]:
                     break
                 except OSError:
                     if server.poll() is not None or time.monotonic() > deadline:
-                        raise SystemExit(f"does not start: {' '.join(command)}") from None
+                        said.seek(0)
+                        last = (said.read().strip().splitlines() or ["it said nothing"])[-1]
+                        raise SystemExit(f"does not start: {' '.join(command)}: {last}") from None
                     time.sleep(0.1)
             yield port
         finally:

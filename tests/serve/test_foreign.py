@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 
 from serve.small_service import images
 from wootz.endpoints import Client, Template, open_endpoint
+from wootz.models import ModelSpec, build, write_model
 from wootz.serve import listen
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,14 +36,16 @@ def started(name: str, model: Path) -> Iterator[str]:
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     command: list[str | Path] = [python, ROOT / f"scripts/servers/{name}_model.py", model, str(port)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     with (model.parent / f"{name}.out").open("w") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        server = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
         while not answers(port):
             assert server.poll() is None, (model.parent / f"{name}.out").read_text()
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
@@ -95,6 +98,18 @@ def test_a_foreign_server_is_understood(
                     assert endpoint.queries == 5
             assert torch.allclose(both[0], right, atol=1e-5)
             assert both[1].equal(right.argmax(1))
+
+
+def test_a_run_folder_behind_a_foreign_server(tmp_path: Path) -> None:
+    spec = ModelSpec(architecture="small-cnn", settings={"width": 4}, shape=(1, 28, 28), classes=CLASSES)
+    network = build(spec, 0).eval()
+    write_model(tmp_path / "run", network, spec, {"data": "mnist", "eps": 0.25, "kind": "independent", "seed": 0})
+    x = torch.rand(3, 1, 28, 28)
+    with (
+        started("kserve", tmp_path / "run") as url,
+        open_endpoint(f"{url}/v2/models/run", Client(), access="scores", transcript=None) as endpoint,
+    ):
+        assert torch.allclose(endpoint(x), network(x).log_softmax(1), atol=1e-4)
 
 
 def test_binary_data_are_refused_where_only_json_is_read(model: Path) -> None:
