@@ -9,6 +9,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from pyasn1.codec.der.decoder import decode
+from pyasn1.codec.der.encoder import encode
+from pyasn1.type.univ import noValue
+from pyasn1_modules.rfc3161 import TimeStampReq
+
+from wootz.ownership import timestamp_request
+
 CONFIG = """
 [tsa]
 default_tsa = here
@@ -78,3 +85,24 @@ def serving(authority: Authority) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def with_status(response: bytes, text: bytes) -> bytes:
+    """Return a response with another PKIStatusInfo.statusString, which no signature covers: DER by hand."""
+
+    def framed(tag: int, content: bytes) -> bytes:
+        size = len(content)
+        length = bytes([size]) if size < 128 else bytes([0x82, size >> 8, size & 255])
+        return bytes([tag]) + length + content
+
+    start = 4 if response[1] == 0x82 else 2 + (response[1] & 0x7F if response[1] & 0x80 else 0)
+    status_end = start + 2 + response[start + 1]
+    status = framed(0x30, b"\x02\x01\x00" + framed(0x30, framed(0x0C, text)))
+    return framed(0x30, status + response[status_end:])
+
+
+def other_nonce(digest: bytes, nonce: int | None = 12345) -> bytes:
+    """Return a request over SHA-256(digest) with another nonce than the registered one, or none."""
+    request, _ = decode(timestamp_request(digest), asn1Spec=TimeStampReq())
+    request["nonce"] = nonce if nonce is not None else noValue
+    return bytes(encode(request))

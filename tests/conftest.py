@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from authority import Authority
 from helpers import CPU, Backdoor
 from wootz.data import Dataset, load
 from wootz.models import ModelSpec, build
@@ -35,7 +36,14 @@ def owner(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     """Give every test an owner's secret of its own, far from the user's."""
     path = tmp_path_factory.mktemp("owner") / "owner.key"
     monkeypatch.setenv("WOOTZ_OWNER_KEY", str(path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(path.with_name("state")))
     return path
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Return a time-stamp authority of the tests' own."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from wootz.ownership.answers import (
     digests,
     first_line,
     later_line,
+    log_length,
     projections,
     read_log,
 )
@@ -63,11 +64,18 @@ class TestLog:
         owned = key()
         write(tmp_path / "log", owned)
         whole = read_log(owned, tmp_path / "log")
-        part = guard_key(owned, tmp_path / "log", sealed=whole.chains[5])
+        part = guard_key(owned, tmp_path / "log", count=5)
         assert isinstance(part, OrderKey)
         assert part.preferred.tolist() == (whole.answer == whole.second)[:5].tolist()
-        with pytest.raises(StoreError, match="no line with the chain hash"):
-            guard_key(owned, tmp_path / "log", sealed="00" * 32)
+
+    def test_the_lengths_that_count(self) -> None:
+        """Every length costs -log2 of a weight, and the weights of all lengths sum to at most 1."""
+        assert log_length(63) == (0, 0.0)
+        assert [log_length(lines).images for lines in (64, 75, 76, 90, 91, 107, 108, 127, 128)] == [
+            64, 64, 76, 76, 91, 91, 108, 108, 128,
+        ]  # fmt: skip
+        weights = {length.images: 2**-length.bits for length in map(log_length, range(64, 200_000, 1))}
+        assert 0.9 < sum(weights.values()) < 1
 
     def test_a_line_that_was_cut_off_is_left_out(self, tmp_path: Path) -> None:
         owned = key()

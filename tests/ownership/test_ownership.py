@@ -3,12 +3,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from scipy import stats
 
-from wootz.errors import KeyFolderError
+from authority import Authority
+from wootz.errors import KeyFolderError, SignatureError
 from wootz.ownership import (
     KeyRing,
     LabelKey,
@@ -16,14 +18,15 @@ from wootz.ownership import (
     Sealed,
     derive,
     draw_keys,
-    fixed_before,
     fresh_secret,
+    key_context,
     open_tranche,
     owner_secret,
     read_keys,
     register,
     registration_digest,
     run_secret,
+    timestamp_request,
     tranche_root,
     write_keys,
 )
@@ -40,8 +43,8 @@ def material(count: int = 40) -> Material:
     return Material("labels", tensors, {"rule": "wrong", "eps": "0.25", "tranches": 4})
 
 
-def draw(secret: bytes = SECRET) -> KeyRing:
-    return draw_keys(secret, {"triggers": material()}, classes=("a", "b", "c"), shape=(1, 4, 4), panel=["sha256:00"])
+def draw(secret: bytes = SECRET, classes: tuple[str, ...] = ("a", "b", "c"), **more: Any) -> KeyRing:
+    return draw_keys(secret, {"triggers": material()}, classes=classes, shape=(1, 4, 4), panel=["sha256:00"], **more)
 
 
 class TestRandomFunction:
@@ -114,15 +117,23 @@ class TestTranches:
         again = open_tranche("m", material().tranche(1), 3, FOUR[0], after, 1)
         assert not torch.equal(again.labels, whole.labels[10:20])
 
-    def test_labels_follow_the_time_token(self) -> None:
-        registration = draw().registration
-        assert fixed_before(registration, b"token") != fixed_before(registration)
-        stamped = draw_keys(
-            SECRET, {"triggers": material()}, classes=("a", "b", "c"), shape=(1, 4, 4), panel=["sha256:00"],
-            stamp=lambda digest: b"token over " + digest,
-        )  # fmt: skip
-        assert stamped.registration == draw().registration
-        assert not torch.equal(stamped.keys["triggers"].labels, draw().keys["triggers"].labels)  # type: ignore[union-attr]
+    def test_labels_follow_the_time_token(self, authority: Authority) -> None:
+        tokens = []
+
+        def stamp(digest: bytes) -> bytes:
+            tokens.append(authority.stamp(timestamp_request(digest)))
+            return tokens[-1]
+
+        one, two = (draw(stamp=stamp) for _ in range(2))
+        assert one.registration == two.registration
+        assert not torch.equal(one.keys["triggers"].labels, two.keys["triggers"].labels)  # type: ignore[union-attr]
+        assert key_context(one.registration, tokens[0]) != key_context(one.registration, tokens[1])
+        with pytest.raises(SignatureError, match="is missing"):
+            key_context(one.registration)
+        with pytest.raises(SignatureError, match="does not name"):
+            key_context(draw().registration, tokens[0])
+        with pytest.raises(SignatureError, match="something else"):
+            draw(stamp=lambda _: tokens[0], classes=("a", "b", "d"))
 
     def test_the_root_against_a_plain_re_derivation(self) -> None:
         tensors = material(5).tensors

@@ -9,14 +9,14 @@ import pytest
 from _pytest.monkeypatch import MonkeyPatch
 from torch import nn
 
-from authority import Authority
+from authority import Authority, serving
 from court import Court
 from helpers import CPU
 from wootz.data import Dataset
 from wootz.marks import Guard, RunnerUp, Triggers, protect
 from wootz.models import ModelSpec, build, write_model
 from wootz.ownership import public_hex, public_pem, signing_key
-from wootz.ownership.timestamps import stamp_request
+from wootz.ownership.timestamps import timestamp_request
 from wootz.stages.keep import keep_protected
 from wootz.stages.register import register_run
 from wootz.training import Recipe
@@ -54,11 +54,12 @@ def court(
             )  # fmt: skip
             panel = (small_spec, small_spec)
             keep_protected(made, place / name, small_spec, panel, data="mnist-5k", eps=0.1, seed=4)
-            register_run(place / name)
+            with serving(authority) as url:
+                register_run(place / name, tsa=url)
         return made.model
 
     def stamp(digest: bytes) -> bytes:
-        return authority.stamp(stamp_request(digest))
+        return authority.stamp(timestamp_request(digest))
 
     marked = protected("owner", build(small_spec, 4), b"\x5e", OWNERS, RECIPE)
     protected("thief", marked, b"\x77", THIEFS, replace(RECIPE, epochs=8, lr=1e-3))

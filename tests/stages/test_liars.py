@@ -21,8 +21,17 @@ from helpers import CPU
 from wootz.data import Dataset
 from wootz.errors import SignatureError
 from wootz.models import ModelSpec, build
-from wootz.ownership import LabelKey, Material, draw_keys, opened, public_hex, registration_digest, signed, signing_key
-from wootz.ownership.timestamps import stamp_request
+from wootz.ownership import (
+    LabelKey,
+    Material,
+    draw_keys,
+    public_hex,
+    registration_digest,
+    sign_statement,
+    signing_key,
+    verify_statement,
+)
+from wootz.ownership.timestamps import timestamp_request
 from wootz.stages.claim import CLAIM, claim_suspect
 from wootz.stages.examine import examine
 from wootz.stages.judge import Bench, Rival, judge_claim
@@ -175,8 +184,8 @@ def refused(claim: Path, court: Court, change: Callable[[dict[str, Tensor]], dic
 
     path = claim.with_suffix(".safetensors")
     write_tensors(path, change(read_tensors(path)))
-    told = opened(claim.read_bytes(), CLAIM)
-    data = signed(signing_key(), told.subject, CLAIM, dict(told.predicate) | {"material": file_digest(path)})
+    told = verify_statement(claim.read_bytes(), CLAIM)
+    data = sign_statement(signing_key(), told.subject, CLAIM, dict(told.predicate) | {"material": file_digest(path)})
     claim.write_bytes(data)
     return (
         judge_claim(claim, court.stranger, Bench(authorities=court.authority.roots, isolated=False)).verdict
@@ -194,15 +203,17 @@ class TestTime:
         return tmp_path / "c.json"
 
     def restamped(self, claim: Path, token: Callable[[dict[str, Any]], bytes]) -> bytes:
-        told = opened(claim.read_bytes(), CLAIM)
-        first = opened(canonical(told.predicate["registered"]), REGISTERED)
+        told = verify_statement(claim.read_bytes(), CLAIM)
+        first = verify_statement(canonical(told.predicate["registered"]), REGISTERED)
         stamped = dict(first.predicate)
         stamped["token"] = base64.b64encode(token(stamped["registration"])).decode()
-        again = json.loads(signed(signing_key(), first.subject, REGISTERED, stamped))
-        return signed(signing_key(), told.subject, CLAIM, dict(told.predicate) | {"registered": again})
+        again = json.loads(sign_statement(signing_key(), first.subject, REGISTERED, stamped))
+        return sign_statement(
+            signing_key(), told.subject, CLAIM, dict(told.predicate) | {"registered": again, "registered_token": ""}
+        )
 
     def test_another_registration_s_token(self, claim: Path, as_owner: Court) -> None:
-        token = as_owner.authority.stamp(stamp_request(b"\7" * 32))
+        token = as_owner.authority.stamp(timestamp_request(b"\7" * 32))
         with pytest.raises(SignatureError, match="time token does not verify"):
             examine(
                 self.restamped(claim, lambda _: token), claim.with_suffix(".safetensors"),
@@ -212,7 +223,9 @@ class TestTime:
     def test_a_clock_of_one_s_own(self, claim: Path, as_owner: Court, tmp_path: Path) -> None:
         (tmp_path / "clock").mkdir()
         own = Authority(tmp_path / "clock")
-        data = self.restamped(claim, lambda registration: own.stamp(stamp_request(registration_digest(registration))))
+        data = self.restamped(
+            claim, lambda registration: own.stamp(timestamp_request(registration_digest(registration)))
+        )
         with pytest.raises(SignatureError, match="time token does not verify"):
             examine(data, claim.with_suffix(".safetensors"), authorities=as_owner.authority.roots)
 
@@ -222,11 +235,16 @@ class TestTime:
             == "KEY-DEPENDENT"
         )
         stamp = as_owner.authority.stamp
-        for token in (lambda _: b"", lambda r: stamp(stamp_request(registration_digest(r)))):
-            claim.write_bytes(self.restamped(claim, token))
-            cell = judge_claim(claim, as_owner.thief, Bench(authorities=as_owner.authority.roots, isolated=False))
-            assert cell.verdict == "NOT SHOWN"  # other labels follow from another token
-            assert all(item.bits < 20 for item in cell.evidence)
+        trusting = Bench(authorities=as_owner.authority.roots, isolated=False)
+        whole = claim.read_bytes()
+        claim.write_bytes(self.restamped(claim, lambda _: b""))
+        cell = judge_claim(claim, as_owner.thief, trusting)
+        assert (cell.verdict, "is missing" in cell.notes[0]) == ("INVALID CLAIM", True)
+        claim.write_bytes(whole)
+        claim.write_bytes(self.restamped(claim, lambda r: stamp(timestamp_request(registration_digest(r)))))
+        cell = judge_claim(claim, as_owner.thief, trusting)
+        assert cell.verdict == "NOT SHOWN"  # other labels follow from another token
+        assert all(item.bits < 20 for item in cell.evidence)
 
 
 class TestReplay:

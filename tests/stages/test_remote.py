@@ -22,19 +22,21 @@ from authority import serving
 from court import Court
 from helpers import CPU
 from wootz.data import Dataset, load
-from wootz.errors import BudgetError, ConfigError, ModelError
+from wootz.errors import BudgetError, ConfigError, ModelError, StoreError
 from wootz.marks import Guarded, Ordinary
 from wootz.models import read_model
-from wootz.ownership import AnswerKey, opened, read_keys
+from wootz.ownership import AnswerKey, read_keys, verify_statement
+from wootz.ownership.documents import Judgement, read_document
 from wootz.serve import Facts, app, running
 from wootz.stages.attack import attack_run
 from wootz.stages.claim import CLAIM, claim_suspect
-from wootz.stages.guarding import LOG
-from wootz.stages.judge import Bench, judge_claim
+from wootz.stages.guarding import LOG, SEALS
+from wootz.stages.judge import JUDGEMENT, Bench, judge_claim
 from wootz.stages.register import register_run
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect
 from wootz.stealing import Ledger, read_queries
+from wootz.store import file_digest
 from wootz.types import Predict
 from wootz.verify import predictor
 
@@ -124,14 +126,40 @@ class TestVerify:
 
 
 def test_a_claim_about_an_endpoint(as_owner: Court, served: str, tmp_path: Path) -> None:
-    claim = tmp_path / "c.json"
+    claim, trusting = tmp_path / "c.json", Bench(authorities=as_owner.authority.roots, isolated=False)
     assert claim_suspect(as_owner.owner, served, claim).verdict == "KEY-DEPENDENT"
-    assert list(opened(claim.read_bytes(), CLAIM).subject) == [served]
-    cell = judge_claim(claim, served, Bench(authorities=as_owner.authority.roots))
+    assert list(verify_statement(claim.read_bytes(), CLAIM).subject) == [served]
+    cell = judge_claim(claim, served, trusting, out=tmp_path / "word.json", place=tmp_path / "judge")
     assert cell.verdict == "KEY-DEPENDENT"
-    assert len(list(tmp_path.glob("transcript-*.jsonl"))) == 2  # the owner's and the judge's, who asked anew
-    other = judge_claim(claim, as_owner.owner, Bench(authorities=as_owner.authority.roots, isolated=False))
+    transcripts = [list(place.glob("transcript-*.jsonl")) for place in (tmp_path, tmp_path / "judge")]
+    assert [len(files) for files in transcripts] == [1, 1]  # the owner's, and the judge's, who asked anew
+    word = read_document(Judgement, verify_statement((tmp_path / "word.json").read_bytes(), JUDGEMENT).predicate)
+    assert word.transcripts == [file_digest(transcripts[1][0])]
+    other = judge_claim(claim, as_owner.owner, trusting)
     assert other.verdict == "INVALID CLAIM"  # the claim is about the endpoint
+
+
+def test_liar_plants_a_transcript_beside_his_certificate(
+    as_owner: Court, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He answers for the suspect himself; a judge reads no transcript of his, wherever he puts it."""
+    (tmp_path / "claim").mkdir()
+    claim, mine = tmp_path / "claim/c.json", tmp_path / "judge"
+    stranger, owner = (predictor(read_model(place)[0]) for place in (as_owner.stranger, as_owner.owner))
+    trusting = Bench(authorities=as_owner.authority.roots, isolated=False)
+    answers = {"now": owner}
+    with running(app(lambda x: answers["now"](x), facts(digits, "s"))) as url:
+        where = f"{url}/v2/models/s"
+        assert claim_suspect(as_owner.owner, where, claim).verdict == "KEY-DEPENDENT"
+        (planted,) = claim.parent.glob("transcript-*.jsonl")  # the marked model's answers, under the stranger's address
+        answers["now"] = stranger
+        name = "-".join(planted.name.split("-")[:3]) + ".jsonl"
+        shutil.copy(planted, claim.parent / name)
+        shutil.copytree(claim.parent, mine)
+        monkeypatch.setenv("WOOTZ_OWNER_KEY", str(tmp_path / "judge.key"))
+        assert judge_claim(claim, where, trusting).verdict == "NOT SHOWN"
+        with pytest.raises(StoreError, match="was not written with this owner's secret"):
+            judge_claim(claim, where, trusting, place=mine)
 
 
 class TestTheft:
@@ -249,18 +277,28 @@ class TestGuard:
         try:
             claim = tmp_path / "g.json"
             claim_suspect(court.owner, thief, claim, own)
-            roots, now = court.authority.roots, datetime.now(UTC)
-            for since, verdict in (
-                (now + timedelta(hours=1), "KEY-DEPENDENT"),
-                (now - timedelta(hours=1), "NOT SHOWN"),
-                (None, "NOT SHOWN"),
+            now = datetime.now(UTC)
+            whole = Bench(
+                authorities=court.authority.roots, suspect_since=now + timedelta(hours=1), isolated=False,
+                independents=(court.stranger,), registered=court.owner,
+            )  # fmt: skip
+            cell = judge_claim(claim, thief, whole)
+            assert cell.verdict == "KEY-DEPENDENT", cell.notes
+            assert any("1/2" in note for note in cell.notes)  # what one independent model proves
+            for bench, why in (
+                (replace(whole, suspect_since=now - timedelta(hours=1)), "was first sealed at"),
+                (replace(whole, suspect_since=None), "nobody says since when"),
+                (replace(whole, registered=None), "without the registered model"),
+                (replace(whole, independents=()), "needs an independent model"),
             ):
-                cell = judge_claim(claim, thief, Bench(authorities=roots, suspect_since=since, isolated=False))
-                assert cell.verdict == verdict, cell.notes
+                cell = judge_claim(claim, thief, bench)
+                assert cell.verdict == "NOT SHOWN", cell.notes
+                assert any(why in note for note in cell.notes)
+            other = judge_claim(claim, thief, replace(whole, registered=court.stranger))
+            assert (other.verdict, "is not the model" in other.notes[0]) == ("INVALID CLAIM", True)
             log = tmp_path / "g.guard.jsonl"
             log.write_bytes(log.read_bytes().replace(b'"base":1', b'"base":2', 1))
-            late = Bench(authorities=roots, suspect_since=now + timedelta(hours=1), isolated=False)
-            assert judge_claim(claim, thief, late).verdict == "INVALID CLAIM"
+            assert judge_claim(claim, thief, whole).verdict == "INVALID CLAIM"
         finally:
             (court.owner / LOG).unlink()
-            register_run(court.owner)
+            (court.owner / SEALS).unlink()

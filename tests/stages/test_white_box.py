@@ -72,4 +72,4 @@ def test_verified_claimed_and_judged(owner_run: Path, tmp_path: Path, plain: nn.
     claimed = claim_suspect(owner_run, owner_run, certificate, SEEN)
     judged = judge_claim(certificate, owner_run, Bench(isolated=False, independents=(stranger,)))
     assert claimed.verdict == judged.verdict == "KEY-DEPENDENT"
-    assert claimed.bits == judged.bits == found.bits
+    assert claimed.bits == judged.bits == pytest.approx(found.bits - 3, abs=0.01)  # one of four accesses, two budgets

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wootz.cli.options import SUSPECT, ClientSettings, Json, TorchZip, progress
+from wootz.cli.options import SUSPECT, ClientSettings, DataDir, Json, TorchZip, progress
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
@@ -26,10 +26,16 @@ def command(
         Path | None, typer.Option("--authorities", help="Certificates (PEM) of time-stamp authorities you trust.")
     ] = None,
     independent: Annotated[
-        list[Path] | None, typer.Option("--independent", help="A model of yours that met no key. May be repeated.")
+        list[Path] | None,
+        typer.Option("--independent", help="An independent model of yours, trained without this key (repeatable)."),
     ] = None,
     earlier: Annotated[
-        list[Path] | None, typer.Option("--earlier", help="A claim judged before: what it opened is public since.")
+        list[Path] | None,
+        typer.Option(
+            "--earlier",
+            help="A claim or registration signed by the same owner, or a judgement of yours; key parts that it "
+            "revealed about another suspect no longer count (repeatable).",
+        ),
     ] = None,
     suspect_since: Annotated[
         str | None,
@@ -39,8 +45,17 @@ def command(
         Path | None, typer.Option("--against", help="A rival's claim about the same suspect; needs both --model.")
     ] = None,
     models: Annotated[
-        list[Path] | None, typer.Option("--model", help="The models that both owners registered, the claimant's first.")
+        list[Path] | None,
+        typer.Option(
+            "--model",
+            help="The model that the claimant registered (checks a guard's log); with --against, the rival's second.",
+        ),
     ] = None,
+    ordinary: Annotated[
+        str | None,
+        typer.Option("--ordinary", help="Labelled images of yours (data set, .npz, folder) for calibration."),
+    ] = None,
+    data_dir: DataDir = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where your own signed statement goes (.json).")] = None,
     allow_torch_zip: TorchZip = False,
     client: ClientSettings = None,
@@ -50,13 +65,15 @@ def command(
 
     Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
     """
+    from wootz.data import load
     from wootz.stages.judge import Bench, judge_claim
     from wootz.verify import EXIT_CODES
 
     bench = Bench(
         pinned=owner, authorities=authorities, independents=tuple(independent or ()), earlier=tuple(earlier or ()),
-        rival=_rival(against, models or []), suspect_since=_time(suspect_since), torch_zip=allow_torch_zip,
-        client=tuple(client or ()),
+        registered=models[0] if models else None, rival=_rival(against, models or []),
+        suspect_since=_time(suspect_since), ordinary=None if ordinary is None else load(ordinary, data_dir),
+        torch_zip=allow_torch_zip, client=tuple(client or ()),
     )  # fmt: skip
     with progress() as tell:
         cell = judge_claim(certificate, suspect, bench, out=out, tell=tell)
@@ -68,6 +85,8 @@ def _rival(against: Path | None, models: list[Path]) -> Rival | None:
     from wootz.stages.judge import Rival
 
     if against is None:
+        if len(models) > 1:
+            raise ConfigError(f"--model: {len(models)} given; without --against it is the claimant's registered model")
         return None
     if len(models) != 2:
         raise ConfigError(

@@ -28,7 +28,10 @@ SUSPECT = "Run folder, .safetensors (model.json beside it) or .onnx file, or URL
 AccessOption = Annotated[
     str, typer.Option("--access", help="What is seen of the suspect: label, scores, or weights (files only).")
 ]
-Budget = Annotated[int | None, typer.Option("--budget", min=1, help="Queries a mark may spend at most.")]
+Budget = Annotated[
+    int | None,
+    typer.Option("--budget", min=0, help="Queries per mark; 0 is all. Default: all of a file, 500 of an endpoint."),
+]
 Tries = Annotated[
     int, typer.Option("--tries", min=1, help="Suspects and keys that were tried; log2 of it is taken off the bits.")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,9 @@ def command(
     tsa: Annotated[
         str | None, typer.Option("--tsa", help="Address of an RFC 3161 authority that stamps before keys are drawn.")
     ] = None,
+    tsa_policy: Annotated[
+        str, typer.Option("--tsa-policy", help="Policy asked of that authority: a dotted object identifier.")
+    ] = "",
     count: Count = 2000,
     seed: Seed = 0,
     device: Device = "auto",
@@ -62,8 +66,8 @@ def command(
         cfg = with_settings(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
     with progress() as tell:
         cell = protect(
-            cfg, out, data_dir=data_dir, execution=execution(device, precision), resume=resume, tsa=tsa, count=count,
-            tell=tell,
+            cfg, out, data_dir=data_dir, execution=execution(device, precision), resume=resume, tsa=tsa,
+            policy=_policy(tsa_policy), count=count, tell=tell,
         )  # fmt: skip
     show_cell(cell, as_json=as_json)
 
@@ -76,3 +80,9 @@ def _budget(name: str, text: str | None) -> float | None:
         return float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError):
         raise ConfigError(f"--{name} {text}: must be a number such as 0.25 or 8/255") from None
+
+
+def _policy(text: str) -> str:
+    if text and not re.fullmatch(r"[0-2](\.\d+)+", text):
+        raise ConfigError(f"--tsa-policy {text}: must be a dotted object identifier such as 1.3.6.1.4.1.13762.3")
+    return text

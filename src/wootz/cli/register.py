@@ -14,11 +14,14 @@ from wootz.cli.show import show_facts
 def command(
     run: Annotated[Path, typer.Argument(help="The owner's run folder, with its key.")],
     tsa: Annotated[
-        str | None, typer.Option("--tsa", help="Address of an RFC 3161 authority that stamps the guard's log.")
+        str | None, typer.Option("--tsa", help="Address of an RFC 3161 authority that stamps model and guard log.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Sign what the run registered before its keys were drawn, and for which model; a claim needs it."""
+    """Sign what the run registered before its keys were drawn, with the model that they are in; a claim needs it.
+
+    A key is registered with one model. Each call with --tsa also seals the guard's log as it is.
+    """
     from wootz.stages.register import register_run
 
     show_facts(register_run(run, tsa=tsa), as_json=as_json)

@@ -153,6 +153,7 @@ def open_endpoint(
     *,
     access: Shown,
     transcript: Path | None,
+    seal: bytes = b"",
     token: str | None = None,
     sleep: Sleep = time.sleep,
 ) -> Iterator[Endpoint]:
@@ -164,6 +165,7 @@ def open_endpoint(
         access: what is wanted of each answer.
         transcript: the file that every question and answer is recorded in; one that is there is continued. None
             records nothing, and a killed run may then ask twice.
+        seal: key that the transcript's lines are authenticated with; a file written with another key is refused.
         token: sent as `Authorization: Bearer`; None takes $WOOTZ_TOKEN. It is neither recorded nor logged.
         sleep: waits between two tries.
 
@@ -185,7 +187,7 @@ def open_endpoint(
             raise ConfigError(f"{url}: does not say which classes it scores; set classes=NAME,NAME,...")
         settings = {key: value for key, value in config.to_mapping(cfg).items() if key in _RECORDED}
         about = {"url": url, "access": access, "settings": config.digest(settings), "metadata": _digest(metadata)}
-        with Transcript(transcript, about, missing(access, facts.num_classes)) as record:
+        with Transcript(transcript, about, missing(access, facts.num_classes), seal) as record:
             identity = describe(url, metadata, certificate)
             yield Endpoint(Service(url, cfg, facts), shape, line, record, identity, access=access, sleep=sleep)
 

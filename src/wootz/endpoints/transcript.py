@@ -1,8 +1,9 @@
 """What was asked and what came back, on disk before anything else happens.
 
-JSON lines, each with the SHA-256 of the line before it. A question is on disk before it is sent, and its answer before
-anybody sees it; so a run that was killed never asks twice. An image that was asked for and has no recorded answer is
-missing: it was spent, and nobody knows what was said.
+JSON lines, each with the SHA-256 of the line before it and, where there is a key, a code over both (HMAC-SHA-256), so
+that a transcript which was written elsewhere is not continued. A question is on disk before it is sent, and its answer
+before anybody sees it; so a run that was killed never asks twice. An image that was asked for and has no recorded
+answer is missing: it was spent, and nobody knows what was said.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import fcntl
+import hmac
 import json
 import os
 from collections import Counter
@@ -24,7 +26,7 @@ from wootz.endpoints.answers import Row
 from wootz.errors import StoreError
 from wootz.store import canonical, sha256, whole_lines
 
-VERSION = 1
+VERSION = 2
 
 
 class Missing(NamedTuple):
@@ -50,13 +52,15 @@ class Transcript:
         path: the file; a file that is there already is read and continued. None keeps everything in memory.
         about: whom and how is asked; the first line.
         nothing: the row of an image without an answer.
+        seal: the key that lines are authenticated with; empty leaves them without a code.
 
     Raises:
-        StoreError: the file can not be used, was changed, is about something else, or is in use.
+        StoreError: the file can not be used, was changed, was written with another key, is about something else, or is
+            in use.
     """
 
-    def __init__(self, path: Path | None, about: Mapping[str, Any], nothing: Row) -> None:
-        self._path, self._nothing = path, nothing
+    def __init__(self, path: Path | None, about: Mapping[str, Any], nothing: Row, seal: bytes = b"") -> None:
+        self._path, self._nothing, self._seal = path, nothing, seal
         self._file: int | None = None
         self._open: dict[int, list[str]] = {}
         self.rows: dict[str, Row] = {}
@@ -103,7 +107,7 @@ class Transcript:
         )
 
     def _record(self, line: dict[str, Any]) -> None:
-        data = _chained(self.digest, line)
+        data = self._chained(self.digest, line)
         if self._path is not None:
             self._append(data)
         self._apply(line)
@@ -168,8 +172,8 @@ class Transcript:
             self.close()
             raise
         if not self.digest:
-            self._append(_chained("", about))
-            self.digest = sha256(_chained("", about))
+            self._append(self._chained("", about))
+            self.digest = sha256(self._chained("", about))
         for images in self._open.values():
             self.missing[UNRECORDED] += len(images)
         self._open.clear()
@@ -178,8 +182,12 @@ class Transcript:
         try:
             told = json.loads(data)
             line = told["line"]
-            if told["after"] != self.digest or _chained(self.digest, line) != data:
+            if told["after"] != self.digest or canonical(told) != data:
                 raise StoreError(f"{where}: does not follow the line before it; the transcript was changed")
+            if self._chained(self.digest, line) != data:
+                raise StoreError(
+                    f"{where}: was not written with this owner's secret ($WOOTZ_OWNER_KEY); move the file away"
+                )
             if not self.digest:
                 _check_about(line, about, where)
             else:
@@ -189,15 +197,17 @@ class Transcript:
             raise StoreError(f"{where}: is no line of a transcript ({reason})") from error
         self.digest = sha256(data)
 
+    def _chained(self, after: str, line: Mapping[str, Any]) -> bytes:
+        content = {"after": after, "line": line}
+        if self._seal:
+            content["mac"] = hmac.new(self._seal, canonical(content), "sha256").hexdigest()
+        return canonical(content)
+
     def _check_torn(self, tail: bytes) -> None:
         """Raise StoreError unless `tail` is the beginning of the line that comes next; zeros may follow it."""
-        start, tail = _chained(self.digest, {})[: -len(b"{}}")], tail.rstrip(b"\0")
+        start, tail = canonical({"after": self.digest})[:-1] + b',"line":', tail.rstrip(b"\0")
         if not (tail.startswith(start) or start.startswith(tail)):
             raise StoreError(f"{self._path}: ends in something that is no line of it; the transcript was changed")
-
-
-def _chained(after: str, line: Mapping[str, Any]) -> bytes:
-    return canonical({"after": after, "line": line})
 
 
 def _check_about(line: Mapping[str, Any], about: Mapping[str, Any], where: str) -> None:

@@ -15,7 +15,7 @@ from wootz.marks.ground import Ground
 from wootz.marks.guard import Guard
 from wootz.marks.table import MARKS
 from wootz.models import check_model
-from wootz.ownership import Key, KeyRing, Material, Walk, draw_keys, fresh_secret
+from wootz.ownership import ClaimOptions, Key, KeyRing, Material, Walk, draw_keys, fresh_secret
 from wootz.ownership.prf import subkey
 from wootz.registry import lookup
 from wootz.rng import generator
@@ -46,6 +46,7 @@ def protect(
     seed: int = 0,
     execution: Execution | None = None,
     owner: str = "",
+    options: ClaimOptions | None = None,
     stamp: Callable[[bytes], bytes] | None = None,
 ) -> Protected:
     """Train a copy of `model` so that it resists evasion within `eps` and carries the marks.
@@ -62,6 +63,7 @@ def protect(
         seed: of training; keys come from the operating system's randomness.
         execution: device, precision, processes.
         owner: public key that claims will be signed with, see `wootz.ownership.public_hex`; empty where none will be.
+        options: what a claim may choose, see `wootz.ownership.ClaimOptions`.
         stamp: see `wootz.ownership.draw_keys`.
 
     Raises:
@@ -78,7 +80,8 @@ def protect(
     recipe = replace(recipe or Recipe(), eps=eps)
     ring = draw_keys(
         secret, materials, classes=data.classes, shape=data.shape, panel=[weights_digest(m) for m in panel],
-        owner=owner, walk=Walk.beyond(eps, recipe.norm) if panel else None, stamp=stamp,
+        owner=owner, walk=Walk.beyond(eps, recipe.norm) if panel else None, options=options,
+        stamp=stamp,
     )  # fmt: skip
     hook = hook_of(chosen, ring.keys, data, seed=seed)
     trained = train(recipe, model, data.train, data.validation, seed=seed, hook=hook, execution=execution)

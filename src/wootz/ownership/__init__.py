@@ -17,28 +17,30 @@ from wootz.ownership.keys import (
 from wootz.ownership.opening import marks_opened, open_marks, opened_keys
 from wootz.ownership.owner import owner_secret, run_secret
 from wootz.ownership.registration import (
+    ClaimOptions,
     Sealed,
     Walk,
     commit,
-    fixed_before,
+    key_context,
     register,
     registration_digest,
     tranche_root,
 )
 from wootz.ownership.signing import (
     Statement,
-    opened,
     public_hex,
     public_pem,
     read_public,
-    signed,
+    sign_statement,
     signing_file,
     signing_key,
+    verify_statement,
 )
-from wootz.ownership.timestamps import read_roots, stamp_request, stamped_at
+from wootz.ownership.timestamps import check_token, read_roots, timestamp_request, verify_token
 
 __all__ = [
     "AnswerKey",
+    "ClaimOptions",
     "DirectionKey",
     "HalfKey",
     "Key",
@@ -50,17 +52,18 @@ __all__ = [
     "Statement",
     "Walk",
     "WeightKey",
+    "check_token",
     "commit",
     "derive",
     "draw_keys",
-    "fixed_before",
+    "key_context",
     "fresh_secret",
     "guard_key",
     "has_keys",
     "marks_opened",
     "open_marks",
     "open_tranche",
-    "opened",
+    "verify_statement",
     "opened_keys",
     "owner_secret",
     "public_hex",
@@ -71,11 +74,11 @@ __all__ = [
     "register",
     "registration_digest",
     "run_secret",
-    "signed",
+    "sign_statement",
     "signing_file",
     "signing_key",
-    "stamp_request",
-    "stamped_at",
+    "timestamp_request",
     "tranche_root",
+    "verify_token",
     "write_keys",
 ]

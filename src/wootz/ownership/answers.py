@@ -177,21 +177,18 @@ def read_log(key: AnswerKey, path: Path) -> Log:
         raise StoreError(f"{path}: is no log of a guard ({' '.join(repr(error).split())})") from error
 
 
-def guard_key(key: AnswerKey, path: Path, *, sealed: str | None = None) -> LabelKey | OrderKey:
+def guard_key(key: AnswerKey, path: Path, *, count: int | None = None) -> LabelKey | OrderKey:
     """Return the images whose answers the key decided, with what it made of them drawn again from it, to be tested.
 
     Args:
         key: of the mark.
         path: the log.
-        sealed: the chain hash that was time-stamped: later lines are left out. None takes them all.
+        count: take the first so many images only; None takes all.
 
     Raises:
-        StoreError: see `read_log`; or `sealed` is no chain hash of it.
+        StoreError: see `read_log`.
     """
     log = read_log(key, path)
-    if sealed is not None and sealed not in log.chains:
-        raise StoreError(f"{path}: holds no line with the chain hash {sealed}")
-    count = len(log.base) if sealed is None else log.chains.index(sealed)
     pixels, base, second, answer = (part[:count] for part in (log.pixels, log.base, log.second, log.answer))
     if orders(key):
         return OrderKey(
@@ -202,6 +199,27 @@ def guard_key(key: AnswerKey, path: Path, *, sealed: str | None = None) -> Label
         mark=key.mark, rule="wrong", num_classes=key.num_classes, pixels=pixels, base_pixels=pixels, base=base,
         labels=answer, logged=True,
     )  # fmt: skip
+
+
+class LogLength(NamedTuple):
+    """How many of a sealed log's first images count in a claim, and the bits that come off for the choice."""
+
+    images: int
+    bits: float
+
+
+def log_length(lines: int) -> LogLength:
+    """Return how many of the first `lines` images of a sealed log count.
+
+    A log is a growing list, and its owner chooses where to seal it. So a log counts up to one of a fixed series of
+    lengths, 64 * 2^(j/4) rounded, of which length j has the prior weight 1 / (4 (o + 1)(o + 2)) with o = j // 4; the
+    weights sum to 1, and -log2 of the weight comes off the bits (a union bound over all lengths).
+    """
+    fits = [(round(64 * 2 ** (j / 4)), j // 4) for j in range(100) if round(64 * 2 ** (j / 4)) <= lines]
+    if not fits:
+        return LogLength(0, 0.0)
+    images, octave = fits[-1]
+    return LogLength(images, math.log2(4 * (octave + 1) * (octave + 2)))
 
 
 def _log(key: AnswerKey, path: Path, fields: list[dict[str, Any]], chains: tuple[str, ...], size: int) -> Log:

@@ -9,13 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wootz.errors import KeyFolderError, StoreError
+from wootz.errors import KeyFolderError, SignatureError, StoreError
+from wootz.ownership.documents import read_registration
 from wootz.ownership.keys import Key, Material, derive
 from wootz.ownership.prf import subkey
-from wootz.ownership.registration import PROTOCOL, Sealed, Walk, fixed_before, register, registration_digest
+from wootz.ownership.registration import (
+    ClaimOptions,
+    Sealed,
+    TimestampTerms,
+    Walk,
+    key_context,
+    register,
+    registration_digest,
+)
+from wootz.ownership.timestamps import token_digest
 from wootz.store import read_bytes, read_json, read_tensors, write_bytes, write_json, write_tensors
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +35,8 @@ class KeyRing:
     Attributes:
         keys: by mark.
         registration: public, see `wootz.ownership.registration`.
-        token: RFC 3161 time-stamp response over the registration's digest, from before the keys; empty without one.
+        token: RFC 3161 time-stamp response over the registration's digest, from before the keys; empty where the
+            registration names none.
         materials: by mark, what was fixed before its key.
         sealed: by mark, the secret and salt of each tranche.
     """
@@ -46,22 +57,32 @@ def draw_keys(
     panel: Sequence[str],
     owner: str = "",
     walk: Walk | None = None,
+    options: ClaimOptions | None = None,
     stamp: Callable[[bytes], bytes] | None = None,
+    policy: str = "",
 ) -> KeyRing:
     """Register the materials and draw each mark's key after that.
 
     Args:
         secret: of the run; each tranche of each mark gets a secret of its own from it.
         materials: by mark.
-        classes: see `register`, as are the next four.
+        classes: see `register`, as are the next five.
         shape: of the images.
         panel: digests of the independent models.
         owner: public key.
         walk: away from a suspect's answers.
-        stamp: given the registration's digest, returns a time-stamp response over it; None works without a time.
+        options: what a claim may choose.
+        stamp: given the registration's digest, returns a time-stamp response over it; None draws keys without one.
+        policy: the policy that the time-stamp authority is asked for, a dotted object identifier; empty for any.
+
+    Raises:
+        SignatureError: the response is damaged, or is over something else.
     """
     sealed = {name: tuple(_sealed(secret, name, t) for t in range(m.tranches)) for name, m in materials.items()}
-    registration = register(materials, sealed, classes=classes, shape=shape, panel=panel, owner=owner, walk=walk)
+    registration = register(
+        materials, sealed, classes=classes, shape=shape, panel=panel, owner=owner, walk=walk, options=options,
+        timestamp=TimestampTerms(policy) if stamp else None,
+    )  # fmt: skip
     token = stamp(registration_digest(registration)) if stamp else b""
     return _ring(registration, token, materials, sealed)
 
@@ -78,7 +99,8 @@ def write_keys(folder: Path, ring: KeyRing) -> None:
     if ring.token:
         write_bytes(folder / "registration.tsr", ring.token)
     digest = registration_digest(ring.registration).hex()
-    write_json(place / "key.json", {"schema": SCHEMA, "registration": digest, "marks": opened}, mode=0o600)
+    key = {"schema": SCHEMA, "registration": digest, "token": _token_digest(ring.token), "marks": opened}
+    write_json(place / "key.json", key, mode=0o600)
     write_json(folder / "registration.json", ring.registration)
 
 
@@ -100,8 +122,9 @@ def read_keys(folder: Path) -> KeyRing:
         )
     try:
         registration, opened = read_json(public), read_json(place / "key.json")
-        if registration["protocol"] != PROTOCOL or opened["schema"] != SCHEMA:
+        if opened["schema"] != SCHEMA:
             raise KeyFolderError(f"{folder}: its key is of another version of wootz")
+        read_registration(registration)
         if registration_digest(registration).hex() != opened["registration"]:
             raise KeyFolderError(f"{public}: was changed since the key was made, or is another run's")
         sealed = {
@@ -109,16 +132,20 @@ def read_keys(folder: Path) -> KeyRing:
             for name, parts in opened["marks"].items()
         }
         materials = {name: _material(place, name, entry) for name, entry in registration["marks"].items()}
-        token = read_bytes(folder / "registration.tsr") if (folder / "registration.tsr").is_file() else b""
+        token = _read_token(folder / "registration.tsr", opened["token"])
         again = register(
             materials, sealed, classes=tuple(registration["classes"]), shape=tuple(registration["shape"]),
             panel=registration["panel"], owner=registration["owner"],
             walk=Walk(**registration["walk"]) if "walk" in registration else None,
+            options=ClaimOptions(**registration["options"]),
+            timestamp=TimestampTerms(**registration["timestamp"]) if "timestamp" in registration else None,
         )  # fmt: skip
         if again != registration:
             raise KeyFolderError(f"{place}: {_culprit(again, registration)} was changed, or is another run's")
         return _ring(registration, token, materials, sealed)
-    except (StoreError, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+    except (
+        StoreError, SignatureError, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError
+    ) as error:  # fmt: skip
         raise KeyFolderError(
             f"{folder}: its key or registration is damaged ({' '.join(str(error).split())})"
         ) from error
@@ -130,12 +157,28 @@ def _ring(
     materials: Mapping[str, Material],
     sealed: Mapping[str, tuple[Sealed, ...]],
 ) -> KeyRing:
-    after, count = fixed_before(registration, token), len(registration["classes"])
+    after, count = key_context(registration, token), len(registration["classes"])
     keys = {
         name: derive(name, material, count, [part.secret for part in sealed[name]], after)
         for name, material in materials.items()
     }
     return KeyRing(keys=keys, registration=registration, token=token, materials=materials, sealed=sealed)
+
+
+def _read_token(path: Path, digest: str) -> bytes:
+    """Read the time token that the keys were drawn after, and check that it is that one."""
+    token = read_bytes(path) if path.is_file() else b""
+    if _token_digest(token) != digest:
+        raise KeyFolderError(
+            f"{path}: is not the time token that the key was drawn after; restore that file"
+            if digest
+            else f"{path}: the key was drawn without a time token; remove this file"
+        )
+    return token
+
+
+def _token_digest(token: bytes) -> str:
+    return token_digest(token).hex() if token else ""
 
 
 def _material(place: Path, name: str, entry: Mapping[str, Any]) -> Material:

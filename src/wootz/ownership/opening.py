@@ -13,9 +13,10 @@ from torch import Tensor
 
 from wootz.checks import levels
 from wootz.errors import SignatureError
+from wootz.ownership.documents import read_registration
 from wootz.ownership.folder import KeyRing
 from wootz.ownership.keys import Key, LabelKey, Material, derive, open_tranche
-from wootz.ownership.registration import PROTOCOL, Sealed, commit, fixed_before, tranche_root
+from wootz.ownership.registration import Sealed, commit, key_context, tranche_root
 from wootz.store import tensor_digest
 
 _ROWS = ("labels", "half")
@@ -55,9 +56,8 @@ def opened_keys(
         SignatureError: something does not fit; says what.
     """
     try:
-        if registration["protocol"] != PROTOCOL:
-            raise SignatureError(f"the registration is of another protocol, {registration['protocol']!r}")
-        after = fixed_before(registration, token)
+        read_registration(registration)
+        after = key_context(registration, token)
         order = sorted(opened, key=lambda name: (registration["marks"][name]["kind"] not in _ROWS, name))
         return {name: _key(name, registration, after, opened[name], tensors) for name in order}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:

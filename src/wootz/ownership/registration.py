@@ -12,11 +12,37 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from wootz.errors import SignatureError
 from wootz.ownership.keys import Material
 from wootz.ownership.prf import stream
+from wootz.ownership.timestamps import check_token, token_digest
 from wootz.store import canonical, sha256, tensor_digest
 
-PROTOCOL = "wootz-registration/4"
+PROTOCOL = "wootz-registration/5"
+MAX_CLASSES = 65_536
+
+
+class ClaimOptions(NamedTuple):
+    """What a claim may choose after the suspect has answered. log2 of the number of choices comes off its bits.
+
+    Attributes:
+        accesses: of `scores`, `label`, `walks` (labels along registered paths, see `Walk`) and `weights`; by default
+            all that the registered marks can be tested by.
+        budgets: queries per mark; 0 is all.
+    """
+
+    accesses: Sequence[str] = ()
+    budgets: Sequence[int] = (0, 500)
+
+
+class TimestampTerms(NamedTuple):
+    """What the one time token of a registration must be like.
+
+    Attributes:
+        policy: the authority's policy, a dotted object identifier; empty for any.
+    """
+
+    policy: str = ""
 
 
 class Walk(NamedTuple):
@@ -54,6 +80,8 @@ def register(
     panel: Sequence[str],
     owner: str = "",
     walk: Walk | None = None,
+    options: ClaimOptions | None = None,
+    timestamp: TimestampTerms | None = None,
 ) -> dict[str, Any]:
     """Return the registration of one run.
 
@@ -65,7 +93,16 @@ def register(
         panel: digests of the weights of the independent models that the tests use.
         owner: the owner's public key, raw Ed25519 in hexadecimal; empty where nobody signs.
         walk: for suspects that show labels only; None where the panel is empty.
+        options: what a claim may choose.
+        timestamp: terms of the time token that the keys are drawn after; None draws them without one.
+
+    Raises:
+        ValueError: fewer than 2 or more than 65,536 classes.
     """
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise ValueError(f"{len(classes)} classes; a registration holds 2 to {MAX_CLASSES:,}")
+    options = options or ClaimOptions()
+    accesses = options.accesses or _accesses(materials, walk)
     marks = {name: _entry(material, sealed[name]) for name, material in materials.items()}
     roots = [bytes.fromhex(t["root"][7:]) for entry in marks.values() for t in entry["tranches"] if "root" in t]
     told = {
@@ -75,8 +112,10 @@ def register(
         "panel": list(panel),
         "owner": owner,
         "marks": marks,
+        "options": {"accesses": list(accesses), "budgets": list(options.budgets)},
     }
-    told |= {"walk": walk._asdict()} if walk else {}
+    told |= {"walk": walk._asdict() | {"stops": list(walk.stops)}} if walk else {}
+    told |= {"timestamp": timestamp._asdict()} if timestamp else {}
     return told | ({"root": _named(merkle_root(roots))} if roots else {})
 
 
@@ -85,9 +124,22 @@ def registration_digest(registration: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(canonical(registration)).digest()
 
 
-def fixed_before(registration: Mapping[str, Any], token: bytes = b"") -> bytes:
-    """Return what keys are drawn after: SHA-256(D || SHA-256(time token, or nothing))."""
-    return hashlib.sha256(registration_digest(registration) + hashlib.sha256(token).digest()).digest()
+def key_context(registration: Mapping[str, Any], token: bytes = b"") -> bytes:
+    """Return what keys are drawn after: SHA-256(D || digest of the signed content of the time token, or nothing).
+
+    Raises:
+        SignatureError: the registration names a time token and there is none, the other way around, or the token is
+            over something else.
+    """
+    terms, digest = registration.get("timestamp"), registration_digest(registration)
+    if terms is None and token:
+        raise SignatureError("a time token that the registration does not name")
+    if terms is None:
+        return hashlib.sha256(digest).digest()
+    if not token:
+        raise SignatureError("the time token that the registration names is missing")
+    check_token(token, digest, policy=terms["policy"])
+    return hashlib.sha256(digest + token_digest(token)).digest()
 
 
 def commit(sealed: Sealed) -> str:
@@ -130,6 +182,12 @@ def _entry(material: Material, sealed: Sequence[Sealed]) -> dict[str, Any]:
     ]
     digests = {} if rows else {key: tensor_digest(tensor) for key, tensor in sorted(material.tensors.items())}
     return {"kind": material.kind, "facts": material.facts, "tranches": tranches, "tensors": digests}
+
+
+def _accesses(materials: Mapping[str, Material], walk: Walk | None) -> list[str]:
+    """Return every access that these marks can be tested by."""
+    weights = any(material.kind == "weights" for material in materials.values())
+    return ["scores", "label", *(["walks"] if walk else []), *(["weights"] if weights else [])]
 
 
 def _named(digest: bytes) -> str:

@@ -1,7 +1,7 @@
 """Signed statements: in-toto Statement v1 in a DSSE envelope, signed with Ed25519, as canonical bytes (RFC 8785).
 
 Whoever reads one verifies first and parses exactly the bytes that were verified. A file is accepted only in the one
-form that `signed` writes, so no byte of it can be changed without notice, not even outside the signature.
+form that `sign_statement` writes, so no byte of it can be changed without notice, not even outside the signature.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def public_pem(key: Ed25519PrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def signed(key: Ed25519PrivateKey, subject: Mapping[str, str], kind: str, predicate: Mapping[str, Any]) -> bytes:
+def sign_statement(
+    key: Ed25519PrivateKey, subject: Mapping[str, str], kind: str, predicate: Mapping[str, Any]
+) -> bytes:
     """Return the signed statement as canonical JSON; numbers that matter are strings in it."""
     statement: dict[str, Any] = {
         "_type": STATEMENT,
@@ -115,7 +117,7 @@ def signed(key: Ed25519PrivateKey, subject: Mapping[str, str], kind: str, predic
     return rfc8785.dumps(envelope.to_dict())
 
 
-def opened(data: bytes, kind: str) -> Statement:
+def verify_statement(data: bytes, kind: str) -> Statement:
     """Verify and read a signed statement.
 
     Raises:

@@ -1,30 +1,78 @@
-"""RFC 3161 time tokens: who asks an authority for one, and what one proves. Nothing here touches a network."""
+"""RFC 3161 time-stamp tokens: the request, what a token proves, and the digest that keys depend on. No network here.
+
+A response carries more than what the authority signs: status strings, certificates, unsigned attributes, and an ECDSA
+signature that can be replaced by another valid one. Keys must not depend on any of it, so `token_digest` covers the
+fields of the signed TSTInfo alone (RFC 3161, 2.4.2).
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from cryptography.x509 import Certificate, load_pem_x509_certificates
-from rfc3161_client import (
-    HashAlgorithm,
-    TimestampRequestBuilder,
-    VerificationError,
-    VerifierBuilder,
-    decode_timestamp_response,
-)
+from cryptography.x509 import Certificate, ObjectIdentifier, load_pem_x509_certificates
+from pyasn1.codec.der.encoder import encode
+from pyasn1.type.univ import ObjectIdentifier as Oid
+from pyasn1_modules.rfc3161 import TimeStampReq
+from rfc3161_client import TimeStampResponse, VerificationError, VerifierBuilder, decode_timestamp_response
 
 from wootz.errors import KeyFolderError, SignatureError
-from wootz.store import read_bytes
+from wootz.store import canonical, read_bytes
 
 _LIMIT = 1 << 20
+_SHA256 = "2.16.840.1.101.3.4.2.1"
 
 
-def stamp_request(digest: bytes) -> bytes:
-    """Return the request, DER, that asks for a token over SHA-256(digest), the signer's certificate in it."""
-    builder = TimestampRequestBuilder().data(digest).hash_algorithm(HashAlgorithm.SHA256)
-    return builder.nonce(nonce=True).cert_request(cert_request=True).build().as_bytes()
+def timestamp_request(digest: bytes, *, policy: str = "") -> bytes:
+    """Return the DER request for a token over SHA-256(digest), with the signer's certificate in the response.
+
+    The nonce is a function of the digest, so a registration fixes the nonce of its token.
+
+    Args:
+        digest: what is stamped.
+        policy: the authority's policy as a dotted object identifier; empty for its default.
+    """
+    request = TimeStampReq()
+    request["version"] = "v1"
+    request["messageImprint"]["hashAlgorithm"]["algorithm"] = _SHA256
+    request["messageImprint"]["hashedMessage"] = hashlib.sha256(digest).digest()
+    if policy:
+        request["reqPolicy"] = Oid(policy)
+    request["nonce"] = _nonce(digest)
+    request["certReq"] = True
+    return bytes(encode(request))
+
+
+def check_token(response: bytes, digest: bytes, *, policy: str = "") -> None:
+    """Check that a response is over `digest`, with its nonce and policy. The signature is not checked.
+
+    Raises:
+        SignatureError: it is damaged, or is over something else.
+    """
+    _check_content(_decoded(response), digest, policy)
+
+
+def token_digest(response: bytes) -> bytes:
+    """Return the 32-byte digest of the signed content of a response: SHA-256 of the TSTInfo's fields.
+
+    Two responses with equal TSTInfo have equal digests, whatever surrounds it.
+
+    Raises:
+        SignatureError: the response is damaged.
+    """
+    info = _decoded(response).tst_info
+    fields = {
+        "version": info.version,
+        "policy": info.policy.dotted_string,
+        "algorithm": info.message_imprint.hash_algorithm.dotted_string,
+        "imprint": info.message_imprint.message.hex(),
+        "serial": str(info.serial_number),
+        "time": info.gen_time.isoformat(),
+        "nonce": str(info.nonce),
+    }
+    return hashlib.sha256(canonical(fields)).digest()
 
 
 def read_roots(path: Path) -> list[Certificate]:
@@ -39,25 +87,49 @@ def read_roots(path: Path) -> list[Certificate]:
         raise KeyFolderError(f"{path}: holds no certificate in PEM form") from error
 
 
-def stamped_at(token: bytes, digest: bytes, roots: Sequence[Certificate]) -> datetime:
+def verify_token(response: bytes, digest: bytes, roots: Sequence[Certificate], *, policy: str = "") -> datetime:
     """Verify a time-stamp response over `digest` and return its time (UTC).
 
     Args:
-        token: the response, DER.
+        response: the response, DER.
         digest: what it must be about.
-        roots: authorities that are trusted; the chain must end in one of them.
+        roots: trusted authorities; the certificate chain must end in one of them.
+        policy: the registered policy; empty accepts any.
 
     Raises:
-        SignatureError: it is damaged, about something else, or signed by nobody who is trusted.
+        SignatureError: it is damaged, about something else, or not signed by a trusted authority.
     """
-    if len(token) > _LIMIT:
-        raise SignatureError(f"a time token of {len(token):,} bytes; one has some thousands")
+    decoded = _decoded(response)
+    _check_content(decoded, digest, policy)
     try:
-        response = decode_timestamp_response(token)
-        builder = VerifierBuilder()
-        for root in roots:
-            builder = builder.add_root_certificate(root)
-        builder.build().verify_message(response, digest)
-        return response.tst_info.gen_time
+        builder = VerifierBuilder(roots=list(dict.fromkeys(roots)))
+        builder.build().verify_message(decoded, digest)
+        return decoded.tst_info.gen_time
     except (VerificationError, ValueError, TypeError, OverflowError) as error:
         raise SignatureError(f"the time token does not verify ({' '.join(str(error).split())})") from error
+
+
+def _decoded(response: bytes) -> TimeStampResponse:
+    if len(response) > _LIMIT:
+        raise SignatureError(f"a time token of {len(response):,} bytes; expected a few thousand")
+    try:
+        decoded = decode_timestamp_response(response)
+        _ = decoded.tst_info.serial_number
+    except (ValueError, TypeError, OverflowError) as error:
+        raise SignatureError(f"the time token does not verify ({' '.join(str(error).split())})") from error
+    return decoded
+
+
+def _check_content(decoded: TimeStampResponse, digest: bytes, policy: str) -> None:
+    info = decoded.tst_info
+    imprint = info.message_imprint
+    if imprint.hash_algorithm.dotted_string != _SHA256 or imprint.message != hashlib.sha256(digest).digest():
+        raise SignatureError("the time token does not verify (it is about something else)")
+    if info.nonce != _nonce(digest):
+        raise SignatureError("the time token does not verify (its nonce is not the registered one)")
+    if policy and info.policy != ObjectIdentifier(policy):
+        raise SignatureError(f"the time token does not verify (its policy is not the registered one, {policy})")
+
+
+def _nonce(digest: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(b"nonce/" + digest).digest()[:8], "big") >> 1 or 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +18,29 @@ from wootz import __version__
 from wootz.endpoints import Identity
 from wootz.errors import ConfigError
 from wootz.models import read_model
-from wootz.ownership import AnswerKey, Key, KeyRing, open_marks, opened, opened_keys, read_keys, signed, signing_key
+from wootz.ownership import (
+    AnswerKey,
+    Key,
+    KeyRing,
+    open_marks,
+    opened_keys,
+    read_keys,
+    sign_statement,
+    signing_key,
+)
+from wootz.ownership.answers import log_length
 from wootz.records import Cell, to_json
-from wootz.stages.guarding import LOG, with_log, without_guard
+from wootz.stages.guarding import LOG, read_seals, with_log, without_guard
 from wootz.stages.panel import check_walks, seated
-from wootz.stages.register import REGISTERED, read_registered
+from wootz.stages.register import read_registered, read_registered_token
 from wootz.stages.run import Clock
-from wootz.stages.suspects import Asking, Where, opened_suspect
-from wootz.stages.verify import PANEL_MEMBERS, ask_suspect, verdict_cell
+from wootz.stages.suspects import Asking, Where, is_endpoint, opened_suspect
+from wootz.stages.verify import PANEL_MEMBERS, ask_suspect, own_calibration, verdict_cell
 from wootz.store import append_line, file_digest, read_bytes, read_json, write_bytes, write_tensors
 from wootz.types import Tell
 from wootz.verify import bar_of
 
-CLAIM = "urn:wootz:claim:1"
+CLAIM = "urn:wootz:claim:2"
 
 
 def claim_suspect(
@@ -37,84 +48,113 @@ def claim_suspect(
 ) -> Cell:
     """Open one tranche of the key, test the suspect with it, and write the certificate and its material.
 
-    A tranche that was opened against one suspect is burnt: it is used for no other one.
+    A tranche that was opened against one suspect is burnt: it is used for no other one. log2 of all that a claim may
+    choose (tranche, access, budget, and the tries that the owner names) comes off its bits.
 
     Args:
         owner: the run folder, registered.
         where: whom the claim is about, a path or a URL.
         out: the certificate to write; images and panel stand beside it, under the same name with `.safetensors`, and
             the guard's sealed log with `.guard.jsonl`.
-        asking: how the suspect is asked; its `tries` are those that the owner made, tranches come on top.
+        asking: how the suspect is asked, one of the registered ways.
         tell: told what is going on.
 
     Raises:
         KeyFolderError: the run is not registered.
-        ConfigError: every tranche is burnt; walks that were not registered.
+        ConfigError: every tranche is burnt; an access or a budget that was not registered.
     """
     if out.suffix != ".json":
         raise ConfigError(f"{out}: a certificate's name must end in .json")
     time, ring, asking = Clock(), read_keys(owner), asking or Asking()
-    asking = replace(asking, tries=asking.tries * tranches_of(ring))
+    check_options(ring.registration, asking, remote=is_endpoint(where))
     registered = read_registered(owner, ring)
-    check_walks(ring.registration, asking.walks)
+    token = read_registered_token(owner, registered)
     models, described, weights = _panel(owner)
     panel = seated(models, ring.registration)
+    counted = replace(asking, tries=asking.tries * choices(ring.registration))
     tell("asking the suspect", 0.0)
     with opened_suspect(where, asking, out.parent) as suspect:
         tranche = burn_tranche(owner, ring, suspect.identity)
         opening, tensors = open_marks(ring, tranche)
         keys = opened_keys(ring.registration, ring.token, opening, tensors)
-        log = _sealed_log(owner, registered, keys, out)
-        keys = with_log(keys, log.path, sealed=log.sealed) if log else without_guard(keys)
+        keys, guard, discounts = _with_sealed_log(keys, owner, out)
         bar = bar_of(stamped=bool(ring.token))
-        verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar)
+        suspect = own_calibration(keys, ring.registration, suspect, asking.calibrate)
+        verdict = ask_suspect(keys, ring.registration, suspect, panel, counted, bar=bar, discounts=discounts)
     cell = verdict_cell(verdict, suspect, time.seconds)
     material = out.with_suffix(".safetensors")
     write_tensors(material, tensors | weights)
-    told = to_json(cell)
+    found = to_json(cell)
     predicate = {
         "wootz": __version__,
         "registered": json.loads(registered),
+        "registered_token": base64.b64encode(token).decode(),
         "opened": opening,
         "material": file_digest(material),
-        "guard": file_digest(log.path) if log else "",
         "panel": described,
-        "test": _test(asking, bar),
-        "found": {name: plain_strings(told[name]) for name in ("evidence", "bits", "verdict", "notes") if name in told},
+        "test": {
+            "access": access_of(asking),
+            "budget": asking.queries(remote=suspect.remote) or 0,
+            "calibrate": asking.calibrate,
+            "tries": asking.tries,
+        },
+        "found": {
+            name: plain_strings(found[name]) for name in ("evidence", "bits", "verdict", "notes") if name in found
+        },
         "environment": {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_bytes(out, signed(signing_key(), {suspect.identity.name: suspect.identity.digest}, CLAIM, predicate))
+    predicate |= {"guard": guard} if guard else {}
+    subject = {suspect.identity.name: suspect.identity.digest}
+    write_bytes(out, sign_statement(signing_key(), subject, CLAIM, predicate))
     return cell
 
 
-class SealedLog(NamedTuple):
-    """The guard's log in a claim, and the chain hash that it is sealed at."""
-
-    path: Path
-    sealed: str
+def access_of(asking: Asking) -> str:
+    """Return the name of an access as a registration lists it: `walks` is `label` with registered paths."""
+    return "walks" if asking.walks else asking.access
 
 
-def _sealed_log(owner: Path, registered: bytes, keys: Mapping[str, Key], out: Path) -> SealedLog | None:
-    """Copy the guard's log beside the certificate, where it was sealed with a time and its key is opened."""
-    guard = opened(registered, REGISTERED).predicate.get("guard")
-    if not guard or not guard["token"] or not any(isinstance(key, AnswerKey) for key in keys.values()):
-        return None
-    path = out.with_suffix(".guard.jsonl")
-    write_bytes(path, read_bytes(owner / LOG))
-    return SealedLog(path, guard["head"])
+def check_options(registration: Mapping[str, Any], asking: Asking, *, remote: bool) -> None:
+    """Raise ConfigError where a claim would test the suspect in a way that was not registered before the key."""
+    options, access, budget = registration["options"], access_of(asking), asking.queries(remote=remote) or 0
+    if access not in options["accesses"]:
+        raise ConfigError(
+            f"access = {access!r}: is not registered; a claim with this key tests by {', '.join(options['accesses'])}"
+        )
+    if budget not in options["budgets"]:
+        registered = ", ".join("all" if other == 0 else str(other) for other in options["budgets"])
+        raise ConfigError(f"budget = {budget or 'all'}: is not registered; a claim with this key spends {registered}")
+    check_walks(registration, asking.walks)
 
 
-def _test(asking: Asking, bar: float) -> dict[str, Any]:
-    """Return how the suspect was asked, as strings and whole numbers."""
-    plain = {"access": asking.access, "bar": f"{bar:g}", "tries": asking.tries, "calibrate": asking.calibrate}
-    plain |= {"walks": asking.walks, "client": list(asking.client)}
-    return plain | {"budget": "" if asking.budget is None else str(asking.budget)}
+def choices(registration: Mapping[str, Any]) -> int:
+    """Return how many ways to test a suspect a claim chose from: accesses times budgets times tranches."""
+    options = registration["options"]
+    return len(options["accesses"]) * len(options["budgets"]) * tranches_of(registration)
 
 
-def tranches_of(ring: KeyRing) -> int:
+def tranches_of(registration: Mapping[str, Any]) -> int:
     """Return how many tranches a claim could choose from."""
-    return max(material.tranches for material in ring.materials.values())
+    return max(len(mark["tranches"]) for mark in registration["marks"].values())
+
+
+def _with_sealed_log(
+    keys: dict[str, Key], owner: Path, out: Path
+) -> tuple[dict[str, Key], dict[str, Any], dict[str, float]]:
+    """Return the keys with the guard's log up to its last seal, what the claim says of it, and the bits that come off.
+
+    The log is copied beside the certificate. Without a seal the guard is left out.
+    """
+    seals, log = read_seals(owner), owner / LOG
+    guard = next((name for name, key in keys.items() if isinstance(key, AnswerKey)), None)
+    if guard is None or not seals or not log.is_file():
+        return without_guard(keys), {}, {}
+    path = out.with_suffix(".guard.jsonl")
+    write_bytes(path, read_bytes(log))
+    length = log_length(seals[-1]["lines"])
+    keys = with_log(keys, path, count=length.images)
+    return keys, {"log": file_digest(path), "seals": seals}, {guard: length.bits}
 
 
 def burn_tranche(owner: Path, ring: KeyRing, suspect: Identity) -> int:
@@ -127,7 +167,7 @@ def burn_tranche(owner: Path, ring: KeyRing, suspect: Identity) -> int:
     for entry in burnt:
         if entry["suspect"] == suspect.digest:
             return int(entry["tranche"])
-    count = tranches_of(ring)
+    count = tranches_of(ring.registration)
     if len(burnt) >= count:
         raise ConfigError(
             f"{owner}: all {count} tranches of its key were opened already ({path}); an opened tranche proves "

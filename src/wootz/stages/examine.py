@@ -1,4 +1,4 @@
-"""Check everything about a claim that needs no suspect: signatures, time, commitments, images, labels, panel."""
+"""Check everything about a claim that needs no suspect: signatures, times, commitments, images, labels, panel, log."""
 
 from __future__ import annotations
 
@@ -16,22 +16,43 @@ from torch import Tensor, nn
 from wootz.errors import ConfigError, Error, SignatureError, StoreError
 from wootz.marks import weights_digest
 from wootz.ownership import (
+    AnswerKey,
     Key,
     Statement,
     marks_opened,
-    opened,
     opened_keys,
     read_public,
     read_roots,
     registration_digest,
-    stamped_at,
+    verify_statement,
+    verify_token,
 )
-from wootz.stages.claim import CLAIM
+from wootz.ownership import documents as doc
+from wootz.ownership.answers import LogLength, log_length, read_log
+from wootz.ownership.documents import read_document, read_registration
+from wootz.stages.claim import CLAIM, check_options, choices
 from wootz.stages.guarding import with_log, without_guard
-from wootz.stages.panel import Panel, check_walks, seated
+from wootz.stages.panel import Panel, seated
 from wootz.stages.register import REGISTERED
+from wootz.stages.suspects import Asking
 from wootz.store import file_digest, read_tensors
 from wootz.verify import Limits, described_network
+
+
+class SealedLog(NamedTuple):
+    """The guard's log as it was sealed before the suspect existed.
+
+    Attributes:
+        mark: whose log it is.
+        gap: between the two highest scores, up to which the served model counted as unsure.
+        length: how much of it counts, and the bits that come off.
+        sealed: the time of the seal.
+    """
+
+    mark: str
+    gap: float
+    length: LogLength
+    sealed: datetime
 
 
 class Proven(NamedTuple):
@@ -39,21 +60,37 @@ class Proven(NamedTuple):
 
     Attributes:
         claim: the signed statement.
+        content: its predicate, checked.
         registration: what was fixed before the keys.
         model: SHA-256 of the weights that were registered, in hexadecimal.
         keys: what was opened, by mark.
         panel: the registered independent models.
         since: trusted time before the keys, where there is one.
+        registered: trusted time of the registered model, where there is one.
+        log: the guard's, where it counts.
         notes: remarks for a reader.
     """
 
     claim: Statement
+    content: doc.Claim
     registration: Mapping[str, Any]
     model: str
     keys: Mapping[str, Key]
     panel: Panel
     since: datetime | None
+    registered: datetime | None
+    log: SealedLog | None
     notes: tuple[str, ...]
+
+    def asking(self) -> Asking:
+        """Return how the claimant tested the suspect, with all that the claim could choose from as tries."""
+        test = self.content.test
+        walks = self.registration["walk"]["queries"] if test.access == "walks" else 0
+        access = "label" if test.access == "walks" else test.access
+        return Asking(
+            access=access, budget=test.budget, calibrate=test.calibrate, walks=walks,
+            tries=test.tries * choices(self.registration),
+        )  # fmt: skip
 
 
 def examine(
@@ -79,86 +116,119 @@ def examine(
     """
     trusted = read_public(pinned) if pinned else None
     roots = read_roots(authorities) if authorities else None
-    claim = opened(data, CLAIM)
+    claim = verify_statement(data, CLAIM)
     if trusted is not None and claim.signer != trusted:
         raise SignatureError(f"is signed by {claim.signer[:16]}..., not by the key in {pinned}")
     try:
-        told = claim.predicate
-        first = opened(rfc8785.dumps(told["registered"]), REGISTERED)
-        registration, token = first.predicate["registration"], base64.b64decode(first.predicate["token"], validate=True)
+        content = read_document(doc.Claim, claim.predicate)
+        statement = rfc8785.dumps(content.registered)
+        first = verify_statement(statement, REGISTERED)
+        model = read_document(doc.RegisteredModel, first.predicate)
+        registration, token = model.registration, base64.b64decode(model.token, validate=True)
+        read_registration(registration)
         if not claim.signer == first.signer == registration["owner"]:
             raise SignatureError("claim and registration are not signed by the registered owner")
-        tranches = max(len(mark["tranches"]) for mark in registration["marks"].values())
-        (tranche,) = {entry["tranche"] for entry in told["opened"].values()}
-        if told["test"]["tries"] < tranches or sorted(told["opened"]) != sorted(marks_opened(registration, tranche)):
-            raise SignatureError("it leaves out marks or tries; all that was registered counts")
-        since, notes = _since(token, registration_digest(registration), roots)
-        if not material.is_file() or file_digest(material) != told["material"]:
+        tranches = {entry.tranche for entry in content.opened.values()}
+        if len(tranches) != 1 or sorted(content.opened) != sorted(marks_opened(registration, *tranches)):
+            raise SignatureError("it leaves out marks; all that were registered with the tranche count")
+        since, notes = _since(token, registration, roots)
+        registered, more = _registered(base64.b64decode(content.registered_token, validate=True), statement, roots)
+        if not material.is_file() or file_digest(material) != content.material:
             raise SignatureError(f"its material {material.name} is missing, or not the one that was signed")
-        (model,) = first.subject.values()
+        (weights,) = first.subject.values()
         tensors = read_tensors(material)
-        keys = opened_keys(registration, token, told["opened"], tensors)
-        keys, remarks = _guard(keys, first.predicate, told, material, roots, suspect_since)
+        opening = {name: entry.model_dump() for name, entry in content.opened.items()}
+        keys = opened_keys(registration, token, opening, tensors)
+        keys, log, remarks = _guard(keys, content, material, roots, suspect_since)
         try:
-            panel = seated(_panel(told["panel"], tensors, registration["panel"]), registration)
-            check_walks(registration, told["test"].get("walks", 0))
+            panel = seated(_panel(content.panel, tensors, registration["panel"]), registration)
+            proven = Proven(
+                claim, content, registration, weights, keys, panel, since, registered, log, (*notes, *more, *remarks)
+            )
+            check_options(registration, proven.asking(), remote=False)
         except ConfigError as error:
-            raise SignatureError(f"it can not be tested as it says ({error})") from error
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+            raise SignatureError(f"it cannot be tested as it says ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, StoreError, binascii.Error) as error:
         raise SignatureError(f"is not a whole claim ({' '.join(repr(error).split())})") from error
-    notes = (*notes, *remarks)
     if pinned is None:
-        notes = (*notes, f"signed by the holder of {claim.signer}; who that is, this check does not say")
-    return Proven(claim, registration, model, keys, panel, since, notes)
+        note = f"signed by the holder of {claim.signer}; who that is, this check does not say"
+        proven = proven._replace(notes=(*proven.notes, note))
+    return proven
 
 
-def _since(token: bytes, digest: bytes, roots: Sequence[Certificate] | None) -> tuple[datetime | None, tuple[str, ...]]:
+def _since(
+    token: bytes, registration: Mapping[str, Any], roots: Sequence[Certificate] | None
+) -> tuple[datetime | None, tuple[str, ...]]:
     """Return the trusted time before the keys, where there is one, and what to say of it."""
-    if not token:
+    terms = registration.get("timestamp")
+    if terms is None:
         return None, ("no time token: the bar is 80 bits",)
+    if not token:
+        raise SignatureError("the time token that the registration names is missing")
     if roots is None:
         return None, ("its time token was not checked (no authorities were named): the bar is 80 bits",)
-    since = stamped_at(token, digest, roots)
+    since = verify_token(token, registration_digest(registration), roots, policy=terms["policy"])
     return since, (f"registered no later than {since.isoformat(timespec='seconds')}",)
+
+
+def _registered(
+    token: bytes, statement: bytes, roots: Sequence[Certificate] | None
+) -> tuple[datetime | None, tuple[str, ...]]:
+    """Return the trusted time of the registered model, where there is one, and what to say of it."""
+    if not token or roots is None:
+        return None, ()
+    when = verify_token(token, statement, roots)
+    return when, (f"the registered model is no later than {when.isoformat(timespec='seconds')}",)
 
 
 def _guard(
     keys: dict[str, Key],
-    registered: Mapping[str, Any],
-    told: Mapping[str, Any],
+    content: doc.Claim,
     material: Path,
     roots: Sequence[Certificate] | None,
     suspect_since: datetime | None,
-) -> tuple[dict[str, Key], tuple[str, ...]]:
-    """Return the keys with the guard's log, where that was sealed before the suspect existed, and what to say of it."""
-    if not told["guard"]:
-        return without_guard(keys), ()
-    log = material.with_suffix(".guard.jsonl")
-    if not log.is_file() or file_digest(log) != told["guard"]:
-        raise SignatureError(f"its log {log.name} is missing, or not the one that was signed")
+) -> tuple[dict[str, Key], SealedLog | None, tuple[str, ...]]:
+    """Return the keys with the guard's log, where that was sealed before the suspect existed, and what to say of it.
+
+    The newest of the seals that are old enough is taken.
+    """
+    if content.guard is None:
+        return without_guard(keys), None, ()
+    path = material.with_suffix(".guard.jsonl")
+    if not path.is_file() or file_digest(path) != content.guard.log:
+        raise SignatureError(f"its log {path.name} is missing, or not the one that was signed")
+    guard = next(((name, key) for name, key in keys.items() if isinstance(key, AnswerKey)), None)
+    if guard is None:
+        raise SignatureError("it holds a guard's log and opens no guard")
     if roots is None or suspect_since is None:
-        return without_guard(keys), ("the guard does not count: nobody says since when the suspect exists",)
-    sealed = registered["guard"]
-    token = base64.b64decode(sealed["token"], validate=True)
-    when = stamped_at(token, bytes.fromhex(sealed["head"]), roots)
-    if when >= suspect_since:
-        return without_guard(keys), (
-            f"the guard does not count: its log was sealed at {when}, after the suspect was made",
-        )
+        return without_guard(keys), None, ("the guard does not count: nobody says since when the suspect exists",)
+    name, key = guard
     try:
-        found = with_log(keys, log, sealed=sealed["head"])
+        log = read_log(key, path)
     except StoreError as error:
         raise SignatureError(f"its guard's log does not hold ({error})") from error
-    return found, (f"the guard counts on condition that the suspect did not exist before {when.isoformat()}",)
+    for seal in reversed(content.guard.seals):
+        when = verify_token(base64.b64decode(seal.token, validate=True), bytes.fromhex(seal.head), roots)
+        if seal.lines >= len(log.chains) or log.chains[seal.lines] != seal.head:
+            raise SignatureError(f"its log {path.name} is not the one that was sealed at {when.isoformat()}")
+        if when < suspect_since:
+            length = log_length(seal.lines)
+            if not length.images:
+                return without_guard(keys), None, ("the guard does not count: its sealed log has too few images",)
+            sealed = SealedLog(name, log.gap, length, when)
+            found = with_log(keys, path, count=length.images)
+            return found, sealed, ()
+    note = f"the guard does not count: its log was first sealed at {when.isoformat()}, after the suspect was made"
+    return without_guard(keys), None, (note,)
 
 
-def _panel(described: list[dict[str, str]], tensors: Mapping[str, Tensor], digests: list[str]) -> list[nn.Module]:
+def _panel(described: list[doc.PanelMember], tensors: Mapping[str, Tensor], digests: list[str]) -> list[nn.Module]:
     models: list[nn.Module] = []
     for member in described:
-        prefix = f"panel/{member['name']}/"
+        prefix = f"panel/{member.name}/"
         weights = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         try:
-            models.append(described_network(member["model"].encode(), weights, prefix, Limits()))
+            models.append(described_network(member.model.encode(), weights, prefix, Limits()))
         except Error as error:
             raise SignatureError(f"its panel can not be built ({error})") from error
     if [weights_digest(model) for model in models] != digests:

@@ -1,20 +1,23 @@
-"""The guard's log beside a run, and when it counts."""
+"""The guard's log beside a run: the key that it makes testable, and its seals."""
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wootz.ownership import AnswerKey, Key
+from wootz.ownership import AnswerKey, Key, check_token
 from wootz.ownership.answers import guard_key, read_log
-from wootz.stages.stamp import fetch_stamp
+from wootz.stages.stamp import fetch_token
+from wootz.store import append_line, read_bytes, whole_lines
 
 LOG = Path("guard") / "log.jsonl"
+SEALS = Path("guard") / "seals.jsonl"
 
 
-def with_guard(keys: Mapping[str, Key], run: Path, *, sealed: str | None = None) -> dict[str, Key]:
+def with_guard(keys: Mapping[str, Key], run: Path) -> dict[str, Key]:
     """Return the keys with the guard's as something that can be tested: its logged images and what it made of them.
 
     A guard that decided no answer yet is left out.
@@ -22,18 +25,17 @@ def with_guard(keys: Mapping[str, Key], run: Path, *, sealed: str | None = None)
     Args:
         keys: of the run.
         run: its folder, which holds the log.
-        sealed: the chain hash to stop at; None takes the whole log.
     """
-    return with_log(keys, run / LOG, sealed=sealed)
+    return with_log(keys, run / LOG)
 
 
-def with_log(keys: Mapping[str, Key], log: Path, *, sealed: str | None) -> dict[str, Key]:
-    """Do what `with_guard` does with a log that stands anywhere."""
+def with_log(keys: Mapping[str, Key], log: Path, *, count: int | None = None) -> dict[str, Key]:
+    """Do what `with_guard` does with a log at any path; `count` takes its first images only."""
     found: dict[str, Key] = {}
     for name, key in keys.items():
         if not isinstance(key, AnswerKey):
             found[name] = key
-        elif log.is_file() and len((testable := guard_key(key, log, sealed=sealed)).pixels):
+        elif log.is_file() and len((testable := guard_key(key, log, count=count)).pixels):
             found[name] = testable
     return found
 
@@ -43,12 +45,30 @@ def without_guard(keys: Mapping[str, Key]) -> dict[str, Key]:
     return {name: key for name, key in keys.items() if not isinstance(key, AnswerKey)}
 
 
-def seal(keys: Mapping[str, Key], run: Path, tsa: str | None) -> dict[str, Any] | None:
-    """Return what seals the log as it stands: its last chain hash, and a time token over it. None without a log."""
+def seal_log(keys: Mapping[str, Key], run: Path, tsa: str | None) -> dict[str, Any] | None:
+    """Seal the log as it is: append its last chain hash, its number of images and a time token to `SEALS`.
+
+    Returns:
+        The seal; None where there is no log, or no authority to stamp it.
+    """
     log = run / LOG
     key = next((key for key in keys.values() if isinstance(key, AnswerKey)), None)
-    if key is None or not log.is_file():
+    if key is None or tsa is None or not log.is_file():
         return None
-    head = read_log(key, log).chains[-1]
-    token = fetch_stamp(tsa, bytes.fromhex(head)) if tsa else b""
-    return {"head": head, "token": base64.b64encode(token).decode()}
+    entries = read_log(key, log)
+    head = entries.chains[-1]
+    token = fetch_token(tsa, bytes.fromhex(head))
+    seal = {"head": head, "lines": len(entries.base), "token": base64.b64encode(token).decode()}
+    append_line(run / SEALS, json.dumps(seal))
+    return seal
+
+
+def read_seals(run: Path) -> list[dict[str, Any]]:
+    """Return the seals of a run's log, oldest first."""
+    path = run / SEALS
+    if not path.is_file():
+        return []
+    seals = [json.loads(line) for line in whole_lines(read_bytes(path)).splitlines()]
+    for seal in seals:
+        check_token(base64.b64decode(seal["token"]), bytes.fromhex(seal["head"]))
+    return seals

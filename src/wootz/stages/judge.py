@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import platformdirs
+import torch
 
 from wootz import __version__
+from wootz.data import Dataset
 from wootz.endpoints import Identity
-from wootz.errors import SignatureError
-from wootz.ownership import DirectionKey, Key, LabelKey, OrderKey, WeightKey, opened, signed, signing_key
+from wootz.errors import ConfigError, SignatureError, StoreError
+from wootz.ownership import (
+    DirectionKey,
+    Key,
+    LabelKey,
+    OrderKey,
+    Sealed,
+    Statement,
+    WeightKey,
+    commit,
+    public_hex,
+    sign_statement,
+    signing_key,
+    verify_statement,
+)
+from wootz.ownership import documents as doc
+from wootz.ownership.documents import read_document
 from wootz.records import Cell, to_json
 from wootz.stages.claim import CLAIM, plain_strings
 from wootz.stages.dispute import settle
 from wootz.stages.examine import Proven, examine
+from wootz.stages.guard_log import rule_on_log
+from wootz.stages.panel import Panel
+from wootz.stages.register import REGISTERED
 from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Suspect, Where, identify, is_endpoint, opened_suspect
-from wootz.stages.verify import ask_suspect, verdict_cell
-from wootz.store import read_bytes, sha256, write_bytes
-from wootz.types import Tell
+from wootz.stages.verify import ask_suspect, calibrated_suspect, verdict_cell
+from wootz.store import file_digest, read_bytes, sha256, write_bytes
+from wootz.types import Predict, Tell
 from wootz.verify import Verdict, bar_of, null, remembered
+from wootz.verify.early import Decoys
 from wootz.verify.evidence import bits_read
 from wootz.verify.leaning import leaning
 from wootz.verify.orders import leanings, unforeseen
 from wootz.verify.reach import Reach
+from wootz.verify.verdict import CHANCE
 from wootz.verify.wrong_classes import opinions, unforeseen_opinions
 
-JUDGEMENT = "urn:wootz:judgement:1"
+JUDGEMENT = "urn:wootz:judgement:2"
 RANDOM_KEYS = 1000
+ORDINARY = 500
+"""Images that a judge calibrates a suspect on."""
 
 
 class Rival(NamedTuple):
@@ -48,22 +75,29 @@ class Bench:
     Attributes:
         pinned: the claimant's public key (PEM), from a source that she trusts; None says whose key it is only.
         authorities: certificates (PEM) of the time-stamp authorities that she trusts.
-        independents: models that she holds and that met no key; one that reaches the bar voids the claim.
+        independents: models of hers that were trained without the key; one that reaches the bar voids the claim, and
+            a guard counts only beside them.
+        registered: the model that the claimant registered; a guard's log is checked with it.
         rival: another owner's claim about the same suspect, to be settled against this one.
-        earlier: claims that were judged before; what they opened about another suspect proves nothing any more.
+        earlier: claims and registrations that the same owner signed, and judgements that she signed herself. What
+            they opened about another suspect proves nothing any more.
         suspect_since: before this time the suspect did not exist; a guard's log that was sealed earlier counts.
+        ordinary: a data set of hers with the registered classes. The suspect is calibrated on its test images; on the
+            claimant's it is not, since he could choose a class map with them.
         isolated: read the suspect's file in a process of its own.
         torch_zip: also read zip files of `torch.save`.
-        client: settings of the client that asks an endpoint; the claimant's own are not taken, since who chooses them
-            could choose them on the triggers.
+        client: settings of the client that asks an endpoint; the claimant's own are not taken, since he could choose
+            them on the triggers.
     """
 
     pinned: Path | None = None
     authorities: Path | None = None
     independents: tuple[Path, ...] = ()
+    registered: Path | None = None
     rival: Rival | None = None
     earlier: tuple[Path, ...] = ()
     suspect_since: datetime | None = None
+    ordinary: Dataset | None = None
     isolated: bool = True
     torch_zip: bool = False
     client: tuple[str, ...] = ()
@@ -75,6 +109,7 @@ def judge_claim(
     bench: Bench | None = None,
     *,
     out: Path | None = None,
+    place: Path | None = None,
     tell: Tell = lambda *_: None,
 ) -> Cell:
     """Re-derive all that a certificate claims, ask the suspect anew, and sign the judge's own statement.
@@ -83,9 +118,11 @@ def judge_claim(
 
     Args:
         certificate: as `claim_suspect` wrote it, its material beside it.
-        where: who is asked, a path or a URL; the claim must be about it to be upheld.
+        where: whom to ask, a path or a URL; the claim must be about it to be upheld.
         bench: what the judge trusts and holds.
-        out: where her signed statement goes; None writes none. Transcripts of endpoints stand beside the certificate.
+        out: where her signed statement goes; None writes none.
+        place: a folder of her own for transcripts of endpoints; by default one in her state folder. Nothing beside the
+            certificate is read but the files that it signs.
         tell: told what is going on.
 
     Raises:
@@ -93,16 +130,19 @@ def judge_claim(
     """
     time, data, bench = Clock(), read_bytes(certificate), bench or Bench()
     identity = None if is_endpoint(where) else identify(Path(where))
+    place = place or private_folder(data)
+    opened: dict[str, str] = {}
     try:
         proven = _examined(certificate, bench)
-        _refuse_replay(proven, bench.earlier)
+        opened = commitments(proven)
+        remarks = _check_earlier(proven, bench.earlier)
         tell("asking the suspect", 0.0)
-        verdict, suspect = hear(proven, where, bench, certificate.parent)
+        verdict, suspect = hear(proven, where, bench, place)
         identity = suspect.identity
         cell = verdict_cell(verdict, suspect, time.seconds)
-        cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes)), proven, identity)
+        cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
         if bench.rival is not None and cell.verdict == "KEY-DEPENDENT":
-            cell = _settled(cell, proven, bench.rival, where, bench, certificate.parent)
+            cell = _settled(cell, proven, bench.rival, where, bench, place)
     except SignatureError as error:
         name = identity.name if identity else str(where)
         cell = Cell(
@@ -113,29 +153,99 @@ def judge_claim(
             notes=(f"{certificate.name}: {error}",),
         )
     if out is not None:
-        _sign(out, cell, data, identity)
+        _sign(out, cell, data, opened, identity, place)
     return replace(cell, seconds=time.seconds)
+
+
+def private_folder(claim: bytes) -> Path:
+    """Return the judge's own folder for a claim, mode 0700, made at the first call."""
+    place = Path(platformdirs.user_state_dir("wootz")) / "judge" / sha256(claim).removeprefix("sha256:")
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.chmod(0o700)
+    except OSError as error:
+        raise StoreError(
+            f"{place}: cannot be made ({error.strerror}); set $XDG_STATE_HOME to a folder of yours"
+        ) from error
+    return place
 
 
 def hear(proven: Proven, where: Where, bench: Bench, place: Path) -> tuple[Verdict, Suspect]:
     """Ask a suspect, and the judge's own independent models, about an opened claim; then a thousand random keys."""
-    test, bar = proven.claim.predicate["test"], bar_of(stamped=proven.since is not None)
-    asking = Asking(
-        access=test["access"], budget=int(test["budget"]) if test["budget"] else None, tries=test["tries"],
-        calibrate=test["calibrate"], walks=test.get("walks", 0), isolated=bench.isolated,
-        torch_zip=bench.torch_zip, client=bench.client,
-    )  # fmt: skip
-    with opened_suspect(where, asking, place) as suspect:
-        suspect = replace(suspect, predict=remembered(suspect.predict))
-        verdict = ask_suspect(proven.keys, proven.registration, suspect, proven.panel, asking, bar=bar)
-        notes = [] if suspect.remote else _lucky_strangers(proven, suspect, asking)
-    for independent in bench.independents:
-        with opened_suspect(independent, asking, place) as other:
-            theirs = ask_suspect(proven.keys, proven.registration, other, proven.panel, asking, bar=bar)
-        if theirs.bits >= bar:
-            notes.append(f"the independent model {independent.name} reaches {theirs.bits:.1f} bits itself")
+    bar = bar_of(stamped=proven.since is not None)
+    asking = replace(proven.asking(), isolated=bench.isolated, torch_zip=bench.torch_zip, client=bench.client)
+    with ExitStack() as stack:
+
+        def opened(suspect: Where, asking: Asking) -> Suspect:
+            found = stack.enter_context(opened_suspect(suspect, asking, place))
+            return replace(found, predict=remembered(found.predict))
+
+        suspect, scores = opened(where, asking), replace(asking, access="scores", walks=0)
+        independents = [opened(path, scores) for path in bench.independents]
+        registered = _registered_model(proven, bench.registered, partial(opened, asking=scores))
+        ruling = rule_on_log(
+            proven.keys, proven.log, proven.registration, registered, proven.panel.answers,
+            [other.predict for other in independents],
+        )  # fmt: skip
+        if bench.ordinary is not None:
+            ordinary = ordinary_images(bench.ordinary, proven.registration)
+            suspect = calibrated_suspect(proven.registration, suspect, ordinary)
+
+        def tested(suspect: Suspect) -> Verdict:
+            return ask_suspect(
+                ruling.keys, proven.registration, suspect, proven.panel, asking, bar=bar, discounts=ruling.discounts
+            )
+
+        verdict = tested(suspect)
+        notes = [] if suspect.remote else _lucky_strangers(ruling.keys, proven, suspect, asking)
+        for other in independents:
+            if (theirs := tested(other)).bits >= bar:
+                notes.append(f"the independent model {other.identity.name} reaches {theirs.bits:.1f} bits itself")
     word = "INVALID CLAIM" if notes and verdict.word == "KEY-DEPENDENT" else verdict.word
-    return replace(verdict, word=word, notes=(*verdict.notes, *notes)), suspect
+    if word == "KEY-DEPENDENT" and (why := _uncalibrated(proven, suspect, bench)):
+        word, notes = "INCONCLUSIVE", [why]
+    return replace(verdict, word=word, notes=(*verdict.notes, *notes, *ruling.notes)), suspect
+
+
+def ordinary_images(data: Dataset, registration: Mapping[str, Any]) -> Decoys:
+    """Return test images of a data set with their classes in the registered order.
+
+    Raises:
+        ConfigError: its images or the names of its classes are not the registered ones.
+    """
+    names, shape = list(registration["classes"]), tuple(registration["shape"])
+    if sorted(data.classes) != sorted(names) or data.shape != shape:
+        raise ConfigError(
+            f"{data.name}: has images {list(data.shape)} of {len(data.classes)} classes; calibration needs images "
+            f"{list(shape)} of the {len(names)} registered classes, by the same names"
+        )
+    few = data.test.take(slice(ORDINARY))
+    return Decoys(few.pixels, torch.tensor([names.index(name) for name in data.classes])[few.labels])
+
+
+def commitments(proven: Proven) -> dict[str, str]:
+    """Return which commitments a claim opened, by mark."""
+    marks = proven.registration["marks"]
+    return {name: marks[name]["tranches"][entry.tranche]["commitment"] for name, entry in proven.content.opened.items()}
+
+
+def _uncalibrated(proven: Proven, suspect: Suspect, bench: Bench) -> str:
+    """Say why a verdict through a class map would be a false word; empty where there is no reason."""
+    if proven.content.test.calibrate and bench.ordinary is None:
+        return "the claimant calibrated the suspect; bring labelled images of your own (--ordinary)"
+    classes = len(proven.registration["classes"])
+    if suspect.accuracy is not None and suspect.accuracy < CHANCE / classes:
+        return f"the suspect knows {suspect.accuracy:.1%} of ordinary images through the class map found on them"
+    return ""
+
+
+def _registered_model(proven: Proven, path: Path | None, opened: Callable[[Where], Suspect]) -> Predict | None:
+    """Open the model that the claimant registered, where the judge has it and a guard's log is to be checked."""
+    if path is None or proven.log is None:
+        return None
+    if identify(path).digest != proven.model:
+        raise SignatureError(f"{path}: is not the model that was registered with this key")
+    return opened(path).predict
 
 
 def _examined(certificate: Path, bench: Bench, *, rival: bool = False) -> Proven:
@@ -145,46 +255,80 @@ def _examined(certificate: Path, bench: Bench, *, rival: bool = False) -> Proven
     )  # fmt: skip
 
 
-def _refuse_replay(proven: Proven, earlier: Sequence[Path]) -> None:
-    """Raise SignatureError where an earlier claim opened the same secret about another suspect."""
-    mine = {(name, entry["secret"]) for name, entry in proven.claim.predicate["opened"].items()}
+def _check_earlier(proven: Proven, earlier: Sequence[Path]) -> tuple[str, ...]:
+    """Check signed files from before: claims and registrations of this owner, and the judge's own judgements.
+
+    Files that somebody else signed say nothing: anybody can copy what a claim opened.
+
+    Returns:
+        Remarks on files that do not count.
+
+    Raises:
+        SignatureError: a file is no such statement; the same secret was opened about another suspect; or another model
+            was registered with the same key.
+    """
+    mine, remarks = set(commitments(proven).values()), []
     for path in earlier:
-        claim = opened(read_bytes(path), CLAIM)
-        same = mine & {(name, entry["secret"]) for name, entry in claim.predicate["opened"].items()}
-        if same and claim.subject != proven.claim.subject:
-            names = ", ".join(sorted(name for name, _ in same))
-            raise SignatureError(
-                f"{path.name} opened the same part of {names} about another suspect: it is public since"
-            )
+        statement, opened = _earlier(path)
+        allowed = public_hex(signing_key()) if statement.kind == JUDGEMENT else proven.claim.signer
+        if statement.signer != allowed:
+            who = "yourself" if statement.kind == JUDGEMENT else "this owner"
+            remarks.append(f"{path.name} does not count: it is not signed by {who}")
+        elif statement.kind == REGISTERED:
+            same = statement.predicate["registration"] == proven.registration
+            if same and set(statement.subject.values()) != {proven.model}:
+                raise SignatureError(f"{path.name} registers another model with the same key")
+        elif mine & opened and set(statement.subject.values()) != set(proven.claim.subject.values()):
+            raise SignatureError(f"{path.name} opened the same secret about another suspect: it is public since")
+    return tuple(remarks)
 
 
-def _lucky_strangers(proven: Proven, suspect: Suspect, asking: Asking) -> list[str]:
+def _earlier(path: Path) -> tuple[Statement, set[str]]:
+    """Read a statement of any of the kinds that count, and the commitments that it opened."""
+    data = read_bytes(path)
+    for kind in (CLAIM, JUDGEMENT, REGISTERED):
+        try:
+            statement = verify_statement(data, kind)
+        except SignatureError:
+            continue
+        if kind == CLAIM:
+            content = read_document(doc.Claim, statement.predicate)
+            opening = content.opened.values()
+            return statement, {commit(Sealed(bytes.fromhex(e.secret), bytes.fromhex(e.salt))) for e in opening}
+        if kind == JUDGEMENT:
+            return statement, set(read_document(doc.Judgement, statement.predicate).opened.values())
+        read_document(doc.RegisteredModel, statement.predicate)
+        return statement, set()
+    raise SignatureError(f"{path.name} is neither a claim, a judgement nor a registration that verifies")
+
+
+def _lucky_strangers(keys: Mapping[str, Key], proven: Proven, suspect: Suspect, asking: Asking) -> list[str]:
     """Say of which mark random keys do too well on this suspect: its test would not be what it says."""
     stream = np.random.default_rng(list(bytes.fromhex(proven.model)))
     return [
         f"{name}: too many of {RANDOM_KEYS:,} random keys look as if the suspect had met them"
-        for name, key in proven.keys.items()
-        if (found := _random_keys(key, proven, suspect, asking, stream)) is not None and null.too_many(found)
+        for name, key in keys.items()
+        if (found := _random_keys(key, proven.panel, suspect, asking, stream)) is not None and null.too_many(found)
     ]
 
 
 def _random_keys(
-    key: Key, proven: Proven, suspect: Suspect, asking: Asking, stream: np.random.Generator
+    key: Key, panel: Panel, suspect: Suspect, asking: Asking, stream: np.random.Generator
 ) -> null.Logs | None:
-    predict, panel = suspect.predict, proven.panel.answers
-    reach = Reach(asking.access, asking.budget, suspect.weights, proven.panel.ways_for(asking.walks))
+    predict, answers = suspect.predict, panel.answers
+    reach = Reach(asking.access, asking.queries(remote=False), suspect.weights, panel.ways_for(asking.walks))
     if isinstance(key, LabelKey):
         said, wrong, _ = opinions(key, predict, reach)
         if wrong is None:
             return null.label_null(key, said, RANDOM_KEYS, stream)
-        return null.places_null(key, unforeseen_opinions(key, wrong, panel), RANDOM_KEYS, stream)
+        return null.places_null(key, unforeseen_opinions(key, wrong, answers), RANDOM_KEYS, stream)
     if isinstance(key, OrderKey):
-        return null.order_null(unforeseen(key, leanings(key, predict, reach).far, panel), RANDOM_KEYS, stream)
+        return null.order_null(unforeseen(key, leanings(key, predict, reach).far, answers), RANDOM_KEYS, stream)
     if isinstance(key, WeightKey):
         tensor = suspect.weights(key.weight, key.shape) if suspect.weights else None
         return None if tensor is None else null.weight_null(key, bits_read(key, tensor), RANDOM_KEYS, stream)
     if isinstance(key, DirectionKey):
-        found = leaning(key, predict, panel, reach)
+        found = leaning(key, predict, answers, reach)
         return found and null.direction_null(key, found.v, RANDOM_KEYS, stream)
     return None
 
@@ -212,9 +356,17 @@ def _settled(cell: Cell, proven: Proven, rival: Rival, where: Where, bench: Benc
     return replace(cell, verdict=word, notes=(*cell.notes, note))
 
 
-def _sign(out: Path, cell: Cell, claim: bytes, identity: Identity | None) -> None:
-    told = plain_strings({name: value for name, value in to_json(cell).items() if name not in ("seconds", "seed")})
-    written = datetime.now(UTC).isoformat(timespec="seconds")
-    predicate = {"wootz": __version__, "claim": sha256(claim), "found": told, "written": written}
+def _sign(
+    out: Path, cell: Cell, claim: bytes, opened: Mapping[str, str], identity: Identity | None, place: Path
+) -> None:
+    found = plain_strings({name: value for name, value in to_json(cell).items() if name not in ("seconds", "seed")})
+    predicate = {
+        "wootz": __version__,
+        "claim": sha256(claim),
+        "opened": dict(opened),
+        "transcripts": [file_digest(path) for path in sorted(place.glob("transcript-*.jsonl"))],
+        "found": found,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     subject = {identity.name: identity.digest} if identity else {}
-    write_bytes(out, signed(signing_key(), subject, JUDGEMENT, predicate))
+    write_bytes(out, sign_statement(signing_key(), subject, JUDGEMENT, predicate))

@@ -30,7 +30,7 @@ from wootz.records import Cell, to_json
 from wootz.rng import derive
 from wootz.stages.protection import Protection
 from wootz.stages.run import TEST_IMAGES, Clock, claim_folder, measure
-from wootz.stages.stamp import fetch_stamp
+from wootz.stages.stamp import fetch_token
 from wootz.store import write_bytes, write_json
 from wootz.training import Execution, Recipe, check_shift, train
 from wootz.types import Tell
@@ -46,6 +46,7 @@ def protect(
     execution: Execution | None = None,
     resume: bool = False,
     tsa: str | None = None,
+    policy: str = "",
     count: int = TEST_IMAGES,
     tell: Tell = lambda *_: None,
 ) -> Cell:
@@ -58,6 +59,7 @@ def protect(
         execution: device, precision, processes.
         resume: take up what an earlier call with the same settings left unfinished.
         tsa: address of an RFC 3161 authority that stamps the registration before the keys are drawn.
+        policy: the authority's policy, a dotted object identifier; empty for its default.
         count: test images that robust accuracy is measured on.
         tell: told what is going on.
     """
@@ -73,7 +75,7 @@ def protect(
     if settings:
         panel = make_panel(cfg, data, out / "panel", execution=execution, tell=tell)
         tell("making the key", 0.0)
-        ring = _make_keys(cfg, data, panel, model, out, tsa)
+        ring = _make_keys(cfg, data, panel, model, out, tsa, policy)
         hook = hook_of(settings, ring.keys, data, seed=cfg.seed)
     trained = train(
         cfg.recipe, model, data.train, data.validation, seed=cfg.seed, hook=hook, execution=execution, folder=out,
@@ -147,7 +149,7 @@ def _member(
 
 
 def _make_keys(
-    cfg: Protection, data: Dataset, panel: list[nn.Module], model: nn.Module, out: Path, tsa: str | None
+    cfg: Protection, data: Dataset, panel: list[nn.Module], model: nn.Module, out: Path, tsa: str | None, policy: str
 ) -> KeyRing:
     if has_keys(out):
         return read_keys(out)
@@ -157,7 +159,8 @@ def _make_keys(
     digests = [weights_digest(member) for member in panel]
     ring = draw_keys(
         secret, materials, classes=data.classes, shape=data.shape, panel=digests, owner=public_hex(signing_key()),
-        walk=Walk.beyond(cfg.recipe.eps, cfg.recipe.norm), stamp=partial(fetch_stamp, tsa) if tsa else None,
+        walk=Walk.beyond(cfg.recipe.eps, cfg.recipe.norm), options=cfg.claim.options(),
+        stamp=partial(fetch_token, tsa, policy=policy) if tsa else None, policy=policy,
     )  # fmt: skip
     write_keys(out, ring)
     return ring

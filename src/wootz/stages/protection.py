@@ -36,6 +36,7 @@ from wootz.models.cw_cnn import CWCNN
 from wootz.models.paper_cnn import PaperCNN
 from wootz.models.preact_resnet import PreActResNet18
 from wootz.models.small_cnn import SmallCNN
+from wootz.ownership import ClaimOptions
 from wootz.registry import lookup
 from wootz.training import LOSSES, Recipe
 
@@ -55,6 +56,30 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimChoices:
+    """What a claim may choose after the suspect has answered; log2 of the number of choices comes off its bits.
+
+    Attributes:
+        accesses: of `scores`, `label`, `walks`, `weights`; empty for all that the marks can be tested by.
+        budgets: queries per mark; 0 is all.
+    """
+
+    accesses: tuple[str, ...] = ()
+    budgets: tuple[int, ...] = (0, 500)
+
+    def __post_init__(self) -> None:
+        for access in self.accesses:
+            checks.one_of(("scores", "label", "walks", "weights"), accesses=access)
+        checks.at_least(1, budgets=len(self.budgets))
+        for budget in self.budgets:
+            checks.at_least(0, budgets=budget)
+
+    def options(self) -> ClaimOptions:
+        """Return the choices as a registration holds them."""
+        return ClaimOptions(self.accesses, self.budgets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Protection:
     """What to train, how, and which marks to write; a setting changed here changes the run's key.
 
@@ -70,6 +95,7 @@ class Protection:
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
     panel: Panel = field(default_factory=Panel)
+    claim: ClaimChoices = field(default_factory=ClaimChoices)
     small_cnn: SmallCNN = field(default_factory=SmallCNN)
     cw_cnn: CWCNN = field(default_factory=CWCNN)
     paper_cnn: PaperCNN = field(default_factory=PaperCNN)

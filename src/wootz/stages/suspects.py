@@ -14,6 +14,8 @@ from wootz import checks
 from wootz.config import with_settings
 from wootz.endpoints import Client, Identity, open_endpoint
 from wootz.errors import ConfigError, ModelError
+from wootz.ownership import owner_secret
+from wootz.ownership.prf import subkey
 from wootz.store import file_digest
 from wootz.types import Access, Predict, Shown, Weights
 from wootz.verify import open_file
@@ -30,7 +32,7 @@ class Asking:
 
     Attributes:
         access: what is seen of it: top-1 `label`, `scores`, or `weights` and scores; an endpoint shows no weights.
-        budget: queries a mark may spend; None spends all, at an endpoint 500.
+        budget: queries a mark may spend; 0 is all, None is all of a file and 500 of an endpoint.
         tries: in how many ways the claimant could have been lucky; log2 of it is taken off.
         early: ask triggers one at a time, decoys between, and stop at the bar; None does so at endpoints.
         calibrate: ordinary images on which range, layout, size and class order are found first; 0 takes them as
@@ -55,9 +57,15 @@ class Asking:
     def __post_init__(self) -> None:
         checks.one_of(("scores", "label", "weights"), access=self.access)
         checks.at_least(1, tries=self.tries)
-        checks.at_least(0, calibrate=self.calibrate, walks=self.walks)
+        checks.at_least(0, calibrate=self.calibrate, walks=self.walks, budget=self.budget or 0)
         if self.walks and self.access != "label":
             raise ConfigError(f"walks = {self.walks}: is for access = 'label'; scores need no walks")
+
+    def queries(self, *, remote: bool) -> int | None:
+        """Return the queries a mark may spend at an endpoint or on a file; None is all."""
+        if self.budget is None:
+            return REMOTE_BUDGET if remote else None
+        return self.budget or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +81,7 @@ class Suspect:
         remote: whether it is an endpoint.
         notes: what is to be told when all was asked.
         weights: shows its weights, where it has any to show and the access is `weights`.
+        accuracy: on the ordinary images that it was calibrated on; None where it was not.
     """
 
     predict: Predict = field(repr=False)
@@ -83,6 +92,7 @@ class Suspect:
     remote: bool
     notes: Callable[[], tuple[str, ...]] = tuple
     weights: Weights | None = field(default=None, repr=False)
+    accuracy: float | None = None
 
 
 def is_endpoint(where: Where) -> bool:
@@ -130,7 +140,9 @@ def _endpoint(url: str, asking: Asking, place: Path) -> Iterator[Suspect]:
     name = f"transcript-{hashlib.sha256(url.encode()).hexdigest()[:12]}-{shown}"
     transcript = place / f"{name}.jsonl"
     place.mkdir(parents=True, exist_ok=True)
-    with open_endpoint(url, with_settings(Client(), asking.client), access=shown, transcript=transcript) as endpoint:
+    with open_endpoint(
+        url, with_settings(Client(), asking.client), access=shown, transcript=transcript, seal=transcript_key()
+    ) as endpoint:  # fmt: skip
         facts = endpoint.facts
         yield Suspect(
             predict=endpoint, shape=facts.shape, num_classes=facts.num_classes, identity=endpoint.identity,
@@ -141,10 +153,15 @@ def _endpoint(url: str, asking: Asking, place: Path) -> Iterator[Suspect]:
     transcript.rename(place / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest.removeprefix('sha256:')[:8]}.jsonl")
 
 
-def check_fit(registration: Mapping[str, Any], suspect: Suspect, *, calibrated: bool) -> None:
+def transcript_key() -> bytes:
+    """Return the key that transcripts are authenticated with, so that nobody else's file is resumed."""
+    return subkey(owner_secret(), "transcript")
+
+
+def check_fit(registration: Mapping[str, Any], suspect: Suspect) -> None:
     """Raise ModelError unless the suspect takes the key's images and knows as many classes."""
     shape, classes = tuple(registration["shape"]), len(registration["classes"])
-    other_images = suspect.shape is not None and not calibrated and suspect.shape != shape
+    other_images = suspect.shape is not None and suspect.shape != shape
     other_classes = suspect.num_classes is not None and suspect.num_classes != classes
     if other_images or other_classes:
         takes = "images of any shape" if suspect.shape is None else f"images {list(suspect.shape)}"

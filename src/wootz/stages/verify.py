@@ -14,11 +14,12 @@ from wootz.records import Cell, EvidenceRecord, decimal_p
 from wootz.stages.guarding import with_guard, with_log
 from wootz.stages.panel import Panel, seated
 from wootz.stages.run import Clock
-from wootz.stages.suspects import REMOTE_BUDGET, Asking, Suspect, Where, check_fit, opened_suspect
+from wootz.stages.suspects import Asking, Suspect, Where, check_fit, opened_suspect
 from wootz.store import read_json
-from wootz.types import Kind, Predict, Tell
+from wootz.types import Kind, Tell
 from wootz.verify import DEFAULT_BAR, Verdict, verify
 from wootz.verify.calibration import calibrate, calibrated
+from wootz.verify.early import Decoys
 
 PANEL_MEMBERS = ("robust", "plain")
 
@@ -54,6 +55,7 @@ def verify_suspect(
     keys = with_guard(ring.keys, owner) if log is None else _with_named_log(ring.keys, owner, log)
     tell("asking the suspect", 0.0)
     with opened_suspect(where, asking, owner / "transcripts") as suspect:
+        suspect = own_calibration(keys, ring.registration, suspect, asking.calibrate)
         verdict = ask_suspect(keys, ring.registration, suspect, panel, asking, bar=bar)
     return verdict_cell(verdict, suspect, time.seconds)
 
@@ -63,7 +65,7 @@ def _with_named_log(keys: Mapping[str, Key], owner: Path, log: Path) -> dict[str
         raise ConfigError(f"{log}: the run {owner} has no guard that this could be the log of")
     if not log.is_file():
         raise StoreError(f"{log}: is no guard's log (there is no such file)")
-    return with_log(keys, log, sealed=None)
+    return with_log(keys, log)
 
 
 def ask_suspect(
@@ -74,33 +76,65 @@ def ask_suspect(
     asking: Asking,
     *,
     bar: float,
+    discounts: Mapping[str, float] | None = None,
 ) -> Verdict:
-    """Check that an open suspect takes what was registered, find how it is asked, and test it."""
-    check_fit(registration, suspect, calibrated=bool(asking.calibrate))
-    predict, notes = _calibrated(keys, suspect, asking)
+    """Check that an open suspect takes what was registered, and test it.
+
+    Args:
+        keys: by mark.
+        registration: what they were drawn after.
+        suspect: see `calibrated_suspect` for one that wants other images or numbers its classes differently.
+        panel: independent models.
+        asking: how it is asked.
+        bar: bits that a verdict needs.
+        discounts: by mark, bits that come off its evidence.
+
+    Raises:
+        ModelError: the suspect takes other images, or knows other classes.
+    """
+    check_fit(registration, suspect)
     verdict = verify(
-        keys, predict, panel=panel.answers, access=asking.access, bar=bar, tries=asking.tries,
-        budget=REMOTE_BUDGET if asking.budget is None and suspect.remote else asking.budget,
+        keys, suspect.predict, panel=panel.answers, access=asking.access, bar=bar, tries=asking.tries,
+        budget=asking.queries(remote=suspect.remote),
         early=suspect.remote if asking.early is None else asking.early, weights=suspect.weights,
-        ways=panel.ways_for(asking.walks),
+        ways=panel.ways_for(asking.walks), discounts=discounts,
     )  # fmt: skip
-    return replace(verdict, notes=(*verdict.notes, *notes, *suspect.notes()))
+    return replace(verdict, notes=(*verdict.notes, *suspect.notes()))
 
 
-def _calibrated(keys: Mapping[str, Key], suspect: Suspect, asking: Asking) -> tuple[Predict, tuple[str, ...]]:
-    """Return the suspect as it wants to be asked, and what to say of that."""
-    if not asking.calibrate:
-        return suspect.predict, ()
+def calibrated_suspect(registration: Mapping[str, Any], suspect: Suspect, ordinary: Decoys) -> Suspect:
+    """Return a suspect as it wants to be asked, found on ordinary images, with a note that says how.
+
+    Whoever chooses these images and labels chooses a class map with them, so a judge takes her own.
+
+    Args:
+        registration: what the key was drawn after.
+        suspect: the suspect as it is.
+        ordinary: images uint8 [n, C, H, W] and their classes in the registered order.
+    """
+    channels, height, width = registration["shape"]
+    shape = suspect.shape or (channels, height, width)
+    reading = calibrate(
+        suspect.predict, ordinary.pixels, ordinary.labels, shape=shape, num_classes=len(registration["classes"])
+    )
+    notes = (reading.describe(),)
+    return replace(
+        suspect, predict=calibrated(suspect.predict, reading), shape=(channels, height, width),
+        notes=lambda: (*notes, *suspect.notes()), accuracy=reading.accuracy,
+    )  # fmt: skip
+
+
+def _own_ordinary(keys: Mapping[str, Key], count: int) -> Decoys:
+    """Return the first probes of a key: the owner's own images for calibration."""
     key = next((key for key in keys.values() if isinstance(key, DirectionKey)), None)
     if key is None:
         raise ConfigError("--calibrate: needs the ordinary images that come with the mark 'runner-up'")
-    count = asking.calibrate
-    channels, height, width = key.probes.shape[1:]
-    shape = suspect.shape or (channels, height, width)
-    found = calibrate(
-        suspect.predict, key.probes[:count], key.probe_labels[:count], shape=shape, num_classes=key.num_classes
-    )
-    return calibrated(suspect.predict, found), (found.describe(),)
+    return Decoys(key.probes[:count], key.probe_labels[:count])
+
+
+def own_calibration(keys: Mapping[str, Key], registration: Mapping[str, Any], suspect: Suspect, count: int) -> Suspect:
+    """Return the suspect calibrated on `count` of the key's own probes; as it is where `count` is 0."""
+    return calibrated_suspect(registration, suspect, _own_ordinary(keys, count)) if count else suspect
 
 
 def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Cell:

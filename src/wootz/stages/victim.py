@@ -21,7 +21,7 @@ from wootz.models.small_cnn import SmallCNN
 from wootz.stages.guarded import guarding
 from wootz.stages.protection import usual
 from wootz.stages.run import open_run
-from wootz.stages.suspects import Where, is_endpoint
+from wootz.stages.suspects import Where, is_endpoint, transcript_key
 from wootz.types import Predict, Shown
 from wootz.verify import predictor
 
@@ -94,7 +94,9 @@ def opened_victim(
         raise ConfigError(f"{where}: an endpoint gives answers only; this attack needs the weights")
     shown: Shown = "label" if access == "label" else "scores"
     settings = with_settings(Client(batch=THIEFS_BATCH), client)
-    with open_endpoint(str(where), settings, access=shown, transcript=transcript) as endpoint:
+    with open_endpoint(
+        str(where), settings, access=shown, transcript=transcript, seal=transcript_key()
+    ) as endpoint:  # fmt: skip
         facts = endpoint.facts
         known = _load(str(where), facts.parameters, data, data_dir)
         if facts.shape not in (None, known.shape) or facts.num_classes not in (None, len(known.classes)):

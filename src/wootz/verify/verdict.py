@@ -25,6 +25,9 @@ EXIT_CODES: Mapping[Word, int] = {"KEY-DEPENDENT": 0, "NOT SHOWN": 1, "INCONCLUS
 DEFAULT_BAR = 40.0
 UNSTAMPED_BAR = 80.0
 
+CHANCE = 1.5
+"""An accuracy below this many times 1 / K is no better than chance."""
+
 
 def bar_of(*, stamped: bool) -> float:
     """Return the bits that a claim needs.
@@ -59,6 +62,7 @@ def verify(
     early: bool = False,
     weights: Weights | None = None,
     ways: Ways | None = None,
+    discounts: Mapping[str, float] | None = None,
 ) -> Verdict:
     """Test a suspect against every key that its access allows, and combine.
 
@@ -77,6 +81,7 @@ def verify(
             No image is asked twice.
         weights: shows the suspect's weights, where it has any to show; see `wootz.verify.weights_of`.
         ways: out of images: with access `label`, marks that say more of where answers change follow them.
+        discounts: by mark, bits that come off its own evidence before marks are combined.
 
     Raises:
         ConfigError: no mark can be tested with this access.
@@ -98,6 +103,7 @@ def verify(
     if not found:
         why = "".join(f" ({note})" for note in _unread([], keys, reach))
         raise ConfigError(f"access = {access!r}: none of the marks {', '.join(keys)} can be tested with it{why}")
+    found = [_discounted(item, (discounts or {}).get(item.mark, 0.0)) for item in found]
     total = max(0.0, bits(fisher([item.log_p for item in found])) - allowance)
     word: Word = "KEY-DEPENDENT" if total >= bar else "NOT SHOWN"
     notes = [f"{allowance:.1f} bits are taken off for other tries and looks"] if allowance else []
@@ -118,6 +124,14 @@ def verify(
 def _evidence(keys: Mapping[str, Key], suspect: Predict, panel: Sequence[Predict], reach: Reach) -> list[Evidence]:
     found = (EVIDENCE[type(key)](key, suspect, panel, reach) for key in keys.values())
     return [item for item in found if item is not None]
+
+
+def _discounted(item: Evidence, discount: float) -> Evidence:
+    """Return the evidence with p multiplied by 2^discount, at most 1."""
+    if not discount:
+        return item
+    details = item.details | {"discount": round(discount, 2)}
+    return replace(item, log_p=min(0.0, item.log_p + discount * math.log(2)), details=details)
 
 
 def _again(first: Evidence, key: LabelKey, suspect: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
@@ -161,4 +175,4 @@ def _vetoes(keys: Mapping[str, Key], panel: Sequence[Predict], reach: Reach, bar
 
 def _answers_at_chance(found: Sequence[Evidence], keys: Mapping[str, Key]) -> bool:
     rates = [item.details["accuracy"] for item in found if {"probes", "decoys"} & item.details.keys()]
-    return bool(rates) and rates[0] < 1.5 / next(iter(keys.values())).num_classes
+    return bool(rates) and rates[0] < CHANCE / next(iter(keys.values())).num_classes
