@@ -44,7 +44,7 @@ def main() -> None:
     reaches |= {"walks": Reach("label", ways=ways)} if ways is not None else {}
     results = {}
     keys = read_keys(args.run).keys
-    for name, key in (with_log(keys, args.guard_log, sealed=None) if args.guard_log else keys).items():
+    for name, key in (with_log(keys, args.guard_log) if args.guard_log else keys).items():
         if isinstance(key, LabelKey):
             said = labels_of(predict, key.pixels)
             results[f"{name}, answers"] = shares(null.label_null(key, said, args.keys, stream))

@@ -1,0 +1,145 @@
+"""How often a dishonest owner convicts a model that never met his key: many registrations, every free choice.
+
+    python benchmarks/dishonest_owner.py RUN SUSPECT [--registrations 100000] [--json]
+
+RUN is an owner's run folder with the marks `triggers` and `runner-up`; SUSPECT an independent model's. Each
+registration draws the keys again by the protocol's own derivation, as another time token would. The owner then sees the
+evidence of every choice that a claim has (tranche, access, budget; `walks` is label access along registered paths) and
+claims the best. P(bits >= b) is printed with the bits that the protocol takes off for the choices, and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import secrets
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wootz.models import read_model
+from wootz.ownership import DirectionKey, LabelKey, derive, read_keys
+from wootz.ownership.keys import tranche_rows
+from wootz.stages.claim import choices
+from wootz.stages.verify import open_panel
+from wootz.types import Predict
+from wootz.verify import Reach, predictor
+from wootz.verify.exact import binomial_tail, bits, cosine_tail, fisher, sum_tail
+from wootz.verify.leaning import leaning
+from wootz.verify.wrong_classes import opinions, savage, unforeseen_opinions
+
+tail_of_hits = cache(binomial_tail)
+tail_of_places = cache(sum_tail)
+
+LEVELS = (4, 6, 8, 10, 12)
+BUDGETS = (0, 500)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("suspect", type=Path)
+    parser.add_argument("--registrations", type=int, default=100_000)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    ring, panel = read_keys(args.run), open_panel(args.run)
+    predict = predictor(read_model(args.suspect)[0])
+    triggers, direction = ring.keys["triggers"], ring.keys["runner-up"]
+    assert isinstance(triggers, LabelKey)
+    assert isinstance(direction, DirectionKey)
+    claims = list(claimed(triggers, direction, predict, panel, ring.materials["triggers"].tranches))
+    best = np.zeros(args.registrations)
+    secret = {name: [part.secret for part in ring.sealed[name]] for name in ("triggers", "runner-up")}
+    for number in range(args.registrations):
+        after = secrets.token_bytes(32)
+        labels = derive("triggers", ring.materials["triggers"], triggers.num_classes, secret["triggers"], after)
+        fresh = derive("runner-up", ring.materials["runner-up"], triggers.num_classes, secret["runner-up"], after)
+        best[number] = max(bits(claim(labels, fresh)) for claim in claims)
+    off = math.log2(choices(ring.registration))
+    results = {
+        str(level): {
+            "bound": 2.0**-level,
+            "with choices taken off": float((best - off >= level).mean()),
+            "without": float((best >= level).mean()),
+            "tranches alone taken off": float((best - math.log2(4) >= level).mean()),
+        }
+        for level in LEVELS
+    }
+    if args.json:
+        print(json.dumps({"registrations": args.registrations, "choices": choices(ring.registration), "p": results}))
+        return
+    print(f"{args.suspect.name}: {args.registrations:,} registrations, {choices(ring.registration)} choices each")
+    for level in LEVELS:
+        p, found = 2.0**-level, results[str(level)]
+        limit = p + 3 * math.sqrt(p * (1 - p) / args.registrations)
+        share = found["with choices taken off"]
+        print(
+            f"  P(bits >= {level}) = {share:.6f}, at most {limit:.6f} {'ok' if share <= limit else 'ABOVE'}; "
+            f"choices free: {found['without']:.6f}; tranches alone taken off: {found['two looks, tranches only']:.6f}"
+        )
+
+
+def claimed(
+    triggers: LabelKey, direction: DirectionKey, predict: Predict, panel: Any, tranches: int
+) -> Iterator[Callable[[Any, Any], float]]:
+    """Give, for each choice of a claim, the function that returns ln p for a registration's keys.
+
+    What the suspect answers does not depend on the key, so it is asked once per access and budget.
+    """
+    count = len(triggers.labels)
+    reaches = {
+        "scores": Reach("scores"),
+        "label": Reach("label"),
+        "walks": Reach("label", ways=panel.ways_for(20_000)),
+    }
+    for _access, reach in reaches.items():
+        found = opinions(triggers, predict, reach)
+        wrong = (
+            None if found.wrong is None else places(triggers, unforeseen_opinions(triggers, found.wrong, panel.answers))
+        )
+        for budget in BUDGETS:
+            slopes = leaning(direction, predict, panel.answers, reach._replace(budget=budget or None))
+            v = None if slopes is None else (slopes.v / slopes.v.norm()).numpy()
+            for tranche in range(tranches):
+                rows = tranche_rows(count, tranches, tranche)
+                yield evidence(triggers, found.said, wrong, v if tranche == 0 else None, rows, direction.dimensions)
+
+
+def evidence(
+    key: LabelKey, said: Tensor, wrong: Tensor | None, v: Any, rows: slice, dimensions: int
+) -> Callable[[Any, Any], float]:
+    scores = tuple(savage(key.num_classes - 1))
+    base, said = key.base[rows], said[rows]
+    trials = int((said != base).sum())
+
+    def log_p(labels: LabelKey, direction: DirectionKey) -> float:
+        keyed = labels.labels[rows]
+        if wrong is None:
+            parts = [tail_of_hits(int((said == keyed).sum()), trials, 1 / (key.num_classes - 1))]
+        else:
+            place = wrong[rows].gather(1, keyed[:, None]).flatten().tolist()
+            parts = [tail_of_places(sum(scores[n] for n in place), len(place), scores)]
+        if v is not None:
+            w = direction.direction.double().numpy()
+            parts.append(cosine_tail(float((w * v).sum() / np.linalg.norm(w)), dimensions))
+        return fisher(parts)
+
+    return log_p
+
+
+def places(key: LabelKey, left: Tensor) -> Tensor:
+    """Unforeseen opinions [n, K] -> the place of each class among the wrong ones [n, K]."""
+    masked = left.scatter(1, key.base[:, None], -torch.inf)
+    order = torch.sort(masked, dim=1, descending=True, stable=True).indices
+    return order.argsort(dim=1)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
