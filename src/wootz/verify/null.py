@@ -76,13 +76,14 @@ def direction_null(key: DirectionKey, v: Tensor, draws: int, stream: np.random.G
     if not v.norm() > 0:
         return np.zeros(draws)
     random = torch.Generator().manual_seed(int(stream.integers(2**62)))
-    wrong = 1 - torch.eye(key.num_classes).unsqueeze(2)
-    v = (v / v.norm()).float()
+    wrong, others = 1 - torch.eye(key.num_classes).unsqueeze(2), key.num_classes - 1
+    v = (v / v.norm()).float() * wrong
+    v = (v - v.sum(1, keepdim=True) / others) * wrong  # centering v and not w leaves their product as it is
     found = []
     for count in _chunks(draws, max(1, min(500, _NUMBERS // v.numel()))):
-        w = torch.randn(count, *v.shape, generator=random) * wrong
-        w = (w - w.sum(2, keepdim=True) / (key.num_classes - 1)) * wrong
-        cosines = (w * v).flatten(1).sum(1) / w.flatten(1).norm(dim=1)
+        w = torch.randn(count, *v.shape, generator=random).mul_(wrong)
+        squares = w.flatten(1).norm(dim=1) ** 2 - w.sum(2).flatten(1).norm(dim=1) ** 2 / others  # of w when centered
+        cosines = w.flatten(1) @ v.flatten() / squares.sqrt()
         found += [cosine_tail(cosine, key.dimensions) for cosine in cosines.tolist()]
     return np.array(found)
 
