@@ -69,7 +69,7 @@ class TestRandomFunction:
 
     @pytest.mark.parametrize("high", [1, 2, 3, 7, 300, 65_535, 65_536])
     def test_integers_are_words_below_the_largest_multiple(self, high: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each value has equally many words, all others are passed over: the words at both ends of that range say so."""
+        """Each value has equally many words; all other words are passed over."""
         multiple = 2**64 // high * high
         words = [0, high - 1, high, multiple - 1, *range(multiple, min(2**64, multiple + 3)), 2**64 - 1, 5]
         data = b"".join(word.to_bytes(8, "big") for word in words)
