@@ -230,6 +230,10 @@ class TestOwnData:
             ({"x": np.zeros(3)}, "has no array 'x_train'; it holds x"),
             ({"x_train": np.zeros((9, 4, 4)), "y_train": np.zeros(9, int)}, "images must be uint8"),
             ({"x_train": np.zeros((9, 4, 4), np.uint8), "y_train": np.zeros(9)}, "labels must be integers"),
+            (
+                {"x_train": np.zeros((9, 4, 4), np.uint8), "y_train": np.full(9, 10**9)},
+                "1000000001 classes; must have at",
+            ),
             ({"x_train": np.zeros((9, 4, 4), object), "y_train": np.zeros(9)}, "is not an .npz file of plain arrays"),
         ],
     )

@@ -186,9 +186,16 @@ def test_every_mark_is_written_read_and_absent_elsewhere(
     assert MARKS[mark].config is type(tiny(mark))
 
 
+@pytest.mark.parametrize(("classes", "said"), [(3000, "at most 29 are possible"), (20_000, "leave the mark out")])
+def test_a_direction_too_large_for_the_classes(digits: Dataset, plain: nn.Module, classes: int, said: str) -> None:
+    many = dataclasses.replace(digits, classes=tuple(map(str, range(classes))))
+    with pytest.raises(ConfigError, match=f"runner-up.features = 30: too many for {classes} classes; {said}"):
+        prepare(RunnerUp(), ground(many, plain), generator(0, "x"))
+
+
 def test_two_classes_can_not_have_every_mark(digits: Dataset, plain: nn.Module) -> None:
     pair = dataclasses.replace(digits, classes=("a", "b"))
-    with pytest.raises(ConfigError, match="needs at least three classes"):
+    with pytest.raises(ConfigError, match="needs at least three classes, mnist-5k has 2; leave the mark out"):
         prepare(RunnerUp(), ground(pair, plain), generator(0, "x"))
     with pytest.raises(ConfigError, match="two classes leave no choice of label"):
         MARKS["triggers"].prepare(Triggers(), ground(pair, plain, wm_eps=0.4), generator(0, "x"))

@@ -56,7 +56,8 @@ class TestDigests:
         assert shares[0] > 0.97
         assert shares[1] > 0.95
         assert shares[0] > shares[2] > 0.8
-        assert len(set(own)) > 0.8 * len(own)
+        different = [len(set(digests(projections(key(n, REAL), digits.shape), few))) for n in range(8)]
+        assert np.mean(different) > 0.7 * len(few)  # of single keys from 0.5 to 0.9
 
     def test_noise_next_to_black_and_white_moves_nothing(self) -> None:
         at = projections(key(), SHAPE)

@@ -22,6 +22,7 @@ from wootz.ownership import (
     key_context,
     open_tranche,
     owner_secret,
+    prf,
     read_keys,
     register,
     registration_digest,
@@ -57,11 +58,43 @@ class TestRandomFunction:
         assert subkey(SECRET, "a", "b") != subkey(SECRET, "ab")
         assert stream(b"ab", b"c", 8) != stream(b"a", b"bc", 8)
 
-    @pytest.mark.parametrize("high", [2, 3, 9, 10, 256])
+    @pytest.mark.parametrize("high", [2, 3, 9, 10, 256, 257, 300])
     def test_integers_are_uniform(self, high: int) -> None:
         counts = Counter(integers(SECRET, b"i", 50_000, high).tolist())
         assert set(counts) == set(range(high))
         assert stats.chisquare([counts[k] for k in range(high)]).pvalue > 1e-4
+
+    def test_integers_from_the_most_values_are_uniform(self) -> None:
+        found = integers(SECRET, b"i", 1_000_000, 65_536)
+        assert (int(found.min()), int(found.max())) == (0, 65_535)
+        for part in (found // 256, found % 256):
+            assert stats.chisquare(torch.bincount(part, minlength=256).numpy()).pvalue > 1e-4
+
+    @pytest.mark.parametrize("high", [1, 2, 3, 7, 300, 65_535, 65_536])
+    def test_integers_are_words_below_the_largest_multiple(self, high: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each value has equally many words; all other words are passed over."""
+        multiple = 2**64 // high * high
+        words = [0, high - 1, high, multiple - 1, *range(multiple, min(2**64, multiple + 3)), 2**64 - 1, 5]
+        data = b"".join(word.to_bytes(8, "big") for word in words)
+        monkeypatch.setattr(prf, "stream", lambda secret, purpose, length: data[:length])
+        accepted = [word % high for word in words if word < multiple]
+        assert integers(SECRET, b"i", len(accepted), high).tolist() == accepted
+
+    def test_integers_do_not_depend_on_how_many_are_drawn(self) -> None:
+        many = integers(SECRET, b"i", 1000, 300)
+        assert (many.dtype, len(integers(SECRET, b"i", 0, 300))) == (torch.int64, 0)
+        for count in (1, 10, 999):
+            assert torch.equal(integers(SECRET, b"i", count, 300), many[:count])
+
+    @pytest.mark.parametrize("high", [-1, 0, 65_537, 2**64])
+    def test_integers_from_no_values_or_too_many(self, high: int) -> None:
+        with pytest.raises(ValueError, match="must be from 1 to 65536"):
+            integers(SECRET, b"i", 10, high)
+
+    def test_more_random_bytes_than_a_key_may_take(self) -> None:
+        for draw in (lambda: integers(SECRET, b"i", 2**40, 10), lambda: gaussian(SECRET, b"g", (2**20, 2**20))):
+            with pytest.raises(ValueError, match="random bytes"):
+                draw()
 
     def test_gaussians_are_gaussian(self) -> None:
         values = gaussian(SECRET, b"g", (200, 100)).flatten().numpy()
@@ -102,6 +135,35 @@ class TestKeys:
         for parts in ring.sealed.values():
             assert all(value.hex() not in text for part in parts for value in part)
         assert registration_digest(ring.registration) == registration_digest(dict(reversed(ring.registration.items())))
+
+    @pytest.mark.parametrize(("num_classes", "features"), [(2, 30), (1, 3), (3, 0)])
+    def test_a_direction_without_dimensions(self, num_classes: int, features: int) -> None:
+        with pytest.raises(ValueError, match="needs at least 3 classes and 1 feature"):
+            derive("m", Material("direction", {"components": torch.zeros(4, features)}, {}), num_classes, FOUR, b"")
+
+    @pytest.mark.parametrize(("num_classes", "features"), [(65_536, 1), (3000, 30)])
+    def test_a_direction_too_large_to_draw(self, num_classes: int, features: int) -> None:
+        with pytest.raises(ValueError, match="at most 268435456 are drawn"):
+            derive("m", Material("direction", {"components": torch.zeros(4, features)}, {}), num_classes, FOUR, b"")
+
+    def test_a_message_too_long_to_draw(self) -> None:
+        facts = {"weight": "w", "shape": [64, 64, 3, 3], "bits": 10**9}
+        with pytest.raises(ValueError, match="random bytes"):
+            derive("m", Material("weights", {}, facts), 10, FOUR, b"")
+
+    def test_labels_of_three_hundred_classes(self) -> None:
+        base = torch.arange(3000) % 300
+        tensors = {"pixels": base, "base_pixels": base, "base": base}
+        key = derive("m", Material("labels", tensors, {"rule": "wrong"}), 300, FOUR[:1], b"")
+        assert isinstance(key, LabelKey)
+        assert (key.labels != base).all()
+        assert len(key.labels.unique()) == 300
+
+    @pytest.mark.parametrize(("rule", "num_classes", "said"), [("wrong", 2, "at least 3"), ("any", 10, "by the rule")])
+    def test_labels_without_a_choice_or_a_rule(self, rule: str, num_classes: int, said: str) -> None:
+        tensors = material().tensors | {"base": torch.arange(40) % num_classes}
+        with pytest.raises(ValueError, match=said):
+            derive("m", Material("labels", tensors, {"rule": rule}), num_classes, FOUR[:1], b"")
 
 
 class TestTranches:

@@ -82,8 +82,14 @@ def test_every_query_is_recorded_and_a_log_is_continued(tmp_path: Path, plain: n
     with pytest.raises(BudgetError, match="12 are spent"):
         second(x[:1])
     log.write_bytes(log.read_bytes()[:-1])
-    with pytest.raises(StoreError, match="a multiple of 18"):
+    with pytest.raises(StoreError, match="a multiple of 20"):
         Ledger(predictor(plain), access="label", num_classes=10, log=log)
+
+
+def test_labels_of_all_classes_there_may_be_are_recorded(tmp_path: Path) -> None:
+    said, log = torch.tensor([0, 255, 256, 32_768, 65_535, -1]), tmp_path / "queries.log"
+    Ledger(lambda x: said, access="label", num_classes=65_536, log=log)(torch.zeros(6, 1, 2, 2))
+    assert read_queries(log)["label"].tolist() == said.tolist()
 
 
 @pytest.fixture

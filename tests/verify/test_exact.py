@@ -9,6 +9,8 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from wootz.verify.exact import (
@@ -18,8 +20,21 @@ from wootz.verify.exact import (
     fisher,
     hypergeometric_tail,
     log_beta_cdf,
+    signs_tail,
     sum_tail,
 )
+
+COUNTS = st.integers(-3, 60)
+NUMBERS = st.floats(allow_nan=False)
+TAILS = (
+    st.tuples(st.just(binomial_tail), st.tuples(COUNTS | NUMBERS, st.integers(0, 60), st.floats(0, 1)))
+    | st.tuples(st.just(cosine_tail), st.tuples(NUMBERS, st.integers(0, 3000)))
+    | st.tuples(st.just(hypergeometric_tail), st.tuples(COUNTS, *[st.integers(0, 20)] * 2, st.integers(20, 60)))
+    | st.tuples(st.just(sum_tail), st.tuples(COUNTS | NUMBERS, st.integers(0, 9), st.sampled_from([(0,), (2, 1, 0)])))
+    | st.tuples(st.just(signs_tail), st.tuples(COUNTS | NUMBERS, st.lists(st.integers(0, 9), max_size=9)))
+    | st.tuples(st.just(fisher), st.tuples(st.lists(NUMBERS, max_size=5)))
+)
+"""A tail, and arguments of it: no NaN, but infinities, and statistics beyond all that can be."""
 
 
 def log_fraction(value: Fraction) -> float:
@@ -127,3 +142,31 @@ def test_the_ends() -> None:
     assert hypergeometric_tail(0, 5, 5, 20) == 0
     assert log_beta_cdf(0.0, 2, 3) == -math.inf
     assert bits(0.0) == 0
+
+
+@given(TAILS)
+def test_every_tail_is_the_logarithm_of_a_probability(drawn: tuple) -> None:
+    tail, arguments = drawn
+    assert -math.inf <= tail(*arguments) <= 0
+
+
+@given(TAILS, st.data())
+def test_a_liar_gains_nothing_by_nan(drawn: tuple, data: st.DataObject) -> None:
+    tail, arguments = drawn
+    at = data.draw(st.integers(0, len(arguments) - 1))
+    spoilt = [*arguments[at], math.nan] if isinstance(arguments[at], list | tuple) else math.nan
+    assert tail(*arguments[:at], spoilt, *arguments[at + 1 :]) == 0
+
+
+@given(st.lists(st.floats(-1e4, 0), max_size=5))
+def test_what_is_impossible_alone_is_impossible_together(log_ps: list[float]) -> None:
+    assert fisher([*log_ps, -math.inf]) == -math.inf
+    assert fisher([*log_ps, -math.inf, math.nan]) == 0
+
+
+def test_more_than_all_is_impossible() -> None:
+    assert binomial_tail(6, 5, 0.5) == hypergeometric_tail(6, 5, 5, 20) == -math.inf
+
+
+def test_without_dimensions_there_is_nothing_to_test() -> None:
+    assert cosine_tail(1.0, 0) == cosine_tail(1.0, 1) == 0

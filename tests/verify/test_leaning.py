@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from directions import D, K, direction, direction_material, key, lean
+from directions import D, K, direction, direction_material, images, key, lean
 from wootz.errors import ModelError
 from wootz.ownership import DirectionKey
 from wootz.types import Predict
+from wootz.verify import leaning as module
 from wootz.verify import null, verify
 from wootz.verify.evidence import direction_evidence
 from wootz.verify.exact import cosine_tail
-from wootz.verify.leaning import Leaning, leaning
+from wootz.verify.leaning import Answered, Leaning, leaning
 from wootz.verify.reach import Reach
 from wootz.verify.walks import Ways
 
@@ -189,7 +190,7 @@ class TestByWalks:
         owned = roads()
         for suspect in (walker(owned, 2.0, at=2.0), lambda x: torch.full((len(x),), -1)):
             found = direction_evidence(owned, suspect, (), ROADS)
-            assert (found.statistic, found.bits) == (0.0, 1.0)
+            assert (found.statistic, found.bits) == (0.0, 0.0)
 
     def test_a_verdict_by_walks(self) -> None:
         keys = {"runner-up": roads()}
@@ -223,3 +224,60 @@ def walker_scores(owned: DirectionKey) -> Predict:
 
 def test_material_without_an_owner_is_what_it_says() -> None:
     assert isinstance(key(direction_material()), DirectionKey)
+
+
+def one_by_one(owned: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, known: Tensor, labels: bool) -> Tensor:
+    """Return slopes by a regression of its own for each pair of classes, in plain numpy."""
+    z = owned.features(pixels.float() / 255, y).double().numpy()
+    v = np.zeros((K, K, D))
+    for own in range(K):
+        rows = (y == own).numpy()
+        for k in [k for k in range(K) if k != own and rows.any()]:
+            x, told = known[rows, k].numpy(), shown[rows, k].numpy()
+            project = np.linalg.solve(x.T @ x + 1e-9 * np.eye(x.shape[1]), x.T)
+            left, far = told - x @ (project @ told), z[rows] - x @ (project @ z[rows])
+            chance = (told - left).clip(0.002, 0.998)
+            weights = chance * (1 - chance) if labels else np.ones(len(told))
+            doubt = 200.0 if labels else 2.0 * len(told)
+            v[own, k] = np.linalg.solve(far.T @ (weights[:, None] * far) + doubt * np.eye(D), far.T @ left)
+
+    def centered(v: np.ndarray) -> np.ndarray:
+        wrong = 1 - np.eye(K)[..., None]
+        return (v - (v * wrong).sum(1, keepdims=True) / (K - 1)) * wrong
+
+    v = centered(v)
+    return torch.from_numpy(centered(v / np.sqrt(np.linalg.norm(v, axis=2, keepdims=True).clip(1e-12))))
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("together", [1, 1 << 23])
+def test_slopes_are_those_of_a_regression_for_each_pair_of_classes(
+    labels: bool, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three panel models; one class has no probe, and one has as few as what is known has columns and one more."""
+    monkeypatch.setattr(module, "_TOGETHER", together)
+    owned, stream, count = direction(), torch.Generator().manual_seed(5), 700
+    y = torch.arange(count) % (K - 2)
+    y[:6] = K - 2
+    shown = torch.randn(count, K, generator=stream, dtype=torch.float64)
+    if labels:
+        shown = F.one_hot(shown.argmax(1), K).double()
+    known = torch.randn(count, K, 4, generator=stream, dtype=torch.float64)
+    known[..., 0] = 1.0
+    pixels = images(count, 8)
+    found = module._slopes(owned, pixels, y, shown, known, labels=labels)
+    expected = one_by_one(owned, pixels, y, shown, known, labels)
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(found, expected, atol=1e-9, rtol=1e-9)
+    assert (found[K - 1] == 0).all()
+
+
+def test_accuracy_is_of_the_images_that_were_answered() -> None:
+    owned = direction()
+    whole = lean(owned, 0.1)
+    suspect: Predict = lambda x: whole(x).masked_fill((torch.arange(len(x)) % 4 == 0)[:, None], torch.nan)  # noqa: E731
+    assert lean_of(owned, suspect, Reach(budget=1000)).known == Answered(1000, 750, 750)
+    labels: Predict = lambda x: suspect(x).argmax(1).masked_fill(torch.arange(len(x)) % 4 == 0, -1)  # noqa: E731
+    known = lean_of(owned, labels, Reach("label", ways=WAYS._replace(queries=100))).known
+    assert (known, known.accuracy) == (Answered(100, 75, 75), 1.0)
+    assert Answered(9, 0, 0).accuracy == 0.0

@@ -10,6 +10,7 @@ import torch
 
 from wootz.ownership import DirectionKey, HalfKey, LabelKey, WeightKey
 from wootz.verify import null
+from wootz.verify.exact import cosine_tail
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
 DRAWS = 30_000
@@ -65,6 +66,12 @@ def test_directions_and_halves() -> None:
     found = null.direction_null(key, v, DRAWS, stream)
     assert holds(found)
     assert abs(float((found < math.log(0.5)).mean()) - 0.5) < 0.02
+    random = torch.Generator().manual_seed(int(np.random.default_rng(7).integers(2**62)))
+    w = torch.randn(40, 5, 5, 3, generator=random).double() * (1 - own)
+    w = (w - w.sum(2, keepdim=True) / 4) * (1 - own)
+    cosines = (w * v).flatten(1).sum(1) / w.flatten(1).norm(dim=1) / v.norm()
+    plain = [cosine_tail(cosine, key.dimensions) for cosine in cosines.tolist()]
+    assert null.direction_null(key, v, 40, np.random.default_rng(7)) == pytest.approx(plain, abs=1e-4)
     right = torch.arange(200) % 3 == 0
     pixels = torch.zeros(200, 1, 2, 2, dtype=torch.uint8)
     half = HalfKey(mark="ood", num_classes=10, pixels=pixels, labels=pixels, embedded=right)

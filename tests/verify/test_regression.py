@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from wootz.verify.regression import slope, unexplained
-from wrong_classes import N, draw
+from wootz.verify.regression import CLASS_PENALTY, slope, unexplained, unexplained_scores
+from wrong_classes import BASE, K, N, draw
 
 
 def test_a_regression_by_hand() -> None:
@@ -16,6 +17,26 @@ def test_a_regression_by_hand() -> None:
     assert torch.equal(unexplained(rest, torch.empty(N, 0, dtype=rest.dtype)), rest)
     both = unexplained(torch.stack([rest, 3 * known + rest], 1), known[:, None])
     assert torch.allclose(both, torch.stack([rest, rest], 1))
+
+
+@pytest.mark.parametrize("members", [0, 1, 3])
+def test_scores_without_what_is_known_and_liked_are_those_of_one_regression_on_all(members: int) -> None:
+    counted = torch.arange(K) != BASE[:, None]
+    shown, known = draw(N, K, seed=1) * counted, draw(N, K, members, seed=2) * counted[..., None]
+    liked = torch.eye(K).double().expand(N, K, K) * counted[..., None]
+    doubt = torch.tensor([1e-9] * members + [CLASS_PENALTY] * K, dtype=torch.float64)
+    whole = unexplained(shown.flatten(), torch.cat([known, liked], 2).flatten(0, 1), doubt).view(N, K)
+    assert torch.allclose(unexplained_scores(shown, known, counted), whole, atol=1e-9)
+
+
+def test_regressions_side_by_side_are_those_one_by_one() -> None:
+    known, shown = draw(3, N, 2, seed=1), draw(3, N, 4, seed=2)
+    left = unexplained(shown, known)
+    weights = draw(3, N, seed=3).abs()
+    for row in range(3):
+        assert torch.allclose(left[row], unexplained(shown[row], known[row]))
+        alone = slope(left[row, :, 0], left[row, :, 1:], weights[row], 2.0)
+        assert torch.allclose(slope(left[..., 0], left[..., 1:], weights, 2.0)[row], alone)
 
 
 def test_slopes_without_what_is_known_are_those_beside_it() -> None:

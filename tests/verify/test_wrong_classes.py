@@ -67,6 +67,11 @@ class TestPlaces:
         assert (found.gather(1, BASE[:, None]) == 0).all()
 
 
+@pytest.mark.parametrize("count", [1, 2, 9, 255, 299])
+def test_savages_scores_by_their_sums(count: int) -> None:
+    assert savage(count) == [round(100 * sum(1 / j for j in range(k, count + 1))) for k in range(1, count + 1)]
+
+
 class TestEvidence:
     def test_a_thief_who_learned_little_is_told_by_scores_and_not_by_labels(self) -> None:
         key = logged()

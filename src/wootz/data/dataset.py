@@ -12,6 +12,7 @@ from wootz import checks
 from wootz.errors import DataError
 from wootz.rng import generator
 
+MOST_CLASSES = 1 << 16
 SPLIT_SEED = 0
 """One division for everybody: a thief and an independent model must not train on the owner's probes."""
 

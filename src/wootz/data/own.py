@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wootz.data.dataset import Share, Whole
+from wootz.data.dataset import MOST_CLASSES, Share, Whole
 from wootz.errors import DataError
 from wootz.rng import generator
 
@@ -35,6 +35,7 @@ def load_npz(path: Path) -> Whole:
     else:
         training, test = _set_aside(training)
     count = 1 + int(training.labels.max()) if len(training) else 0
+    _check_classes(path, count)
     names = arrays.get("classes", np.arange(count))
     return Whole(str(path), tuple(str(name) for name in names), training, test)
 
@@ -46,6 +47,7 @@ def load_folder(path: Path) -> Whole:
     classes = tuple(sorted(child.name for child in path.iterdir() if child.is_dir()))
     if len(classes) < 2:
         raise DataError(f"{path}: must hold a folder of images a class, two classes at least")
+    _check_classes(path, len(classes))
     images: list[np.ndarray] = []
     labels: list[int] = []
     mode = ""
@@ -65,6 +67,11 @@ def load_folder(path: Path) -> Whole:
         raise DataError(f"{path}: its class folders hold no images ({', '.join(sorted(_SUFFIXES))})")
     training, test = _set_aside(_share(path, np.stack(images), np.asarray(labels)))
     return Whole(str(path), classes, training, test)
+
+
+def _check_classes(path: Path, count: int) -> None:
+    if count > MOST_CLASSES:
+        raise DataError(f"{path}: has {count} classes; must have at most {MOST_CLASSES}, numbered from 0")
 
 
 def _share(path: Path, images: np.ndarray, labels: np.ndarray) -> Share:

@@ -20,6 +20,7 @@ from wootz.errors import ConfigError
 from wootz.evasion import predict_logits
 from wootz.marks.ground import Ground
 from wootz.ownership import DirectionKey, Key, Material
+from wootz.ownership.keys import MOST_ELEMENTS
 from wootz.rng import global_seed
 from wootz.training import Hook
 
@@ -49,17 +50,28 @@ class RunnerUp:
 
 
 def prepare(cfg: RunnerUp, ground: Ground, generator: torch.Generator) -> Material:
-    """Fix features, probes and the ordinary confusion of unmarked models, before any key."""
+    """Fix features, probes and the ordinary confusion of unmarked models, before any key.
+
+    Raises:
+        ConfigError: fewer than three classes, or so many classes and features that no direction is drawn of that size.
+    """
     data = ground.data
-    if len(data.classes) < 3:
-        raise ConfigError("mark 'runner-up': needs at least three classes; with two there is no runner-up")
+    count = len(data.classes)
+    if count < 3:
+        raise ConfigError(
+            f"mark 'runner-up': needs at least three classes, {data.name} has {count}; leave the mark out"
+        )
     x, y = data.train.images().flatten(1), data.train.labels
     center = x.mean(0)
     size = min(cfg.features, x.shape[1])
+    if count**2 * size > MOST_ELEMENTS:
+        most = MOST_ELEMENTS // count**2
+        advice = f"at most {most} are possible" if most else "leave the mark out"
+        raise ConfigError(f"runner-up.features = {size}: too many for {count} classes; {advice}")
     with global_seed(0, "components"):
         _, _, components = torch.pca_lowrank(x - center, q=size, center=False, niter=4)
     z = (x - center) @ components
-    members = [z[y == k] if (y == k).any() else z for k in range(len(data.classes))]
+    members = [z[y == k] if (y == k).any() else z for k in range(count)]
     probes = data.probes.take(slice(cfg.probes))
     tensors = {
         "components": components.contiguous(),

@@ -22,6 +22,9 @@ from torch import Tensor
 
 from wootz.ownership.prf import gaussian, half, integers, stream
 
+MOST_ELEMENTS = 1 << 28
+"""A direction has at most so many elements."""
+
 
 class Material(NamedTuple):
     """What is fixed before the key: its kind, tensors kept with the key, and facts anyone may read.
@@ -175,6 +178,9 @@ def derive(mark: str, material: Material, num_classes: int, secrets: Sequence[by
         num_classes: K.
         secrets: one a tranche.
         after: digest of all that was fixed before the key, see `registration.fixed_before`.
+
+    Raises:
+        ValueError: no key of this kind has so few classes, or one of this size is too large to be drawn.
     """
     return _KINDS[material.kind](mark, material, num_classes, secrets, b"key/" + mark.encode() + b"/" + after)
 
@@ -189,6 +195,10 @@ def open_tranche(mark: str, material: Material, num_classes: int, secret: bytes,
 
 def _draw_labels(rule: str, base: Tensor, num_classes: int, secret: bytes, purpose: bytes, number: int) -> Tensor:
     purpose += b"/" + str(number).encode()
+    if rule not in ("wrong", "uniform"):
+        raise ValueError(f"rule = {rule!r}: labels are drawn by the rule 'wrong' or 'uniform'")
+    if rule == "wrong" and num_classes < 3:
+        raise ValueError(f"{num_classes} classes: the rule 'wrong' needs at least 3; 2 leave no choice of label")
     if rule == "wrong":
         return (base + 1 + integers(secret, purpose, len(base), num_classes - 1)) % num_classes
     return integers(secret, purpose, len(base), num_classes)
@@ -215,6 +225,13 @@ def _direction(
     mark: str, material: Material, num_classes: int, secrets: Sequence[bytes], purpose: bytes
 ) -> DirectionKey:
     dims = material.tensors["components"].shape[1]
+    if num_classes < 3 or dims < 1:
+        raise ValueError(f"{num_classes} classes, {dims} features: a direction needs at least 3 classes and 1 feature")
+    if num_classes**2 * dims > MOST_ELEMENTS:
+        raise ValueError(
+            f"{num_classes} classes, {dims} features: a direction of {num_classes**2 * dims} elements; "
+            f"at most {MOST_ELEMENTS} are drawn"
+        )
     direction = gaussian(secrets[0], purpose, (num_classes, num_classes, dims)).float()
     own = torch.eye(num_classes).unsqueeze(2)
     direction = direction * (1 - own)

@@ -13,7 +13,7 @@ from wootz.errors import BudgetError, StoreError
 from wootz.stealing.access import check_access, complete, reveal
 from wootz.types import Predict
 
-QUERY = np.dtype([("image", "V16"), ("label", "<i2")])
+QUERY = np.dtype([("image", "V16"), ("label", "<i4")])
 """One recorded query: BLAKE2b-128 of the image's float32 bytes, and the top-1 answer."""
 
 
@@ -27,7 +27,7 @@ class Ledger:
         access: `label`, `scores`, `top-K` or `rounded-D`, see `reveal`.
         num_classes: how many classes the victim knows, which thieves learn from its documentation.
         budget: queries allowed; None allows any number.
-        log: file that every query is appended to, 18 bytes each (`QUERY`). A file that is there already is
+        log: file that every query is appended to, 20 bytes each (`QUERY`). A file that is there already is
             continued: what an earlier process asked stays asked.
 
     Raises:

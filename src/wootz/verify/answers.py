@@ -61,7 +61,7 @@ def log_scores(predict: Predict, pixels: Tensor) -> Tensor:
     """Return log-scores float64 [N, K], up to a constant a row, from logits, log-probabilities or probabilities.
 
     Zero probabilities (rounded, or cut off after the top few) count as half the smallest one that was seen. A row
-    that was not answered is NaN.
+    that was not answered, or holds an infinity, is NaN.
     """
     return to_log_scores(ask(predict, pixels))
 
@@ -71,7 +71,8 @@ def to_log_scores(answers: Tensor) -> Tensor:
     answers = answers.double()
     if answers.dim() != 2:
         raise ModelError("the suspect answers with labels only; ask with --access label")
-    known = answers[~answers.isnan().any(1)]
+    finite = answers.isfinite().all(1)
+    answers, known = answers.masked_fill(~finite[:, None], torch.nan), answers[finite]
     if len(known) and known.min() >= 0 and known.sum(1).max() <= 1.01:
         seen = known[known > 0]
         floor = float(seen.min()) / 2 if len(seen) else 0.5

@@ -54,12 +54,11 @@ def early_evidence(
         decoys: one goes before each trigger, as long as there are any.
         budget: queries at most, decoys among them; None means all triggers.
     """
-    known: list[bool] = []
     silent = Silence()
-    spent = 0
+    spent = asked = right = 0
 
     def answers() -> Iterator[tuple[bool, bool]]:
-        nonlocal spent, silent
+        nonlocal spent, silent, asked, right
         for number in range(len(key.labels)):
             decoy = decoys if decoys is not None and number < len(decoys.labels) else None
             cost = 1 if decoy is None else 2
@@ -67,7 +66,8 @@ def early_evidence(
                 return
             if decoy is not None:
                 said = _answer(predict, decoy.pixels, number)
-                known.append(said == int(decoy.labels[number]))
+                asked += 1
+                right += said == int(decoy.labels[number])
                 silent = silent._replace(decoys=silent.decoys + (said < 0))
             answer = _answer(predict, key.pixels, number)
             silent = silent._replace(triggers=silent.triggers + (answer < 0))
@@ -77,9 +77,10 @@ def early_evidence(
     chance = 1 / (key.num_classes if key.rule == "uniform" else key.num_classes - 1)
     found = walk(answers(), chance, bar)
     details = _details(key, found, chance)
-    if known:
-        details |= {"decoys": len(known), "accuracy": sum(known) / len(known)}
-        details |= {"unanswered": list(silent), "evasive": silent.evasive(found.asked, len(known))}
+    if asked:
+        answered = asked - silent.decoys
+        details |= {"decoys": asked, "accuracy": right / max(1, answered), "asked": asked, "answered": answered}
+        details |= {"unanswered": list(silent), "evasive": silent.evasive(found.asked, asked)}
     evidence = Evidence(
         mark=key.mark, log_p=found.log_p, queries=spent, statistic=found.hits / max(1, found.asked), details=details
     )

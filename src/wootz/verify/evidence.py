@@ -61,9 +61,9 @@ def label_evidence(key: LabelKey, predict: Predict, panel: Sequence[Predict], re
     details: dict[str, Any] = {"hits": hits, "triggers": count, "trials": trials, "chance": chance, "rule": key.rule}
     if key.logged:
         plain = bits(binomial_tail(hits, count, 1 / key.num_classes))
-        details |= {"accuracy": hits / count, "unconditional": round(plain, 2)}
-    log_p, statistic = binomial_tail(hits, trials, chance), hits / count
-    if found.wrong is not None:
+        details |= {"accuracy": hits / max(1, count), "unconditional": round(plain, 2)}
+    log_p, statistic = binomial_tail(hits, trials, chance), hits / max(1, count)
+    if found.wrong is not None and count:
         place, scores = places(key, found.wrong, panel), savage(key.num_classes - 1)
         details["places"] = torch.bincount(place, minlength=len(scores)).tolist()
         log_p, statistic = sum_tail(sum(scores[n] for n in place.tolist()), count, scores), details["places"][0] / count
@@ -133,7 +133,8 @@ def direction_evidence(key: DirectionKey, predict: Predict, panel: Sequence[Pred
     """Measure how far the suspect's opinions of the wrong classes lean along the keyed direction, by scores or walks.
 
     The statistic is the cosine between W and where they lean. Nothing in the latter depends on W unless the suspect
-    does, so the cosine is that of an isotropic direction.
+    does, so the cosine is that of an isotropic direction. Where the suspect leans nowhere, there is nothing to test and
+    p is 1. `answered` of `asked` ordinary images were answered, and `accuracy` is the share of these that was right.
     """
     found = leaning(key, predict, panel, reach)
     if found is None:
@@ -141,8 +142,9 @@ def direction_evidence(key: DirectionKey, predict: Predict, panel: Sequence[Pred
     w = key.direction.double()
     length = float(found.v.norm() * w.norm())
     cosine = float((found.v * w).sum()) / length if length > 0 else 0.0
-    details = {"dimensions": key.dimensions, "probes": found.probes, "accuracy": found.accuracy}
-    log_p = cosine_tail(cosine, key.dimensions)
+    log_p = cosine_tail(cosine, key.dimensions) if length > 0 else 0.0
+    details = {"dimensions": key.dimensions, "probes": found.probes, "accuracy": found.known.accuracy}
+    details |= {"asked": found.known.asked, "answered": found.known.answered}
     return Evidence(mark=key.mark, log_p=log_p, queries=found.queries, statistic=cosine, details=details)
 
 
@@ -167,8 +169,12 @@ def weight_evidence(key: WeightKey, predict: Predict, panel: Sequence[Predict], 
 
 
 def bits_read(key: WeightKey, tensor: Tensor) -> Tensor:
-    """Return the bits int64 [T] that lie in a tensor along the key's directions; the message is not used."""
-    return (key.projected(tensor.double()) > 0).long()
+    """Return the bits int64 [T] that lie in a tensor along the key's directions; the message is not used.
+
+    -1 where there is none: a projection of exactly 0, or one that is not finite.
+    """
+    along = key.projected(tensor.double())
+    return (along > 0).long().masked_fill(~along.isfinite() | (along == 0), -1)
 
 
 EVIDENCE: Mapping[type[Key], Callable[..., Evidence | None]] = MappingProxyType(

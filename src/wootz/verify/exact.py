@@ -1,19 +1,36 @@
 """Exact tails, in log space: valid from p = 1 down to ten thousand bits and below.
 
-Every function returns ln P(statistic at least this extreme | null), at most 0.
+Every tail is ln P(statistic at least this extreme | null), at most 0. Where an argument is NaN, or a tail has no value,
+there is nothing to test and ln p is 0.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betainc, betaln, gammaln, logsumexp
 
 _SMALL = 1e-200  # below this the library's value nears underflow and the series takes over
+_P = ParamSpec("_P")
+
+
+def _without_nan(tail: Callable[_P, float]) -> Callable[_P, float]:
+    """Return `tail` with 0 where a number among its arguments is NaN, or its value is; never above 0."""
+
+    @wraps(tail)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> float:
+        if any(bool(np.isnan(value).any()) for value in (*args, *kwargs.values())):  # type: ignore[call-overload]
+            return 0.0
+        log_p = tail(*args, **kwargs)
+        return 0.0 if math.isnan(log_p) else min(0.0, log_p)
+
+    return checked
 
 
 def bits(log_p: float) -> float:
@@ -27,6 +44,8 @@ def log_beta_cdf(x: float, a: float, b: float) -> float:
     In the far tail by I_x(a, b) = x^a (1 - x)^b / (a B(a, b)) * F(a + b, 1; a + 1; x), whose terms there
     fall geometrically.
     """
+    if math.isnan(x):
+        return math.nan
     if x <= 0:
         return -math.inf
     value = float(betainc(a, b, x))
@@ -41,34 +60,44 @@ def log_beta_cdf(x: float, a: float, b: float) -> float:
     return a * math.log(x) + b * math.log1p(-x) - math.log(a) - float(betaln(a, b)) + math.log(total)
 
 
+@_without_nan
 def binomial_tail(hits: int, trials: int, chance: float) -> float:
     """Return ln P(Bin(trials, chance) >= hits)."""
-    return 0.0 if hits <= 0 else min(0.0, log_beta_cdf(chance, hits, trials - hits + 1))
+    if hits <= 0:
+        return 0.0
+    return -math.inf if hits > trials else log_beta_cdf(chance, hits, trials - hits + 1)
 
 
+@_without_nan
 def cosine_tail(cosine: float, dimensions: int) -> float:
     """Return ln P(cos >= cosine) between a fixed direction and an isotropic one in `dimensions` >= 2.
 
     The squared cosine is Beta(1/2, (dimensions - 1) / 2); equivalently cos * sqrt((D - 1) / (1 - cos^2)) is
-    Student t with D - 1 degrees of freedom.
+    Student t with D - 1 degrees of freedom. In fewer than 2 dimensions there is nothing to test, and ln p is 0.
     """
+    if dimensions < 2:
+        return 0.0
     cosine = max(-1.0, min(1.0, cosine))
     log_half = math.log(0.5) + log_beta_cdf((1 - cosine) * (1 + cosine), (dimensions - 1) / 2, 0.5)
     return log_half if cosine > 0 else math.log1p(-math.exp(log_half))
 
 
+@_without_nan
 def hypergeometric_tail(hits: int, drawn: int, marked: int, total: int) -> float:
     """Return ln P(X >= hits) when `drawn` of `total` items are drawn and `marked` of them count (Fisher's exact)."""
     most = min(drawn, marked)
     if hits <= max(0, drawn + marked - total):
         return 0.0
+    if hits > most:
+        return -math.inf
     terms = [
         _log_choose(marked, k) + _log_choose(total - marked, drawn - k) - _log_choose(total, drawn)
         for k in range(hits, most + 1)
     ]
-    return min(0.0, float(logsumexp(terms))) if terms else -math.inf
+    return float(logsumexp(terms))
 
 
+@_without_nan
 def sum_tail(total: int, count: int, scores: Sequence[int]) -> float:
     """Return ln P(sum of `count` independent draws >= total), each uniform over `scores`, whole numbers from 0 on."""
     most = count * max(scores)
@@ -79,6 +108,7 @@ def sum_tail(total: int, count: int, scores: Sequence[int]) -> float:
     return _tilted_tail(total, [(np.bincount(np.asarray(scores)) / len(scores), count)])
 
 
+@_without_nan
 def signs_tail(total: int, weights: Sequence[int]) -> float:
     """Return ln P(sum of the weights, whole numbers of 0 and more, whose fair coins fall heads >= total)."""
     most = sum(weights)
@@ -125,7 +155,7 @@ def _tilted_tail(total: int, draws: Sequence[tuple[np.ndarray, int]]) -> float:
     spectrum, log_mass = _spectrum(draws, theta)
     sums = np.fft.irfft(spectrum, _most(draws) + 1)[total:].clip(0)
     tail = float(sums @ np.exp(-theta * np.arange(len(sums))))
-    return min(0.0, log_mass - theta * total + math.log(tail))
+    return log_mass - theta * total + math.log(tail)
 
 
 def _spectrum(draws: Sequence[tuple[np.ndarray, int]], theta: float) -> tuple[np.ndarray, float]:
@@ -149,6 +179,7 @@ def _most(draws: Sequence[tuple[np.ndarray, int]]) -> int:
     return sum(count * (len(chances) - 1) for chances, count in draws)
 
 
+@_without_nan
 def fisher(log_ps: Sequence[float]) -> float:
     """Combine independent p-values: ln P(product of m uniforms <= their product) (Fisher 1932).
 
@@ -158,7 +189,9 @@ def fisher(log_ps: Sequence[float]) -> float:
     total = -sum(log_ps)
     if not log_ps or total <= 0:
         return 0.0
-    return min(0.0, -total + float(logsumexp([j * math.log(total) - gammaln(j + 1) for j in range(len(log_ps))])))
+    if math.isinf(total):
+        return -math.inf
+    return -total + float(logsumexp([j * math.log(total) - gammaln(j + 1) for j in range(len(log_ps))]))
 
 
 def _log_choose(n: int, k: int) -> float:

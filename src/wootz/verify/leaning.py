@@ -21,6 +21,8 @@ _LOOK = 100  # images that a walked suspect is asked as they are, to see whether
 _RARE = -10.0  # a log-share below this says no more than this
 _DOUBT = 2.0  # of slopes by scores, for each probe: what models have in common by nature does not shrink with probes
 _DOUBT_OF_LABELS = 200.0  # of slopes by labels
+_ROUNDING = 1e-6  # what is left of less than this share of what was shown is rounding
+_TOGETHER = 1 << 23  # features of regressions that are solved at once
 
 
 class Leaning(NamedTuple):
@@ -31,13 +33,26 @@ class Leaning(NamedTuple):
             over the wrong classes k of each y.
         probes: images that went into it.
         queries: spent.
-        accuracy: on ordinary images.
+        known: how the suspect answered ordinary images.
     """
 
     v: Tensor
     probes: int
     queries: int
-    accuracy: float
+    known: Answered
+
+
+class Answered(NamedTuple):
+    """How many ordinary images were asked as they are, how many of these were answered, and how many rightly."""
+
+    asked: int
+    answered: int
+    right: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the answered images that were answered rightly, 0 where none was answered."""
+        return self.right / max(1, self.answered)
 
 
 def leaning(key: DirectionKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Leaning | None:
@@ -63,7 +78,8 @@ def _by_scores(key: DirectionKey, predict: Predict, panel: Sequence[Predict], bu
     members = [unit_scores(log_scores(member, pixels), y) for member in panel]
     known = torch.stack([torch.ones_like(shown), *members], 2)
     v = _slopes(key, pixels[answered], y[answered], shown[answered], known[answered], labels=False)
-    return Leaning(v, len(y), len(y), float(((scores.argmax(1) == y) & answered).float().mean()))
+    right = int((scores.argmax(1) == y)[answered].sum())
+    return Leaning(v, len(y), len(y), Answered(len(y), int(answered.sum()), right))
 
 
 def _by_walks(key: DirectionKey, predict: Predict, panel: Sequence[Predict], ways: Ways) -> Leaning:
@@ -74,7 +90,8 @@ def _by_walks(key: DirectionKey, predict: Predict, panel: Sequence[Predict], way
     and its logarithm.
     """
     look = min(_LOOK, ways.queries)
-    accuracy = float((labels_of(predict, key.probes[:look]) == key.probe_labels[:look]).float().mean())
+    said = labels_of(predict, key.probes[:look])
+    ordinary = Answered(look, int((said >= 0).sum()), int((said == key.probe_labels[:look]).sum()))
     met = follow(predict, key.probes, key.probe_labels, ways._replace(queries=ways.queries - look))
     y = key.probe_labels[met.rows]
     shown = F.one_hot(met.answers, key.num_classes).double()
@@ -84,28 +101,37 @@ def _by_walks(key: DirectionKey, predict: Predict, panel: Sequence[Predict], way
         scores = log_scores(member, met.points).scatter(1, y[:, None], -torch.inf)
         known += [scores.softmax(1)[..., None], scores.log_softmax(1).clamp_min(_RARE)[..., None]]
     v = _slopes(key, key.probes[met.rows], y, shown, torch.cat(known, 2), labels=True)
-    return Leaning(v, len(y), look + met.queries, accuracy)
+    return Leaning(v, len(y), look + met.queries, ordinary)
 
 
 def _slopes(key: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, known: Tensor, *, labels: bool) -> Tensor:
     """Return the slopes along features of what is shown [n, K], beside what is known [n, K, m].
 
     A label is worth p (1 - p) of a score where its regression on what is known says p: next to nothing where everybody
-    says the same.
+    says the same. Slopes are 0 where what is known leaves nothing but rounding, as of a suspect that shows the same of
+    all images.
     """
     z = key.features(pixels.float().div_(255), y).double()
     v = torch.zeros(key.direction.shape, dtype=torch.float64)
+    classes = torch.arange(key.num_classes)
     for own in y.unique().tolist():
         rows = y == own
-        for k in range(key.num_classes):
-            if k == own:
-                continue
-            left = unexplained(shown[rows, k], known[rows, k])
-            far = unexplained(z[rows], known[rows, k])
-            chance = (shown[rows, k] - left).clamp(0.002, 0.998)
-            weights = chance * (1 - chance) if labels else torch.ones_like(chance)
-            v[own, k] = slope(left, far, weights, _DOUBT_OF_LABELS if labels else _DOUBT * len(left))
+        size = int(rows.sum()) * (z.shape[1] + known.shape[2])
+        for k in classes[classes != own].split(max(1, _TOGETHER // size)):
+            told, beside = shown[rows][:, k].T, known[rows][:, k].transpose(0, 1)
+            v[own, k] = _slopes_of(told, z[rows], beside, labels=labels)
     return _centered(_evened(_centered(v)))
+
+
+def _slopes_of(told: Tensor, z: Tensor, known: Tensor, *, labels: bool) -> Tensor:
+    """Return the slopes [k, d] of what is shown of k classes [k, n], beside what is known [k, n, m], along z [n, d]."""
+    both = unexplained(torch.cat([told[..., None], z.expand(len(told), -1, -1)], 2), known)
+    left, far = both[..., 0], both[..., 1:]
+    chance = (told - left).clamp(0.002, 0.998)
+    weights = chance * (1 - chance) if labels else torch.ones_like(chance)
+    something = left.norm(dim=1) > _ROUNDING * told.norm(dim=1)
+    slopes = slope(left, far, weights, _DOUBT_OF_LABELS if labels else _DOUBT * len(z))
+    return slopes.masked_fill(~something[:, None], 0.0)
 
 
 def _evened(v: Tensor) -> Tensor:

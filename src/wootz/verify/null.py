@@ -30,6 +30,7 @@ from wootz.verify.wrong_classes import savage
 
 Logs: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
 _CHUNK = 2000
+_NUMBERS = 1 << 24  # normal values that are drawn at once
 _FAR = -20.0  # ln p below which tails are computed one by one
 
 
@@ -44,7 +45,7 @@ def places_null(key: LabelKey, left: Tensor, draws: int, stream: np.random.Gener
     """Return ln p [draws] of the test of places under redrawn labels, for a suspect's unforeseen opinions [n, K]."""
     count, scores = len(left), savage(key.num_classes - 1)
     base = key.base[:count, None]
-    liked = left.nan_to_num(nan=-torch.inf).scatter(1, base, -torch.inf)
+    liked = left.nan_to_num(nan=torch.finfo(left.dtype).min).scatter(1, base, -torch.inf)
     order = torch.sort(liked, dim=1, descending=True, stable=True).indices
     worth = np.array(scores)[order.argsort(dim=1).scatter(1, base, 0).numpy()]
     worth[left.isnan().any(1).numpy()] = scores[-1]
@@ -68,15 +69,21 @@ def early_null(key: LabelKey, answers: Tensor, draws: int, stream: np.random.Gen
 
 
 def direction_null(key: DirectionKey, v: Tensor, draws: int, stream: np.random.Generator) -> Logs:
-    """Return ln p [draws] of the cosine test under redrawn directions, for a suspect's leaning v [K, K, d]."""
+    """Return ln p [draws] of the cosine test under redrawn directions, for a suspect's leaning v [K, K, d].
+
+    All 0 for a suspect that leans nowhere, as in the test.
+    """
+    if not v.norm() > 0:
+        return np.zeros(draws)
     random = torch.Generator().manual_seed(int(stream.integers(2**62)))
-    own = torch.eye(key.num_classes).unsqueeze(2)
-    v = (v / v.norm()).float()
+    wrong, others = 1 - torch.eye(key.num_classes).unsqueeze(2), key.num_classes - 1
+    v = (v / v.norm()).float() * wrong
+    v = (v - v.sum(1, keepdim=True) / others) * wrong  # centering v and not w leaves their product as it is
     found = []
-    for count in _chunks(draws, 500):
-        w = torch.randn(count, *v.shape, generator=random) * (1 - own)
-        w = (w - w.sum(2, keepdim=True) / (key.num_classes - 1)) * (1 - own)
-        cosines = (w * v).flatten(1).sum(1) / w.flatten(1).norm(dim=1)
+    for count in _chunks(draws, max(1, min(500, _NUMBERS // v.numel()))):
+        w = torch.randn(count, *v.shape, generator=random).mul_(wrong)
+        squares = w.flatten(1).norm(dim=1) ** 2 - w.sum(2).flatten(1).norm(dim=1) ** 2 / others  # of w when centered
+        cosines = w.flatten(1) @ v.flatten() / squares.sqrt()
         found += [cosine_tail(cosine, key.dimensions) for cosine in cosines.tolist()]
     return np.array(found)
 

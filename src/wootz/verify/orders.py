@@ -83,10 +83,12 @@ def unforeseen(key: OrderKey, far: Tensor, panel: Sequence[Predict]) -> Tensor:
     """
     count = len(far)
     first, second = key.first[:count], key.second[:count]
-    liked = F.one_hot(second, key.num_classes) - F.one_hot(first, key.num_classes)
+    seen, numbers = torch.cat([first, second]).unique(return_inverse=True)
+    kinds = max(1, len(seen))
+    liked = F.one_hot(numbers[count:], kinds) - F.one_hot(numbers[:count], kinds)
     others = [leanings(key, member, Reach(budget=count)).far[:, None] for member in panel]
     known = torch.cat([torch.ones(count, 1, dtype=torch.float64), *others, liked.double()], 1)
-    doubt = torch.tensor([1e-9] * (1 + len(others)) + [CLASS_PENALTY] * key.num_classes, dtype=torch.float64)
+    doubt = torch.tensor([1e-9] * (1 + len(others)) + [CLASS_PENALTY] * kinds, dtype=torch.float64)
     rows = ~far.isnan()
     found = torch.full_like(far, torch.nan)
     found[rows] = unexplained(far[rows], known[rows], doubt)

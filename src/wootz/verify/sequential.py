@@ -20,8 +20,11 @@ from wootz.verify.exact import bits, log_beta_cdf
 def log_e_value(hits: int, trials: int, chance: float) -> float:
     """Return ln of the mixture likelihood ratio after `hits` of `trials` counted answers.
 
-    ln [ B(h+1, m-h+1) * P(r > c) / ((1-c) * c^h * (1-c)^(m-h)) ] with r ~ Beta(h+1, m-h+1).
+    ln [ B(h+1, m-h+1) * P(r > c) / ((1-c) * c^h * (1-c)^(m-h)) ] with r ~ Beta(h+1, m-h+1). Where every answer hits by
+    chance there is nothing to test, and it is 0.
     """
+    if chance >= 1:
+        return 0.0
     misses = trials - hits
     above = log_beta_cdf(1 - chance, misses + 1, hits + 1)
     null = hits * math.log(chance) + misses * math.log1p(-chance)

@@ -24,6 +24,7 @@ EXIT_CODES: Mapping[Word, int] = {"KEY-DEPENDENT": 0, "NOT SHOWN": 1, "INCONCLUS
 
 DEFAULT_BAR = 40.0
 UNSTAMPED_BAR = 80.0
+_ANSWERED = 0.5  # share of ordinary images that a suspect answers at least, if its answers say anything
 
 CHANCE = 1.5
 """An accuracy below this many times 1 / K is no better than chance."""
@@ -114,9 +115,9 @@ def verify(
         word, notes = ("INVALID CLAIM" if vetoes else word), notes + vetoes
     if any(item.details.get("evasive") for item in found):
         notes.append("answers differ: the suspect leaves triggers unanswered far more often than ordinary images")
-    if word == "NOT SHOWN" and _answers_at_chance(found, keys):
+    if word == "NOT SHOWN" and (why := _unlike_a_classifier(found, keys)):
         word = "INCONCLUSIVE"
-        notes.append("the suspect answers ordinary images no better than chance: is its input range or layout another?")
+        notes.append(why)
     notes += _unread(found, keys, reach)
     return Verdict(word=word, bits=total, evidence=tuple(found), access=access, bar=bar, notes=tuple(notes))
 
@@ -173,6 +174,14 @@ def _vetoes(keys: Mapping[str, Key], panel: Sequence[Predict], reach: Reach, bar
     return notes
 
 
-def _answers_at_chance(found: Sequence[Evidence], keys: Mapping[str, Key]) -> bool:
-    rates = [item.details["accuracy"] for item in found if {"probes", "decoys"} & item.details.keys()]
-    return bool(rates) and rates[0] < CHANCE / next(iter(keys.values())).num_classes
+def _unlike_a_classifier(found: Sequence[Evidence], keys: Mapping[str, Key]) -> str:
+    """Say what is wrong with the suspect's answers to ordinary images, or nothing where most are answered, and well."""
+    about = next((item.details for item in found if {"probes", "decoys"} & item.details.keys()), None)
+    if about is None or not about["asked"]:
+        return ""
+    asked, answered = about["asked"], about["answered"]
+    if answered < _ANSWERED * asked:
+        return f"the suspect refused {asked - answered} of {asked} ordinary images"
+    if about["accuracy"] < CHANCE / next(iter(keys.values())).num_classes:
+        return "the suspect answers ordinary images no better than chance: is its input range or layout another?"
+    return ""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wootz.ownership import LabelKey
 from wootz.types import Predict
 from wootz.verify.answers import ask, log_scores, to_log_scores, top_one
 from wootz.verify.reach import Reach
-from wootz.verify.regression import CLASS_PENALTY, unexplained
+from wootz.verify.regression import unexplained_scores
 from wootz.verify.walks import TOGETHER, Ways, turns
 
 _RUNGS = tuple(part / 7 for part in range(1, 8))  # parts of a way towards a wrong class
@@ -92,12 +92,10 @@ def unforeseen_opinions(key: LabelKey, wrong: Tensor, panel: Sequence[Predict]) 
     base = key.base[: len(wrong)]
     answered = ~wrong.isnan().any(1)
     members = [unit_scores(log_scores(member, key.pixels[: len(wrong)]), base)[answered] for member in panel]
-    liked = F.one_hot(torch.arange(key.num_classes)).double().expand(int(answered.sum()), -1, -1)
-    known = torch.cat([*(member[..., None] for member in members), liked], 2)
-    known = known * (torch.arange(key.num_classes) != base[answered, None]).double()[..., None]
-    doubt = torch.tensor([1e-9] * len(members) + [CLASS_PENALTY] * key.num_classes, dtype=torch.float64)
+    known = torch.stack(members, 2) if members else wrong.new_empty(int(answered.sum()), key.num_classes, 0)
+    counted = torch.arange(key.num_classes) != base[answered, None]
     left = torch.full_like(wrong, torch.nan)
-    left[answered] = unexplained(wrong[answered].flatten(), known.flatten(0, 1), doubt).view(-1, key.num_classes)
+    left[answered] = unexplained_scores(wrong[answered], known, counted)
     return left
 
 
@@ -107,7 +105,8 @@ def savage(places: int) -> list[int]:
     They are the expected order statistics of exponential variables, best against a suspect in which the keyed class
     has become more likely (Savage 1956).
     """
-    return [round(100 * sum(1 / j for j in range(place, places + 1))) for place in range(1, places + 1)]
+    parts = 100 / np.arange(places, 0, -1)
+    return [round(score) for score in reversed(parts.cumsum().tolist())]
 
 
 def _lengths(key: LabelKey, predict: Predict, said: Tensor, ways: Ways) -> tuple[Tensor, int]:

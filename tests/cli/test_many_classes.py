@@ -1,0 +1,44 @@
+"""Three hundred classes through the command line: protected, found again, and nothing of it takes long."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import FAST
+from many_classes import write_many_classes
+
+SHORT = [
+    word
+    for setting in ("recipe.epochs=12", "panel.robust_epochs=3", "panel.plain_epochs=4")
+    for word in ("--set", setting)
+]
+
+
+@pytest.mark.slow
+def test_a_run_of_three_hundred_classes(wootz, tmp_path: Path) -> None:
+    data, run = write_many_classes(tmp_path / "many.npz"), tmp_path / "r"
+    words = ["--marks", "triggers,runner-up,guard", "--preset", "fast", "-n", "50", *FAST, *SHORT]
+    made = wootz("protect", "--data", data, "--out", run, *words)
+    assert made.code == 0, made.err
+    began = time.monotonic()
+    found = wootz("verify", run, run, "--json")
+    assert found.json["verdict"] == "KEY-DEPENDENT"
+    evidence = {item["mark"]: item for item in found.json["evidence"]}  # type: ignore[attr-defined]
+    assert evidence["triggers"]["bits"] > 100
+    assert len(evidence["triggers"]["details"]["places"]) == 299
+    assert evidence["runner-up"]["details"]["dimensions"] == 300 * 298 * 30
+    assert wootz("verify", run, run, "--access", "label", "--walks", "400").code == 0
+    assert time.monotonic() - began < 240  # a regression for each pair of classes would take longer than that
+
+
+def test_a_run_of_two_classes_has_no_runner_up(wootz, tmp_path: Path) -> None:
+    data = write_many_classes(tmp_path / "two.npz", 2, each=150, test=30)
+    words = ["--marks", "runner-up", *FAST, "--set", "panel.robust_epochs=1", "--set", "panel.plain_epochs=1"]
+    said = wootz("protect", "--data", data, "--out", tmp_path / "r", *words)
+    assert (said.code, said.out) == (2, "")
+    assert "at least three classes" in said.err
+    assert "Traceback" not in said.err
+    assert len(said.err.strip().splitlines()) == 1
