@@ -107,7 +107,7 @@ class TestMainJob:
         judged = wootz("judge", claim, own, "--out", word, "--json")
         assert (judged.code, judged.json["verdict"], judged.json["bar"]) == (0, "KEY-DEPENDENT", 80)
         assert wootz("judge", claim, own, "--owner", own / "owner.pub").code == 0
-        assert b"urn:wootz:judgement:1" in base64.b64decode(json.loads(word.read_text())["payload"])
+        assert b"urn:wootz:judgement:2" in base64.b64decode(json.loads(word.read_text())["payload"])
         assert wootz("judge", claim, shelf / "stranger").code == 1
         data = bytearray(claim.read_bytes())
         data[len(data) // 2] ^= 1

@@ -82,7 +82,7 @@ def test_missing_arguments(wootz, tmp_path: Path) -> None:
         (["protect"], ["'--out'", "see wootz protect --help"]),
         (["protect", "--data"], ["'--data'", "argument"]),
         (["protect", "--ot", "r"], ["--ot", "--out"]),
-        (["verify", "r", "s", "--budget", "0"], ["'--budget'"]),
+        (["verify", "r", "s", "--budget", "-1"], ["'--budget'"]),
         (["data"], ["Missing command; see wootz data --help"]),
     ],
 )
