@@ -26,12 +26,13 @@ from wootz.verify.exact import (
 
 COUNTS = st.integers(-3, 60)
 NUMBERS = st.floats(allow_nan=False)
+TOTALS = COUNTS | st.sampled_from([math.inf, -math.inf])
 TAILS = (
     st.tuples(st.just(binomial_tail), st.tuples(COUNTS | NUMBERS, st.integers(0, 60), st.floats(0, 1)))
     | st.tuples(st.just(cosine_tail), st.tuples(NUMBERS, st.integers(0, 3000)))
     | st.tuples(st.just(hypergeometric_tail), st.tuples(COUNTS, *[st.integers(0, 20)] * 2, st.integers(20, 60)))
-    | st.tuples(st.just(sum_tail), st.tuples(COUNTS | NUMBERS, st.integers(0, 9), st.sampled_from([(0,), (2, 1, 0)])))
-    | st.tuples(st.just(signs_tail), st.tuples(COUNTS | NUMBERS, st.lists(st.integers(0, 9), max_size=9)))
+    | st.tuples(st.just(sum_tail), st.tuples(TOTALS, st.integers(0, 9), st.sampled_from([(0,), (2, 1, 0)])))
+    | st.tuples(st.just(signs_tail), st.tuples(TOTALS, st.lists(st.integers(0, 9), max_size=9)))
     | st.tuples(st.just(fisher), st.tuples(st.lists(NUMBERS, max_size=5)))
 )
 """A tail, and arguments of it: no NaN, but infinities, and statistics beyond all that can be."""
