@@ -42,7 +42,14 @@ sign = getattr(own, "sign_statement", None) or own.signed  # type: ignore[attr-d
 verify = getattr(own, "verify_statement", None) or own.opened  # type: ignore[attr-defined]
 NEW = hasattr(own, "sign_statement")
 CLAIM = "urn:wootz:claim:2" if NEW else "urn:wootz:claim:1"
-SHORT = ["--data", "mnist-5k", "--set", "recipe.epochs=12", "--set", "panel.robust_epochs=6", "-n", "100"]
+SHORT = ["--data", "mnist-5k", "-n", "100"] + [
+    word
+    for setting in (
+        "recipe.loss=n-fgsm", "recipe.epochs=30", "recipe.lr=5e-3", "panel.robust_epochs=4", "panel.plain_epochs=6",
+        "small_cnn.width=16", "triggers.every=1", "triggers.batch=64", "triggers.recall=1", "triggers.weight=1",
+    )
+    for word in ("--set", setting)
+]  # fmt: skip
 FUTURE = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds")
 
 
@@ -223,7 +230,7 @@ def stocked_registration(work: Work) -> str:
         settings = {"triggers": heavy, "runner-up": cfg.runner_up}
         model, spec, about = read_model(victim)
         hook = hook_of(settings, own.read_keys(early).keys, data, seed=1)
-        recipe = Recipe(loss="natural", epochs=6, lr=1e-3)
+        recipe = Recipe(loss="natural", epochs=4, lr=5e-4)
         write_model(stolen, train(recipe, model, data.train, data.validation, seed=1, hook=hook).model, spec, about)
     for run, name in ((early, "theirs.json"), (victim, "mine.json")):
         os.environ["WOOTZ_SIGNING_KEY"] = str(work.place / ("thief.pem" if run is early else "victim.pem"))
