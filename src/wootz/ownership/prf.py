@@ -12,9 +12,17 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+_MOST = 1 << 30
+
 
 def stream(secret: bytes, purpose: bytes, length: int) -> bytes:
-    """Return `length` bytes; secrets and purposes are prefixed by their lengths, so none is another's prefix."""
+    """Return `length` bytes; secrets and purposes are prefixed by their lengths, so none is another's prefix.
+
+    Raises:
+        ValueError: more than 1 GiB, which no key takes; a registration could ask a judge for it.
+    """
+    if length > _MOST:
+        raise ValueError(f"{length:,} random bytes; a key takes {_MOST:,} at most")
     framed = b"".join(len(part).to_bytes(8, "big") + part for part in (secret, purpose))
     return hashlib.shake_256(framed).digest(length)
 
