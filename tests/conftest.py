@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from authority import Authority
+from court import as_owner, court
 from helpers import CPU, Backdoor
 from wootz.data import Dataset, load
 from wootz.models import ModelSpec, build
 from wootz.training import Hook, Pass, Recipe, train
+
+__all__ = ["as_owner", "court"]
 
 torch.set_num_threads(1)  # small nets gain nothing from more, and runs side by side disturb each other
 

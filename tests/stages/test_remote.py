@@ -22,7 +22,7 @@ from authority import serving
 from court import Court
 from helpers import CPU
 from wootz.data import Dataset, load
-from wootz.errors import BudgetError, ConfigError, ModelError, StoreError
+from wootz.errors import BudgetError, ConfigError, ModelError
 from wootz.marks import Guarded, Ordinary
 from wootz.models import read_model
 from wootz.ownership import AnswerKey, read_keys, verify_statement
@@ -137,29 +137,6 @@ def test_a_claim_about_an_endpoint(as_owner: Court, served: str, tmp_path: Path)
     assert word.transcripts == [file_digest(transcripts[1][0])]
     other = judge_claim(claim, as_owner.owner, trusting)
     assert other.verdict == "INVALID CLAIM"  # the claim is about the endpoint
-
-
-def test_liar_plants_a_transcript_beside_his_certificate(
-    as_owner: Court, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """He answers for the suspect himself; a judge reads no transcript of his, wherever he puts it."""
-    (tmp_path / "claim").mkdir()
-    claim, mine = tmp_path / "claim/c.json", tmp_path / "judge"
-    stranger, owner = (predictor(read_model(place)[0]) for place in (as_owner.stranger, as_owner.owner))
-    trusting = Bench(authorities=as_owner.authority.roots, isolated=False)
-    answers = {"now": owner}
-    with running(app(lambda x: answers["now"](x), facts(digits, "s"))) as url:
-        where = f"{url}/v2/models/s"
-        assert claim_suspect(as_owner.owner, where, claim).verdict == "KEY-DEPENDENT"
-        (planted,) = claim.parent.glob("transcript-*.jsonl")  # the marked model's answers, under the stranger's address
-        answers["now"] = stranger
-        name = "-".join(planted.name.split("-")[:3]) + ".jsonl"
-        shutil.copy(planted, claim.parent / name)
-        shutil.copytree(claim.parent, mine)
-        monkeypatch.setenv("WOOTZ_OWNER_KEY", str(tmp_path / "judge.key"))
-        assert judge_claim(claim, where, trusting).verdict == "NOT SHOWN"
-        with pytest.raises(StoreError, match="was not written with this owner's secret"):
-            judge_claim(claim, where, trusting, place=mine)
 
 
 class TestTheft:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from wootz.cli.options import print_json
@@ -24,7 +25,7 @@ def show_cell(cell: Cell, *, as_json: bool) -> None:
         table.add_row(f"[dim]{name}[/dim]", value)
     _OUT.print(table)
     for note in cell.notes:
-        _OUT.print(f"note: {note}", markup=False)
+        _OUT.print(f"note: {_one_line(note)}", markup=False)
 
 
 def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
@@ -54,7 +55,8 @@ def show_attacks(attacks: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _lines(cell: Cell) -> list[tuple[str, str]]:
-    lines = [("suspect", f"{cell.suspect} ({cell.kind}{', ' + cell.theft if cell.theft else ''}), {cell.data}")]
+    theft = f", {cell.theft}" if cell.theft else ""
+    lines = [("suspect", escape(_one_line(f"{cell.suspect} ({cell.kind}{theft}), {cell.data}")))]
     if cell.clean is not None:
         lines.append(("clean accuracy", f"{cell.clean:.2%}"))
     if cell.robust is not None:
@@ -77,13 +79,18 @@ def _lines(cell: Cell) -> list[tuple[str, str]]:
         lost = "" if cell.price.robust is None else f", {100 * cell.price.robust:.1f} points of robust accuracy"
         lines.append(("lost against the victim", f"{100 * cell.price.clean:.1f} points of clean{lost}"))
     for item in cell.evidence:
-        lines.append((item.mark, f"{item.bits:.1f} bits (p = {item.p}, {item.queries:,} queries)"))
+        lines.append((escape(_one_line(item.mark)), f"{item.bits:.1f} bits (p = {item.p}, {item.queries:,} queries)"))
     if cell.bits is not None:
         lines.append(("all marks together", f"{cell.bits:.1f} bits"))
     if cell.verdict is not None:
         lines.append(("verdict", f"[bold]{cell.verdict}[/bold]"))
     lines.append(("seconds", f"{cell.seconds:g}"))
     return lines
+
+
+def _one_line(text: str) -> str:
+    """Return text that somebody else may have written as one line, without what a terminal would act on."""
+    return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
 
 
 def show_matrix(cells: list[Cell]) -> None:

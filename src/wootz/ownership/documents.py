@@ -18,6 +18,7 @@ from wootz.ownership.registration import MAX_CLASSES, PROTOCOL
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=10_000)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Count = Annotated[int, Field(ge=0, le=1 << 31)]
 Positive = Annotated[int, Field(ge=1, le=1 << 31)]
 Token = Annotated[str, Field(max_length=1 << 21)]
@@ -80,7 +81,7 @@ class Registration(Strict):
     shape: list[Annotated[int, Field(ge=1, le=1 << 16)]] = Field(min_length=3, max_length=3)
     panel: list[Text] = Field(max_length=100)
     owner: Text
-    marks: dict[Text, MarkEntry] = Field(min_length=1, max_length=32)
+    marks: dict[Name, MarkEntry] = Field(min_length=1, max_length=32)
     options: OptionsEntry
     walk: WalkEntry | None = None
     timestamp: TimestampEntry | None = None
@@ -142,7 +143,7 @@ class Claim(Strict):
     wootz: Text
     registered: dict[str, Any]
     registered_token: Token
-    opened: dict[Text, Opening] = Field(min_length=1, max_length=32)
+    opened: dict[Name, Opening] = Field(min_length=1, max_length=32)
     material: Digest
     guard: GuardLog | None = None
     panel: list[PanelMember] = Field(max_length=100)
@@ -157,7 +158,7 @@ class Judgement(Strict):
 
     wootz: Text
     claim: Digest
-    opened: dict[Text, Digest]
+    opened: dict[Name, Digest]
     transcripts: list[Digest]
     found: dict[str, Any]
     written: Text

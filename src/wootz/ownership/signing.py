@@ -140,9 +140,13 @@ def verify_statement(data: bytes, kind: str) -> Statement:
         statement = json.loads(envelope.payload)
         if rfc8785.dumps(statement) != envelope.payload or statement["_type"] != STATEMENT:
             raise ValueError("its payload is not a canonical in-toto statement")
+        if set(statement) != {"_type", "subject", "predicateType", "predicate"}:
+            raise ValueError("its payload has other fields than a statement")
         if statement["predicateType"] != kind:
             raise ValueError(f"is a {statement['predicateType']!r}, not a {kind!r}")
         subject = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
+        if len(subject) != len(statement["subject"]):
+            raise ValueError("it names a subject twice")
         return Statement(subject, kind, statement["predicate"], signer)
     except InvalidSignature as error:
         raise SignatureError("the signature does not fit") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +38,9 @@ from wootz.stages.register import REGISTERED
 from wootz.stages.suspects import Asking
 from wootz.store import file_digest, read_tensors
 from wootz.verify import Limits, described_network
+
+_PANEL_FIELDS = {"schema", "architecture", "settings", "input", "classes"}
+"""What a claim says of a panel model: no filters, which the registered digest of its weights does not cover."""
 
 
 class SealedLog(NamedTuple):
@@ -121,6 +125,10 @@ def examine(
         raise SignatureError(f"is signed by {claim.signer[:16]}..., not by the key in {pinned}")
     try:
         content = read_document(doc.Claim, claim.predicate)
+        if len(claim.subject) != 1:
+            raise SignatureError(
+                f"is about {len(claim.subject)} suspects; a claim opens its secrets against one suspect"
+            )
         statement = rfc8785.dumps(content.registered)
         first = verify_statement(statement, REGISTERED)
         model = read_document(doc.RegisteredModel, first.predicate)
@@ -148,7 +156,9 @@ def examine(
             check_options(registration, proven.asking(), remote=False)
         except ConfigError as error:
             raise SignatureError(f"it cannot be tested as it says ({error})") from error
-    except (KeyError, TypeError, ValueError, AttributeError, StoreError, binascii.Error) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, StoreError, binascii.Error
+    ) as error:  # fmt: skip
         raise SignatureError(f"is not a whole claim ({' '.join(repr(error).split())})") from error
     if pinned is None:
         note = f"signed by the holder of {claim.signer}; who that is, this check does not say"
@@ -228,6 +238,8 @@ def _panel(described: list[doc.PanelMember], tensors: Mapping[str, Tensor], dige
         prefix = f"panel/{member.name}/"
         weights = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         try:
+            if json.loads(member.model).keys() != _PANEL_FIELDS:
+                raise SignatureError(f"its panel member {member.name} is described by other fields than a network has")
             models.append(described_network(member.model.encode(), weights, prefix, Limits()))
         except Error as error:
             raise SignatureError(f"its panel can not be built ({error})") from error

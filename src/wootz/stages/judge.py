@@ -17,7 +17,7 @@ import torch
 from wootz import __version__
 from wootz.data import Dataset
 from wootz.endpoints import Identity
-from wootz.errors import ConfigError, SignatureError, StoreError
+from wootz.errors import ConfigError, ModelError, SignatureError, StoreError, SuspectError
 from wootz.ownership import (
     DirectionKey,
     Key,
@@ -258,18 +258,23 @@ def _examined(certificate: Path, bench: Bench, *, rival: bool = False) -> Proven
 def _check_earlier(proven: Proven, earlier: Sequence[Path]) -> tuple[str, ...]:
     """Check signed files from before: claims and registrations of this owner, and the judge's own judgements.
 
-    Files that somebody else signed say nothing: anybody can copy what a claim opened.
+    Files that somebody else signed say nothing: anybody can copy what a claim opened. Nor do damaged ones: whoever is
+    accused would hand one over.
 
     Returns:
         Remarks on files that do not count.
 
     Raises:
-        SignatureError: a file is no such statement; the same secret was opened about another suspect; or another model
-            was registered with the same key.
+        SignatureError: the same secret was opened about another suspect, or another model was registered with the same
+            key.
     """
     mine, remarks = set(commitments(proven).values()), []
     for path in earlier:
-        statement, opened = _earlier(path)
+        try:
+            statement, opened = _earlier(path)
+        except SignatureError as error:
+            remarks.append(f"{path.name} does not count: {error}")
+            continue
         allowed = public_hex(signing_key()) if statement.kind == JUDGEMENT else proven.claim.signer
         if statement.signer != allowed:
             who = "yourself" if statement.kind == JUDGEMENT else "this owner"
@@ -299,7 +304,7 @@ def _earlier(path: Path) -> tuple[Statement, set[str]]:
             return statement, set(read_document(doc.Judgement, statement.predicate).opened.values())
         read_document(doc.RegisteredModel, statement.predicate)
         return statement, set()
-    raise SignatureError(f"{path.name} is neither a claim, a judgement nor a registration that verifies")
+    raise SignatureError("it is neither a claim, a judgement nor a registration that verifies")
 
 
 def _lucky_strangers(keys: Mapping[str, Key], proven: Proven, suspect: Suspect, asking: Asking) -> list[str]:
@@ -343,13 +348,22 @@ def _about_whom(cell: Cell, proven: Proven, identity: Identity) -> Cell:
 
 
 def _settled(cell: Cell, proven: Proven, rival: Rival, where: Where, bench: Bench, place: Path) -> Cell:
-    """Hear the rival, and say which of two marks was there first."""
-    alone = replace(bench, independents=())
+    """Hear the rival, and say which of two marks was there first.
+
+    A rival's files that do not hold, or a model of his that cannot be asked, say nothing against the claim.
+    """
+    alone = replace(bench, independents=(), registered=None)
 
     def carries(side: Proven, model: Where) -> bool:
-        return hear(side, model, alone, place)[0].word == "KEY-DEPENDENT"
+        try:
+            return hear(side, model, alone, place)[0].word == "KEY-DEPENDENT"
+        except (ConfigError, ModelError, SuspectError):
+            return False
 
-    theirs = _examined(rival.certificate, bench, rival=True)
+    try:
+        theirs = _examined(rival.certificate, bench, rival=True)
+    except SignatureError as error:
+        return replace(cell, notes=(*cell.notes, f"the rival's claim does not hold: {error}"))
     if not carries(theirs, where):
         return replace(cell, notes=(*cell.notes, "the rival's claim about this suspect does not hold"))
     word, note = settle(proven, theirs, rival.models, carries)

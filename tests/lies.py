@@ -1,0 +1,162 @@
+"""What a liar needs: runs of his own making, files signed again after a change, logs that he wrote himself."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from authority import serving
+from commands import Said
+from court import Court
+from wootz.data import Dataset
+from wootz.marks import weights_digest
+from wootz.models import ModelSpec, write_model
+from wootz.ownership import (
+    AnswerKey,
+    KeyRing,
+    Material,
+    draw_keys,
+    public_hex,
+    sign_statement,
+    signing_key,
+    verify_statement,
+    write_keys,
+)
+from wootz.ownership.answers import chained, digester, first_line, keyed_class, later_line
+from wootz.ownership.registration import ClaimOptions
+from wootz.ownership.timestamps import timestamp_request
+from wootz.stages.claim import CLAIM
+from wootz.stages.guarding import LOG
+from wootz.stages.register import REGISTERED
+from wootz.store import canonical, file_digest, read_tensors, write_tensors
+from wootz.verify import predictor
+from wootz.verify.answers import to_log_scores
+
+ONE_WAY = ClaimOptions(("label",), (0,))
+"""A liar registers one access and one budget, so that nothing comes off his bits for choices."""
+
+
+class Command(Protocol):
+    """`wootz WORDS`, as a person calls it."""
+
+    def __call__(self, *words: object) -> Said: ...
+
+
+class Judge(Protocol):
+    """`wootz judge CLAIM SUSPECT --authorities ... WORDS`."""
+
+    def __call__(self, claim: Path, suspect: object, *words: object) -> Said: ...
+
+
+def bits_of(said: Said) -> float:
+    """Return the bits that a command printed as JSON."""
+    return float(str(said.json["bits"]))
+
+
+def notes_of(said: Said) -> str:
+    return " ".join(map(str, said.json["notes"]))  # type: ignore[call-overload]
+
+
+def resigned(
+    claim: Path,
+    change: Callable[[dict[str, Any]], Any] = lambda _: None,
+    *,
+    first: Callable[[dict[str, Any]], Any] | None = None,
+    tensors: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+    subject: Mapping[str, str] | None = None,
+) -> None:
+    """Change a claim, the registration in it (`first`) or its tensors, and sign all of it as whoever signs now."""
+    told = verify_statement(claim.read_bytes(), CLAIM)
+    predicate = json.loads(json.dumps(told.predicate))
+    if first is not None:
+        inner = verify_statement(canonical(predicate["registered"]), REGISTERED)
+        stamped = json.loads(json.dumps(inner.predicate))
+        first(stamped)
+        predicate["registered"] = json.loads(sign_statement(signing_key(), inner.subject, REGISTERED, stamped))
+        predicate["registered_token"] = ""
+    if tensors is not None:
+        material = claim.with_suffix(".safetensors")
+        write_tensors(material, tensors(read_tensors(material)))
+        predicate["material"] = file_digest(material)
+    change(predicate)
+    claim.write_bytes(sign_statement(signing_key(), subject or told.subject, CLAIM, predicate))
+
+
+def ring_of(
+    court: Court, digits: Dataset, materials: Mapping[str, Material], panel: Sequence[nn.Module], byte: bytes = b"\4",
+    options: ClaimOptions | None = ONE_WAY, stamp: Callable[[bytes], bytes] | None = None, policy: str = "",
+) -> KeyRing:  # fmt: skip
+    """Register materials of the liar's choice and draw their key, stamped by the authority that all trust."""
+    return draw_keys(
+        byte * 32, materials, classes=digits.classes, shape=digits.shape, owner=public_hex(signing_key()),
+        panel=[weights_digest(model) for model in panel], options=options, policy=policy,
+        stamp=stamp or (lambda digest: court.authority.stamp(timestamp_request(digest, policy=policy))),
+    )  # fmt: skip
+
+
+def run_of(place: Path, ring: KeyRing, model: nn.Module, panel: Sequence[nn.Module], spec: ModelSpec) -> Path:
+    """Write a run folder without `wootz protect`."""
+    about = {"data": "mnist-5k", "set_aside": 1.0, "eps": 0.1, "seed": 4, "kind": "protected"}
+    for name, member in zip(("robust", "plain"), panel, strict=True):
+        write_model(place / "panel" / name, member, spec, about)
+    write_keys(place, ring)
+    write_model(place, model, spec, about)
+    return place
+
+
+def write_log(
+    run: Path, key: AnswerKey, shape: tuple[int, int, int], gap: float, pixels: Tensor, first: Tensor, second: Tensor
+) -> None:
+    """Write a guard's log with images and pairs of classes of the liar's choice, as `Guarded` would."""
+    digests = digester(key, shape)(pixels)
+    entries, known, chain, lines = [first_line(key, shape, gap)], set(), "", []
+    for image, digest, one, two in zip(pixels, digests, first.tolist(), second.tolist(), strict=True):
+        if digest not in known:
+            entries.append(later_line(image, digest, one, two, keyed_class(key, digest, one, two)))
+        known.add(digest)
+    for fields in entries:
+        chain = chained(chain, fields)
+        lines.append(json.dumps(fields | {"chain": chain}))
+    (run / LOG).parent.mkdir(exist_ok=True)
+    (run / LOG).write_text("\n".join(lines) + "\n")
+
+
+def coins(key: AnswerKey, shape: tuple[int, int, int], pixels: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return where the key prefers `second`, bool [n], as its owner knows before anybody asks."""
+    made = zip(digester(key, shape)(pixels), first.tolist(), second.tolist(), strict=True)
+    return torch.tensor([keyed_class(key, digest, one, two) == two for digest, one, two in made])
+
+
+def two_likeliest(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the classes that a model finds likeliest and second likeliest, int64 [n] each."""
+    first, second = predictor(model)(pixels.float() / 255).topk(2, dim=1).indices.T
+    return first, second
+
+
+def lean(predict: Callable[[Tensor], Tensor], pixels: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return how far a model leans to `second` and away from `first` [n]."""
+    scores = to_log_scores(predict(pixels.float() / 255))
+    return (scores.gather(1, second[:, None]) - scores.gather(1, first[:, None])).flatten()
+
+
+def sealed(wootz: Command, court: Court, run: Path) -> None:
+    """`wootz register RUN --tsa ...`: seal the log."""
+    with serving(court.authority) as url:
+        assert wootz("register", run, "--tsa", url).code == 0
+
+
+def later() -> str:
+    """Return a time by which every log of these tests was sealed."""
+    return (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+
+
+def token_of(registered: dict[str, Any], token: bytes) -> None:
+    """Put another time token into a signed registration."""
+    registered["token"] = base64.b64encode(token).decode()
