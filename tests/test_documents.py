@@ -79,8 +79,3 @@ def test_the_readme_names_every_command() -> None:
 def test_versions_agree() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
-
-
-def test_files_stay_small() -> None:
-    sizes = {path: len(path.read_text("utf-8").splitlines()) for path in (ROOT / "src").rglob("*.py")}
-    assert max(sizes.values()) <= 300, max(sizes, key=lambda path: sizes[path])

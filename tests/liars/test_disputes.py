@@ -24,8 +24,8 @@ from wootz.ownership.answers import LogLength
 from wootz.stages import examine
 from wootz.stages import judge as judging
 from wootz.stages.claim import CLAIM
+from wootz.stages.earlier import JUDGEMENT
 from wootz.stages.examine import Proven, SealedLog
-from wootz.stages.judge import JUDGEMENT
 from wootz.training import Hook, Pass, train
 
 Honest = Callable[[str], Path]
@@ -167,7 +167,7 @@ def test_liar_opens_a_public_tranche_on_another_suspect(
         assert (said.code, "about another suspect" in notes_of(said)) == (4, True)
     assert judge(second, as_owner.thief, "--earlier", second).code == 0
     with monkeypatch.context() as weak:
-        weak.setattr(judging, "_check_earlier", lambda *_: ())
+        weak.setattr(judging, "check_earlier", lambda *_: ())
         assert judge(second, as_owner.thief, "--earlier", first).code == 0
 
 
@@ -221,7 +221,7 @@ def test_accused_liar_hands_over_a_file_that_does_not_hold(
         def strict(proven: Proven, earlier: tuple[Path, ...]) -> tuple[str, ...]:
             return tuple(str(judging._earlier(path)) for path in earlier)
 
-        weak.setattr(judging, "_check_earlier", strict)
+        weak.setattr(judging, "check_earlier", strict)
         assert judge(claim, as_owner.thief, "--earlier", forged).code == 4
 
 

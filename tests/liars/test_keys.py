@@ -194,7 +194,7 @@ def test_liar_registers_another_model_under_the_same_key(
     said = judge(tmp_path / "c.json", as_owner.thief, *earlier)
     assert (said.code, "another model with the same key" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
-        weak.setattr("wootz.stages.judge._check_earlier", lambda *_: ())
+        weak.setattr("wootz.stages.judge.check_earlier", lambda *_: ())
         assert judge(tmp_path / "c.json", as_owner.thief, *earlier).code == 0
 
 

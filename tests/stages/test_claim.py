@@ -19,8 +19,9 @@ from wootz.models import ModelSpec, build, write_model
 from wootz.ownership import read_keys, sign_statement, signing_key, verify_statement
 from wootz.records import Cell
 from wootz.stages.claim import CLAIM, claim_suspect
+from wootz.stages.earlier import JUDGEMENT
 from wootz.stages.examine import examine
-from wootz.stages.judge import JUDGEMENT, Bench, Rival, judge_claim
+from wootz.stages.judge import Bench, Rival, judge_claim
 from wootz.stages.register import register_run
 from wootz.stages.suspects import Asking
 from wootz.store import read_tensors, write_tensors

@@ -30,8 +30,9 @@ from wootz.ownership.documents import Judgement, read_document
 from wootz.serve import Facts, app, running
 from wootz.stages.attack import attack_run
 from wootz.stages.claim import CLAIM, claim_suspect
+from wootz.stages.earlier import JUDGEMENT
 from wootz.stages.guarding import LOG, SEALS
-from wootz.stages.judge import JUDGEMENT, Bench, judge_claim
+from wootz.stages.judge import Bench, judge_claim
 from wootz.stages.register import register_run
 from wootz.stages.suspects import Asking
 from wootz.stages.verify import verify_suspect

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,24 +23,17 @@ from wootz.ownership import (
     Key,
     LabelKey,
     OrderKey,
-    Sealed,
-    Statement,
     WeightKey,
-    commit,
-    public_hex,
     sign_statement,
     signing_key,
-    verify_statement,
 )
-from wootz.ownership import documents as doc
-from wootz.ownership.documents import read_document
 from wootz.records import Cell, to_json
-from wootz.stages.claim import CLAIM, plain_strings
+from wootz.stages.claim import plain_strings
 from wootz.stages.dispute import settle
+from wootz.stages.earlier import JUDGEMENT, check_earlier, commitments
 from wootz.stages.examine import Proven, examine
 from wootz.stages.guard_log import rule_on_log
 from wootz.stages.panel import Panel
-from wootz.stages.register import REGISTERED
 from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Suspect, Where, identify, is_endpoint, opened_suspect
 from wootz.stages.verify import ask_suspect, calibrated_suspect, verdict_cell
@@ -55,7 +48,6 @@ from wootz.verify.reach import Reach
 from wootz.verify.verdict import CHANCE
 from wootz.verify.wrong_classes import opinions, unforeseen_opinions
 
-JUDGEMENT = "urn:wootz:judgement:2"
 RANDOM_KEYS = 1000
 ORDINARY = 500
 """Images that a judge calibrates a suspect on."""
@@ -135,7 +127,7 @@ def judge_claim(
     try:
         proven = _examined(certificate, bench)
         opened = commitments(proven)
-        remarks = _check_earlier(proven, bench.earlier)
+        remarks = check_earlier(proven, bench.earlier)
         tell("asking the suspect", 0.0)
         verdict, suspect = hear(proven, where, bench, place)
         identity = suspect.identity
@@ -223,12 +215,6 @@ def ordinary_images(data: Dataset, registration: Mapping[str, Any]) -> Decoys:
     return Decoys(few.pixels, torch.tensor([names.index(name) for name in data.classes])[few.labels])
 
 
-def commitments(proven: Proven) -> dict[str, str]:
-    """Return which commitments a claim opened, by mark."""
-    marks = proven.registration["marks"]
-    return {name: marks[name]["tranches"][entry.tranche]["commitment"] for name, entry in proven.content.opened.items()}
-
-
 def _uncalibrated(proven: Proven, suspect: Suspect, bench: Bench) -> str:
     """Say why a verdict through a class map would be a false word; empty where there is no reason."""
     if proven.content.test.calibrate and bench.ordinary is None:
@@ -253,58 +239,6 @@ def _examined(certificate: Path, bench: Bench, *, rival: bool = False) -> Proven
         read_bytes(certificate), certificate.with_suffix(".safetensors"), pinned=None if rival else bench.pinned,
         authorities=bench.authorities, suspect_since=bench.suspect_since,
     )  # fmt: skip
-
-
-def _check_earlier(proven: Proven, earlier: Sequence[Path]) -> tuple[str, ...]:
-    """Check signed files from before: claims and registrations of this owner, and the judge's own judgements.
-
-    Files that somebody else signed say nothing: anybody can copy what a claim opened. Nor do damaged ones: whoever is
-    accused would hand one over.
-
-    Returns:
-        Remarks on files that do not count.
-
-    Raises:
-        SignatureError: the same secret was opened about another suspect, or another model was registered with the same
-            key.
-    """
-    mine, remarks = set(commitments(proven).values()), []
-    for path in earlier:
-        try:
-            statement, opened = _earlier(path)
-        except SignatureError as error:
-            remarks.append(f"{path.name} does not count: {error}")
-            continue
-        allowed = public_hex(signing_key()) if statement.kind == JUDGEMENT else proven.claim.signer
-        if statement.signer != allowed:
-            who = "yourself" if statement.kind == JUDGEMENT else "this owner"
-            remarks.append(f"{path.name} does not count: it is not signed by {who}")
-        elif statement.kind == REGISTERED:
-            same = statement.predicate["registration"] == proven.registration
-            if same and set(statement.subject.values()) != {proven.model}:
-                raise SignatureError(f"{path.name} registers another model with the same key")
-        elif mine & opened and set(statement.subject.values()) != set(proven.claim.subject.values()):
-            raise SignatureError(f"{path.name} opened the same secret about another suspect: it is public since")
-    return tuple(remarks)
-
-
-def _earlier(path: Path) -> tuple[Statement, set[str]]:
-    """Read a statement of any of the kinds that count, and the commitments that it opened."""
-    data = read_bytes(path)
-    for kind in (CLAIM, JUDGEMENT, REGISTERED):
-        try:
-            statement = verify_statement(data, kind)
-        except SignatureError:
-            continue
-        if kind == CLAIM:
-            content = read_document(doc.Claim, statement.predicate)
-            opening = content.opened.values()
-            return statement, {commit(Sealed(bytes.fromhex(e.secret), bytes.fromhex(e.salt))) for e in opening}
-        if kind == JUDGEMENT:
-            return statement, set(read_document(doc.Judgement, statement.predicate).opened.values())
-        read_document(doc.RegisteredModel, statement.predicate)
-        return statement, set()
-    raise SignatureError("it is neither a claim, a judgement nor a registration that verifies")
 
 
 def _lucky_strangers(keys: Mapping[str, Key], proven: Proven, suspect: Suspect, asking: Asking) -> list[str]:
