@@ -21,6 +21,7 @@ from wootz.errors import SignatureError
 from wootz.models import ModelSpec, build, read_model, write_model
 from wootz.ownership import LabelKey, sign_statement, signing_key, verify_statement
 from wootz.ownership.answers import LogLength
+from wootz.stages import earlier as earlier_files
 from wootz.stages import examine
 from wootz.stages import judge as judging
 from wootz.stages.claim import CLAIM
@@ -219,7 +220,7 @@ def test_accused_liar_hands_over_a_file_that_does_not_hold(
     with monkeypatch.context() as weak:  # as it was: what the rival hands over is read as the claim itself is
 
         def strict(proven: Proven, earlier: tuple[Path, ...]) -> tuple[str, ...]:
-            return tuple(str(judging._earlier(path)) for path in earlier)
+            return tuple(str(earlier_files._read(path)) for path in earlier)
 
         weak.setattr(judging, "check_earlier", strict)
         assert judge(claim, as_owner.thief, "--earlier", forged).code == 4
