@@ -36,6 +36,7 @@ from wootz.store import canonical, write_bytes
 from wootz.training import Recipe, train
 from wootz.verify import Reach, predictor
 from wootz.verify.answers import labels_of, log_scores
+from wootz.verify.exact import binomial_tail, bits
 from wootz.verify.orders import leanings, unforeseen
 
 sign = getattr(own, "sign_statement", None) or own.signed  # type: ignore[attr-defined]
@@ -204,10 +205,16 @@ def budget_after_the_answers(work: Work) -> str:
     run, suspect = work.fresh("budget"), work.independents[1]
     key = own.read_keys(run).keys["triggers"]
     said = labels_of(predictor(read_model(suspect)[0]), key.pixels[:128])  # type: ignore[union-attr]
-    hits, trials = ((said == key.labels[:128]).cumsum(0), (said != key.base[:128]).cumsum(0))  # type: ignore[union-attr]
-    best = int((hits - trials / 9).div(trials.clamp_min(1).sqrt()).argmax()) + 1
+    hits = (said == key.labels[:128]).cumsum(0).tolist()  # type: ignore[union-attr]
+    trials = (said != key.base[:128]).cumsum(0).tolist()  # type: ignore[union-attr]
+    tails = [binomial_tail(h, m, 1 / 9) for h, m in zip(hits, trials, strict=True)]
+    best = tails.index(min(tails)) + 1
     code, cell = wootz("claim", run, suspect, "--out", run / "c.json", "--access", "label", "--budget", best, "--json")
-    return f"`claim --budget {best}`: exit {code}, {cell.get('bits', cell['verdict'])}"
+    found = {item["mark"]: item["bits"] for item in cell.get("evidence", [])}
+    return (
+        f"triggers {bits(tails[-1]):.1f} bits by all 128, {bits(min(tails)):.1f} by the best budget; "
+        f"`claim --budget {best}`: exit {code}, {found.get('triggers', cell['verdict'])}"
+    )
 
 
 def stocked_registration(work: Work) -> str:
