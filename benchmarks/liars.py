@@ -233,11 +233,11 @@ def stocked_registration(work: Work) -> str:
     stolen = work.place / "stolen"
     if not (stolen / "model.json").exists():
         cfg, data = read_config(early), load("mnist-5k")
-        heavy = replace(cfg.triggers, every=1, recall=1.0, weight=1.0)
+        heavy = replace(cfg.triggers, every=1, batch=128, recall=1.0, weight=1.0)
         settings = {"triggers": heavy, "runner-up": cfg.runner_up}
         model, spec, about = read_model(victim)
         hook = hook_of(settings, own.read_keys(early).keys, data, seed=1)
-        recipe = Recipe(loss="natural", epochs=4, lr=5e-4)
+        recipe = Recipe(loss="natural", epochs=15, lr=1e-3)
         write_model(stolen, train(recipe, model, data.train, data.validation, seed=1, hook=hook).model, spec, about)
     for run, name in ((early, "theirs.json"), (victim, "mine.json")):
         os.environ["WOOTZ_SIGNING_KEY"] = str(work.place / ("thief.pem" if run is early else "victim.pem"))
