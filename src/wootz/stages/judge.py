@@ -38,7 +38,7 @@ from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Suspect, Where, identify, is_endpoint, opened_suspect
 from wootz.stages.verify import ask_suspect, calibrated_suspect, verdict_cell
 from wootz.store import file_digest, read_bytes, sha256, write_bytes
-from wootz.types import Predict, Tell
+from wootz.types import Access, Predict, Tell
 from wootz.verify import Verdict, bar_of, null, remembered
 from wootz.verify.early import Decoys
 from wootz.verify.evidence import bits_read
@@ -172,7 +172,8 @@ def hear(proven: Proven, where: Where, bench: Bench, place: Path) -> tuple[Verdi
             found = stack.enter_context(opened_suspect(suspect, asking, place))
             return replace(found, predict=remembered(found.predict))
 
-        suspect, scores = opened(where, asking), replace(asking, access="scores", walks=0)
+        seen: Access = "weights" if asking.access == "weights" else "scores"
+        suspect, scores = opened(where, asking), replace(asking, access=seen, walks=0)
         independents = [opened(path, scores) for path in bench.independents]
         registered = _registered_model(proven, bench.registered, partial(opened, asking=scores))
         ruling = rule_on_log(
