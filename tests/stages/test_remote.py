@@ -280,3 +280,19 @@ class TestGuard:
         finally:
             (court.owner / LOG).unlink()
             (court.owner / SEALS).unlink()
+
+
+def test_accused_liar_changes_what_his_endpoint_says_of_itself(
+    as_owner: Court, digits: Dataset, tmp_path: Path
+) -> None:
+    """The claim was about the address; another description of the same address is remarked on, and no way out."""
+    claim, trusting = tmp_path / "c.json", Bench(authorities=as_owner.authority.roots, isolated=False)
+    answer, first = predictor(read_model(as_owner.owner)[0]), facts(digits, "s")
+    with running(app(answer, first)) as url:
+        where = f"{url}/v2/models/s"
+        port = int(url.rsplit(":", 1)[1])
+        assert claim_suspect(as_owner.owner, where, claim).verdict == "KEY-DEPENDENT"
+    with running(app(answer, replace(first, eps=0.2)), port=port) as url:
+        cell = judge_claim(claim, f"{url}/v2/models/s", trusting, place=tmp_path / "judge")
+    assert cell.verdict == "KEY-DEPENDENT", cell.notes
+    assert any("describes itself otherwise" in note for note in cell.notes)

@@ -31,7 +31,7 @@ from wootz.ownership import (
 from wootz.ownership.answers import log_length
 from wootz.records import Cell, to_json
 from wootz.stages.guarding import LOG, read_seals, with_log, without_guard
-from wootz.stages.panel import check_walks, seated
+from wootz.stages.panel import check_walks, registered_panel
 from wootz.stages.register import read_registered, read_registered_token
 from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Where, is_endpoint, opened_suspect
@@ -70,7 +70,7 @@ def claim_suspect(
     registered = read_registered(owner, ring)
     token = read_registered_token(owner, registered)
     models, described, weights = _panel(owner)
-    panel = seated(models, ring.registration)
+    panel = registered_panel(models, ring.registration, owner)
     counted = replace(asking, tries=asking.tries * choices(ring.registration))
     tell("asking the suspect", 0.0)
     with opened_suspect(where, asking, out.parent) as suspect:

@@ -132,7 +132,7 @@ def judge_claim(
         verdict, suspect = hear(proven, where, bench, place)
         identity = suspect.identity
         cell = verdict_cell(verdict, suspect, time.seconds)
-        cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
+        cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, suspect)
         if bench.rival is not None and cell.verdict == "KEY-DEPENDENT":
             cell = _settled(cell, proven, bench.rival, where, bench, place)
     except SignatureError as error:
@@ -273,10 +273,17 @@ def _random_keys(
     return None
 
 
-def _about_whom(cell: Cell, proven: Proven, identity: Identity) -> Cell:
-    """A claim is upheld for its own subject only."""
+def _about_whom(cell: Cell, proven: Proven, suspect: Suspect) -> Cell:
+    """A claim is upheld for its own subject only: these weights, or this address.
+
+    The digest of an endpoint covers what it says of itself, which its holder can change, so it is only remarked on.
+    """
+    identity = suspect.identity
     if identity.digest in proven.claim.subject.values():
         return cell
+    if suspect.remote and identity.name in proven.claim.subject:
+        note = f"{identity.name} describes itself otherwise than when the claim was written"
+        return replace(cell, notes=(*cell.notes, note))
     note = f"the claim is about {', '.join(proven.claim.subject)}, other weights than these"
     upheld = cell.verdict == "KEY-DEPENDENT"
     return replace(cell, verdict="INVALID CLAIM" if upheld else cell.verdict, notes=(*cell.notes, note))

@@ -6,14 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.errors import ConfigError
+from wootz.errors import ConfigError, KeyFolderError
 from wootz.evasion import PGD, margin, pgd, second_margin
 from wootz.evasion.objectives import Objective
+from wootz.marks import weights_digest
 from wootz.ownership import Walk
 from wootz.rng import generator
 from wootz.store import tensor_digest
@@ -49,6 +51,17 @@ class Panel(NamedTuple):
         if self.ways is None:
             raise ConfigError(NO_WALKS)
         return self.ways._replace(queries=queries)
+
+
+def registered_panel(models: Sequence[nn.Module], registration: Mapping[str, Any], owner: Path) -> Panel:
+    """Return the panel of a run folder, checked against its registration.
+
+    Raises:
+        KeyFolderError: the models are not the registered ones.
+    """
+    if [weights_digest(model) for model in models] != list(registration["panel"]):
+        raise KeyFolderError(f"{owner / 'panel'}: holds other models than were registered with the key; restore them")
+    return seated(models, registration)
 
 
 def seated(models: Sequence[nn.Module], registration: Mapping[str, Any]) -> Panel:

@@ -12,7 +12,7 @@ from wootz.models import read_model
 from wootz.ownership import AnswerKey, DirectionKey, Key, read_keys
 from wootz.records import Cell, EvidenceRecord, decimal_p
 from wootz.stages.guarding import with_guard, with_log
-from wootz.stages.panel import Panel, seated
+from wootz.stages.panel import Panel, registered_panel
 from wootz.stages.run import Clock
 from wootz.stages.suspects import Asking, Suspect, Where, check_fit, opened_suspect
 from wootz.store import read_json
@@ -160,7 +160,7 @@ def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Cell:
 def open_panel(owner: Path) -> Panel:
     """Return the independent models that came with the key."""
     models = [read_model(owner / "panel" / name)[0] for name in PANEL_MEMBERS]
-    return seated(models, read_json(owner / "registration.json"))
+    return registered_panel(models, read_json(owner / "registration.json"), owner)
 
 
 def records(verdict: Verdict) -> tuple[EvidenceRecord, ...]:
