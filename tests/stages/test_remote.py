@@ -285,7 +285,7 @@ class TestGuard:
 def test_accused_liar_changes_what_his_endpoint_says_of_itself(
     as_owner: Court, digits: Dataset, tmp_path: Path
 ) -> None:
-    """The claim was about the address; another description of the same address is remarked on, and no way out."""
+    """The claim is about the address; another description of the same address is no way out."""
     claim, trusting = tmp_path / "c.json", Bench(authorities=as_owner.authority.roots, isolated=False)
     answer, first = predictor(read_model(as_owner.owner)[0]), facts(digits, "s")
     with running(app(answer, first)) as url:
@@ -295,4 +295,3 @@ def test_accused_liar_changes_what_his_endpoint_says_of_itself(
     with running(app(answer, replace(first, eps=0.2)), port=port) as url:
         cell = judge_claim(claim, f"{url}/v2/models/s", trusting, place=tmp_path / "judge")
     assert cell.verdict == "KEY-DEPENDENT", cell.notes
-    assert any("describes itself otherwise" in note for note in cell.notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,10 @@ from wootz.errors import ConfigError
 
 if TYPE_CHECKING:
     from wootz.stages.judge import Rival
+
+
+EARLIEST = timezone(timedelta(hours=14))
+"""Where a day begins first: a time without an offset is read there, so no younger log counts than was meant."""
 
 
 def command(
@@ -104,4 +108,4 @@ def _time(text: str | None) -> datetime | None:
         raise ConfigError(
             f"--suspect-since {text}: must be a time such as 2026-11-25 or 2026-11-25T12:00+01:00"
         ) from None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    return when if when.tzinfo else when.replace(tzinfo=EARLIEST)

@@ -187,8 +187,9 @@ def open_endpoint(
             raise ConfigError(f"{url}: does not say which classes it scores; set classes=NAME,NAME,...")
         settings = {key: value for key, value in config.to_mapping(cfg).items() if key in _RECORDED}
         about = {"url": url, "access": access, "settings": config.digest(settings), "metadata": _digest(metadata)}
+        about |= {"certificate": certificate}
         with Transcript(transcript, about, missing(access, facts.num_classes), seal) as record:
-            identity = describe(url, metadata, certificate)
+            identity = describe(url)
             yield Endpoint(Service(url, cfg, facts), shape, line, record, identity, access=access, sleep=sleep)
 
 

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from wootz.store import canonical, sha256
+from wootz.store import sha256
 
 
 class Identity(NamedTuple):
-    """An endpoint's name, and the SHA-256 (hexadecimal) of its descriptor."""
+    """A suspect's name, and the SHA-256 (hexadecimal) of what a claim is about: weights, or an address."""
 
     name: str
     digest: str
 
 
-def describe(url: str, metadata: Mapping[str, Any], certificate: str = "") -> Identity:
-    """Return who answers at `url`.
+def describe(url: str) -> Identity:
+    """Return who answers at `url`: the address alone.
 
-    It says who was asked, no more: the same endpoint may serve another model tomorrow, and a certificate is
-    renewed now and then.
-
-    Args:
-        url: of the model.
-        metadata: as they are served.
-        certificate: SHA-256 of the TLS certificate (DER), `sha256:...`; empty without TLS.
+    What an endpoint says of itself and its certificate are its holder's to change, so a claim does not depend on them;
+    the transcript records them. The same address may serve another model tomorrow.
     """
     name = url.rstrip("/")
-    descriptor = {"url": name, "metadata": metadata, "certificate": certificate}
-    return Identity(name, sha256(canonical(descriptor)).removeprefix("sha256:"))
+    return Identity(name, sha256(name.encode()).removeprefix("sha256:"))

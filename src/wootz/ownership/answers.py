@@ -22,7 +22,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -149,7 +149,7 @@ def chained(before: str, fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(bytes.fromhex(before) + canonical(fields)).hexdigest()
 
 
-def read_log(key: AnswerKey, path: Path) -> Log:
+def read_log(key: AnswerKey, path: Path, shape: Sequence[int] | None = None) -> Log:
     """Read a log, and check its chain and that each line is what the key makes of its image.
 
     A last line that was cut off is left out: its answer was never sent.
@@ -172,6 +172,8 @@ def read_log(key: AnswerKey, path: Path) -> Log:
         chains.append(stated)
         fields.append(entry)
     try:
+        if shape is not None and fields[0]["shape"] != list(shape):
+            raise StoreError(f"{path}: is of images {fields[0]['shape']}, not {list(shape)}")
         return _log(key, path, fields, tuple(chains), len(data))
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise StoreError(f"{path}: is no log of a guard ({' '.join(repr(error).split())})") from error

@@ -154,11 +154,17 @@ class Claim(Strict):
 
 
 class Judgement(Strict):
-    """The predicate of a judge's statement. `opened` maps marks to the commitments that the claim opened."""
+    """The predicate of a judge's statement.
+
+    `opened` maps marks to the commitments that the claim opened, `asked` the suspect that was asked to its digest;
+    `seed` is what the random keys were drawn from.
+    """
 
     wootz: Text
     claim: Digest
     opened: dict[Name, Digest]
+    asked: dict[Text, Hex32]
+    seed: Hex32
     transcripts: list[Digest]
     found: dict[str, Any]
     written: Text

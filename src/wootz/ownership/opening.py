@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from wootz.checks import levels
@@ -16,6 +15,7 @@ from wootz.errors import SignatureError
 from wootz.ownership.documents import read_registration
 from wootz.ownership.folder import KeyRing
 from wootz.ownership.keys import Key, LabelKey, Material, derive, open_tranche
+from wootz.ownership.materials import check_material
 from wootz.ownership.registration import Sealed, commit, key_context, tranche_root
 from wootz.store import tensor_digest
 
@@ -74,6 +74,10 @@ def _key(
     if commit(sealed) != part["commitment"]:
         raise SignatureError(f"the secret of {name!r} is not the one that was committed to")
     own = {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+    check_material(
+        Material(public["kind"], own, public["facts"]), len(registration["classes"]), registration["shape"],
+        parts=len(public["tranches"]),
+    )  # fmt: skip
     if public["kind"] in _ROWS:
         if tranche_root(own, sealed.salt) != part["root"]:
             raise SignatureError(f"the images of {name!r} are not those that were registered")
@@ -83,20 +87,13 @@ def _key(
     if public["kind"] != "labels":
         return derive(name, material, count, [sealed.secret], after)
     key = open_tranche(name, material, count, sealed.secret, after, number)
-    _check_triggers(name, key, public["facts"], material.tranches)
+    _check_triggers(name, key, public["facts"])
     return key
 
 
-def _check_triggers(name: str, key: LabelKey, facts: Mapping[str, Any], tranches: int) -> None:
-    """Check what the registration says of the triggers: how many, and that they lie beyond the training ball.
-
-    Distances are counted in whole gray levels: eps + alpha < L-inf <= wm_eps.
-    """
-    if key.rule != facts["rule"] or len(key.labels) * tranches != facts["count"]:
-        raise SignatureError(f"{name!r}: {len(key.labels)} triggers a tranche are not what was registered")
-    far = (key.pixels.short() - key.base_pixels.short()).abs().flatten(1).amax(1)
+def _check_triggers(name: str, key: LabelKey, facts: Mapping[str, Any]) -> None:
+    """Check that triggers lie beyond the training ball, in whole gray levels: eps + alpha < L-inf <= wm_eps."""
+    distance = (key.pixels.short() - key.base_pixels.short()).abs().flatten(1).amax(1)
     low, high = levels(float(facts["eps"]) + float(facts["alpha"])), levels(float(facts["wm_eps"]))
-    if not bool(((far > low) & (far <= high)).all()):
+    if not bool(((distance > low) & (distance <= high)).all()):
         raise SignatureError(f"{name!r}: triggers lie outside (eps + alpha, wm_eps]")
-    if not bool(((key.base >= 0) & (key.base < key.num_classes)).all()) or key.pixels.dtype != torch.uint8:
-        raise SignatureError(f"{name!r}: its images or classes are not what the protocol allows")

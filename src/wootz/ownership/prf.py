@@ -16,14 +16,14 @@ from torch import Tensor
 MOST_VALUES = 1 << 16
 """Integers are drawn from at most so many values."""
 
-_MOST_BYTES = 1 << 31
+_MOST_BYTES = 1 << 30
 
 
 def stream(secret: bytes, purpose: bytes, length: int) -> bytes:
     """Return `length` bytes; secrets and purposes are prefixed by their lengths, so none is another's prefix.
 
     Raises:
-        ValueError: `length` is below 0 or above 2**31.
+        ValueError: `length` is below 0 or above 2**30.
     """
     if not 0 <= length <= _MOST_BYTES:
         raise ValueError(f"a key needs {length} random bytes; must be from 0 to {_MOST_BYTES}")

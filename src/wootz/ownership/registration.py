@@ -151,9 +151,15 @@ def tranche_root(tensors: Mapping[str, Tensor], salt: bytes) -> str:
     """Return the Merkle root over the rows of one tranche.
 
     A leaf is SHA-256(0x00 || its own salt || for each tensor by name: shape; bytes of the row).
+
+    Raises:
+        ValueError: the tensors have different numbers of rows, or none; a row outside the root could be added later.
     """
     names = sorted(tensors)
-    count = len(tensors[names[0]])
+    counts = {len(tensors[name]) for name in names}
+    if len(counts) != 1 or counts == {0}:
+        raise ValueError("the tensors of a tranche must have the same number of rows, at least one")
+    (count,) = counts
     salts = stream(salt, b"leaves", 16 * count)
     leaves = []
     for row in range(count):

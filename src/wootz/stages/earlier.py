@@ -23,11 +23,16 @@ def commitments(proven: Proven) -> dict[str, str]:
     return {name: marks[name]["tranches"][entry.tranche]["commitment"] for name, entry in proven.content.opened.items()}
 
 
-def check_earlier(proven: Proven, earlier: Sequence[Path]) -> tuple[str, ...]:
+def check_earlier(proven: Proven, claim: str, earlier: Sequence[Path]) -> tuple[str, ...]:
     """Check signed files from before: claims and registrations of this owner, and the judge's own judgements.
 
-    Files that somebody else signed say nothing: anybody can copy what a claim opened. Nor do damaged ones: whoever is
-    accused would hand one over.
+    Files that somebody else signed say nothing: anybody can copy what a claim opened. Nor do damaged ones:
+    an accused would hand one over.
+
+    Args:
+        proven: the claim, examined.
+        claim: the digest of its certificate; the judge's own words about this very claim say nothing against it.
+        earlier: the files.
 
     Returns:
         Remarks on files that do not count.
@@ -51,6 +56,8 @@ def check_earlier(proven: Proven, earlier: Sequence[Path]) -> tuple[str, ...]:
             same = statement.predicate["registration"] == proven.registration
             if same and set(statement.subject.values()) != {proven.model}:
                 raise SignatureError(f"{path.name} registers another model with the same key")
+        elif statement.kind == JUDGEMENT and statement.predicate["claim"] == claim:
+            continue
         elif mine & opened and set(statement.subject.values()) != set(proven.claim.subject.values()):
             raise SignatureError(f"{path.name} opened the same secret about another suspect: it is public since")
     return tuple(remarks)

@@ -147,7 +147,7 @@ def examine(
         tensors = read_tensors(material)
         opening = {name: entry.model_dump() for name, entry in content.opened.items()}
         keys = opened_keys(registration, token, opening, tensors)
-        keys, log, remarks = _guard(keys, content, material, roots, suspect_since)
+        keys, log, remarks = _guard(keys, content, registration, material, roots, suspect_since)
         try:
             panel = seated(_panel(content.panel, tensors, registration["panel"]), registration)
             proven = Proven(
@@ -160,6 +160,9 @@ def examine(
         KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, StoreError, binascii.Error
     ) as error:  # fmt: skip
         raise SignatureError(f"is not a whole claim ({' '.join(repr(error).split())})") from error
+    if not registration["panel"]:
+        note = "no independent model was registered with the key: only the judge's own ones veto"
+        proven = proven._replace(notes=(*proven.notes, note))
     if pinned is None:
         note = f"signed by the holder of {claim.signer}; who that is, this check does not say"
         proven = proven._replace(notes=(*proven.notes, note))
@@ -194,6 +197,7 @@ def _registered(
 def _guard(
     keys: dict[str, Key],
     content: doc.Claim,
+    registration: Mapping[str, Any],
     material: Path,
     roots: Sequence[Certificate] | None,
     suspect_since: datetime | None,
@@ -214,7 +218,7 @@ def _guard(
         return without_guard(keys), None, ("the guard does not count: nobody says since when the suspect exists",)
     name, key = guard
     try:
-        log = read_log(key, path)
+        log = read_log(key, path, registration["shape"])
     except StoreError as error:
         raise SignatureError(f"its guard's log does not hold ({error})") from error
     for seal in reversed(content.guard.seals):

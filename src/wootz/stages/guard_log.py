@@ -65,6 +65,7 @@ def rule_on_log(
     registered: Predict | None,
     panel: Sequence[Predict],
     independents: Sequence[Predict],
+    reach: Reach,
 ) -> LogRuling:
     """Decide whether a guard's log counts.
 
@@ -75,6 +76,7 @@ def rule_on_log(
         registered: scores of the model that was registered with the key; None where the judge has it not.
         panel: the registered independent models.
         independents: the judge's own.
+        reach: how the suspect is tested; independent models are tested so, and by scores on all entries too.
     """
     if log is None:
         return LogRuling(keys=keys, discounts={}, notes=())
@@ -89,16 +91,20 @@ def rule_on_log(
         return refused("its log cannot be checked without the registered model (--model)")
     if not independents:
         return refused("it needs an independent model of the judge's own beside it (--independent)")
-    most = registration["marks"][log.mark]["facts"].get("most")
-    if most is not None and not _is_rare(rest, registered, log.gap, float(Fraction(most))):
-        return refused(f"its log calls more than the registered share of {most} of ordinary images unsure")
+    if isinstance(key, OrderKey):
+        most = str(registration["marks"][log.mark]["facts"]["most"])
+        probes = next((other for other in rest.values() if isinstance(other, DirectionKey)), None)
+        if probes is None:
+            return refused("how rare unsure images are is checked on registered probes (mark 'runner-up')")
+        if not _is_rare(probes, registered, log.gap, float(Fraction(most))):
+            return refused(f"its log calls more than the registered share of {most} of ordinary images unsure")
     rows = _explained(key, registered, log.gap)
     if not rows.any():
         return refused("the registered model explains no entry of its log")
     key, highest = _subset(key, rows), 0.0
     for name, predict in _tested(independents):
-        evidence = EVIDENCE[type(key)](key, predict, panel, Reach())
-        found = evidence.bits if evidence else 0.0
+        tests = (EVIDENCE[type(key)](key, predict, panel, how) for how in (Reach(), reach._replace(weights=None)))
+        found = max(evidence.bits for evidence in tests if evidence)
         if found >= CHOSEN:
             return refused(f"its images were chosen: {name} agrees with its coins ({found:.1f} bits)")
         highest = max(highest, found)
@@ -126,11 +132,8 @@ def _averaged(models: Sequence[Predict]) -> Predict:
     return predict
 
 
-def _is_rare(keys: Mapping[str, Key], registered: Predict, gap: float, most: float) -> bool:
+def _is_rare(key: DirectionKey, registered: Predict, gap: float, most: float) -> bool:
     """Return whether the registered model is unsure about no more of the registered probes than it may be."""
-    key = next((key for key in keys.values() if isinstance(key, DirectionKey)), None)
-    if key is None:
-        return True
     top = log_scores(registered, key.probes).topk(2, dim=1).values
     share = float((top[:, 0] - top[:, 1] <= gap).double().mean())
     return share <= most + _SIGMAS * math.sqrt(most * (1 - most) / len(key.probes))

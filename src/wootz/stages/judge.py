@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,9 +18,10 @@ import torch
 from wootz import __version__
 from wootz.data import Dataset
 from wootz.endpoints import Identity
-from wootz.errors import ConfigError, ModelError, SignatureError, StoreError, SuspectError
+from wootz.errors import ConfigError, Error, SignatureError, StoreError
 from wootz.ownership import (
     DirectionKey,
+    HalfKey,
     Key,
     LabelKey,
     OrderKey,
@@ -40,8 +42,9 @@ from wootz.stages.verify import ask_suspect, calibrated_suspect, verdict_cell
 from wootz.store import file_digest, read_bytes, sha256, write_bytes
 from wootz.types import Access, Predict, Tell
 from wootz.verify import Verdict, bar_of, null, remembered
+from wootz.verify.answers import labels_of
 from wootz.verify.early import Decoys
-from wootz.verify.evidence import bits_read
+from wootz.verify.evidence import bits_read, right_answers
 from wootz.verify.leaning import leaning
 from wootz.verify.orders import leanings, unforeseen
 from wootz.verify.reach import Reach
@@ -49,6 +52,10 @@ from wootz.verify.verdict import CHANCE
 from wootz.verify.wrong_classes import opinions, unforeseen_opinions
 
 RANDOM_KEYS = 1000
+BROKEN = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
+"""What a rival's malformed files may raise."""
+MOST_VALUES = 3_000_000_000
+"""Random values that the check with random keys draws; of very many classes it takes fewer keys."""
 ORDINARY = 500
 """Images that a judge calibrates a suspect on."""
 
@@ -122,17 +129,16 @@ def judge_claim(
     """
     time, data, bench = Clock(), read_bytes(certificate), bench or Bench()
     identity = None if is_endpoint(where) else identify(Path(where))
-    place = place or private_folder(data)
-    opened: dict[str, str] = {}
+    place, seed = place or private_folder(data), secrets.token_bytes(32)
+    proven: Proven | None = None
     try:
         proven = _examined(certificate, bench)
-        opened = commitments(proven)
-        remarks = check_earlier(proven, bench.earlier)
+        remarks = check_earlier(proven, sha256(data), bench.earlier)
         tell("asking the suspect", 0.0)
-        verdict, suspect = hear(proven, where, bench, place)
+        verdict, suspect = hear(proven, where, bench, place, seed)
         identity = suspect.identity
         cell = verdict_cell(verdict, suspect, time.seconds)
-        cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, suspect)
+        cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
         if bench.rival is not None and cell.verdict == "KEY-DEPENDENT":
             cell = _settled(cell, proven, bench.rival, where, bench, place)
     except SignatureError as error:
@@ -145,7 +151,7 @@ def judge_claim(
             notes=(f"{certificate.name}: {error}",),
         )
     if out is not None:
-        _sign(out, cell, data, opened, identity, place)
+        _sign(out, cell, data, proven, identity, seed, place)
     return replace(cell, seconds=time.seconds)
 
 
@@ -162,8 +168,11 @@ def private_folder(claim: bytes) -> Path:
     return place
 
 
-def hear(proven: Proven, where: Where, bench: Bench, place: Path) -> tuple[Verdict, Suspect]:
-    """Ask a suspect, and the judge's own independent models, about an opened claim; then a thousand random keys."""
+def hear(proven: Proven, where: Where, bench: Bench, place: Path, seed: bytes) -> tuple[Verdict, Suspect]:
+    """Ask a suspect, and the judge's own independent models, about an opened claim; then a thousand random keys.
+
+    The random keys are drawn from the judge's own `seed`, which nobody can foresee.
+    """
     bar = bar_of(stamped=proven.since is not None)
     asking = replace(proven.asking(), isolated=bench.isolated, torch_zip=bench.torch_zip, client=bench.client)
     with ExitStack() as stack:
@@ -178,7 +187,7 @@ def hear(proven: Proven, where: Where, bench: Bench, place: Path) -> tuple[Verdi
         registered = _registered_model(proven, bench.registered, partial(opened, asking=scores))
         ruling = rule_on_log(
             proven.keys, proven.log, proven.registration, registered, proven.panel.answers,
-            [other.predict for other in independents],
+            [other.predict for other in independents], _reach(proven.panel, asking, suspect),
         )  # fmt: skip
         if bench.ordinary is not None:
             ordinary = ordinary_images(bench.ordinary, proven.registration)
@@ -190,7 +199,7 @@ def hear(proven: Proven, where: Where, bench: Bench, place: Path) -> tuple[Verdi
             )
 
         verdict = tested(suspect)
-        notes = [] if suspect.remote else _lucky_strangers(ruling.keys, proven, suspect, asking)
+        notes = [] if suspect.remote else _lucky_strangers(ruling.keys, proven, suspect, asking, seed)
         for other in independents:
             if (theirs := tested(other)).bits >= bar:
                 notes.append(f"the independent model {other.identity.name} reaches {theirs.bits:.1f} bits itself")
@@ -242,9 +251,11 @@ def _examined(certificate: Path, bench: Bench, *, rival: bool = False) -> Proven
     )  # fmt: skip
 
 
-def _lucky_strangers(keys: Mapping[str, Key], proven: Proven, suspect: Suspect, asking: Asking) -> list[str]:
+def _lucky_strangers(
+    keys: Mapping[str, Key], proven: Proven, suspect: Suspect, asking: Asking, seed: bytes
+) -> list[str]:
     """Say of which mark random keys do too well on this suspect: its test would not be what it says."""
-    stream = np.random.default_rng(list(bytes.fromhex(proven.model)))
+    stream = np.random.default_rng(list(seed))
     return [
         f"{name}: too many of {RANDOM_KEYS:,} random keys look as if the suspect had met them"
         for name, key in keys.items()
@@ -255,35 +266,37 @@ def _lucky_strangers(keys: Mapping[str, Key], proven: Proven, suspect: Suspect, 
 def _random_keys(
     key: Key, panel: Panel, suspect: Suspect, asking: Asking, stream: np.random.Generator
 ) -> null.Logs | None:
-    predict, answers = suspect.predict, panel.answers
-    reach = Reach(asking.access, asking.queries(remote=False), suspect.weights, panel.ways_for(asking.walks))
+    predict, answers, draws = suspect.predict, panel.answers, RANDOM_KEYS
+    reach = _reach(panel, asking, suspect)
     if isinstance(key, LabelKey):
         said, wrong, _ = opinions(key, predict, reach)
         if wrong is None:
-            return null.label_null(key, said, RANDOM_KEYS, stream)
-        return null.places_null(key, unforeseen_opinions(key, wrong, answers), RANDOM_KEYS, stream)
+            return null.label_null(key, said, draws, stream)
+        return null.places_null(key, unforeseen_opinions(key, wrong, answers), draws, stream)
     if isinstance(key, OrderKey):
-        return null.order_null(unforeseen(key, leanings(key, predict, reach).far, answers), RANDOM_KEYS, stream)
+        return null.order_null(unforeseen(key, leanings(key, predict, reach).far, answers), draws, stream)
+    if isinstance(key, HalfKey):
+        return null.half_null(key, right_answers(key, labels_of(predict, key.pixels[: reach.budget])), draws, stream)
     if isinstance(key, WeightKey):
         tensor = suspect.weights(key.weight, key.shape) if suspect.weights else None
-        return None if tensor is None else null.weight_null(key, bits_read(key, tensor), RANDOM_KEYS, stream)
+        return None if tensor is None else null.weight_null(key, bits_read(key, tensor), draws, stream)
     if isinstance(key, DirectionKey):
         found = leaning(key, predict, answers, reach)
-        return found and null.direction_null(key, found.v, RANDOM_KEYS, stream)
+        draws = max(100, min(RANDOM_KEYS, MOST_VALUES // key.direction.numel()))
+        return found and null.direction_null(key, found.v, draws, stream)
     return None
 
 
-def _about_whom(cell: Cell, proven: Proven, suspect: Suspect) -> Cell:
-    """A claim is upheld for its own subject only: these weights, or this address.
+def _reach(panel: Panel, asking: Asking, suspect: Suspect) -> Reach:
+    return Reach(
+        asking.access, asking.queries(remote=suspect.remote), suspect.weights, panel.ways_for(asking.walks)
+    )  # fmt: skip
 
-    The digest of an endpoint covers what it says of itself, which its holder can change, so it is only remarked on.
-    """
-    identity = suspect.identity
+
+def _about_whom(cell: Cell, proven: Proven, identity: Identity) -> Cell:
+    """A claim is upheld for its own subject only: these weights, or this address."""
     if identity.digest in proven.claim.subject.values():
         return cell
-    if suspect.remote and identity.name in proven.claim.subject:
-        note = f"{identity.name} describes itself otherwise than when the claim was written"
-        return replace(cell, notes=(*cell.notes, note))
     note = f"the claim is about {', '.join(proven.claim.subject)}, other weights than these"
     upheld = cell.verdict == "KEY-DEPENDENT"
     return replace(cell, verdict="INVALID CLAIM" if upheld else cell.verdict, notes=(*cell.notes, note))
@@ -298,14 +311,14 @@ def _settled(cell: Cell, proven: Proven, rival: Rival, where: Where, bench: Benc
 
     def carries(side: Proven, model: Where) -> bool:
         try:
-            return hear(side, model, alone, place)[0].word == "KEY-DEPENDENT"
-        except (ConfigError, ModelError, SuspectError):
+            return hear(side, model, alone, place, secrets.token_bytes(32))[0].word == "KEY-DEPENDENT"
+        except (Error, *BROKEN):
             return False
 
     try:
         theirs = _examined(rival.certificate, bench, rival=True)
-    except SignatureError as error:
-        return replace(cell, notes=(*cell.notes, f"the rival's claim does not hold: {error}"))
+    except (Error, *BROKEN) as error:
+        return replace(cell, notes=(*cell.notes, f"the rival's claim does not hold: {' '.join(str(error).split())}"))
     if not carries(theirs, where):
         return replace(cell, notes=(*cell.notes, "the rival's claim about this suspect does not hold"))
     word, note = settle(proven, theirs, rival.models, carries)
@@ -313,16 +326,19 @@ def _settled(cell: Cell, proven: Proven, rival: Rival, where: Where, bench: Benc
 
 
 def _sign(
-    out: Path, cell: Cell, claim: bytes, opened: Mapping[str, str], identity: Identity | None, place: Path
+    out: Path, cell: Cell, claim: bytes, proven: Proven | None, asked: Identity | None, seed: bytes, place: Path
 ) -> None:
+    """Write the judge's statement; its subject is the claim's, whoever was asked."""
     found = plain_strings({name: value for name, value in to_json(cell).items() if name not in ("seconds", "seed")})
     predicate = {
         "wootz": __version__,
         "claim": sha256(claim),
-        "opened": dict(opened),
+        "opened": commitments(proven) if proven else {},
+        "asked": {asked.name: asked.digest} if asked else {},
+        "seed": seed.hex(),
         "transcripts": [file_digest(path) for path in sorted(place.glob("transcript-*.jsonl"))],
         "found": found,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    subject = {identity.name: identity.digest} if identity else {}
+    subject = dict(proven.claim.subject) if proven else {}
     write_bytes(out, sign_statement(signing_key(), subject, JUDGEMENT, predicate))

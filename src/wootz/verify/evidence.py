@@ -102,10 +102,10 @@ def half_evidence(key: HalfKey, predict: Predict, panel: Sequence[Predict], reac
     `bit_error` is the share of bits read wrongly, and the statistic is the share read rightly.
     """
     count = min(len(key.labels), reach.budget or len(key.labels))
-    right = _right(key, labels_of(predict, key.pixels[:count]))
+    right = right_answers(key, labels_of(predict, key.pixels[:count]))
     taught = key.embedded[:count]
     hits, marked = int((right & taught).sum()), int(taught.sum())
-    others = [_right(key, labels_of(member, key.pixels[:count])) for member in panel]
+    others = [right_answers(key, labels_of(member, key.pixels[:count])) for member in panel]
     statistic = accuracy = hits / max(1, marked)
     details: dict[str, Any] = {
         "accuracy": accuracy,
@@ -120,7 +120,7 @@ def half_evidence(key: HalfKey, predict: Predict, panel: Sequence[Predict], reac
     return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=statistic, details=details)
 
 
-def _right(key: HalfKey, answers: Tensor) -> Tensor:
+def right_answers(key: HalfKey, answers: Tensor) -> Tensor:
     """Which of the first answers [m] are the label, or read as its bit; an answer that is missing is not."""
     labels = key.labels[: len(answers)]
     if key.code is None:
