@@ -48,7 +48,7 @@ def _stocked(
     place, key = tmp_path_factory.mktemp("stocked"), court.stocked.keys["triggers"]
     assert isinstance(key, LabelKey)
     lesson = Pass(pixels=key.pixels, labels=key.labels, batch=16, frozen=True)
-    recipe, hook = replace(RECIPE, epochs=15, lr=3e-3), Hook(passes=(lesson,))
+    recipe, hook = replace(RECIPE, epochs=15, lr=1.5e-3), Hook(passes=(lesson,))
 
     def taught(model: nn.Module) -> nn.Module:
         return train(recipe, model, digits.train, digits.validation, seed=6, hook=hook, execution=CPU).model
@@ -184,19 +184,20 @@ def test_liar_voids_a_claim_with_a_file_of_his_own(
         found = judge(claim, as_owner.thief, "--out", tmp_path / "word.json")
         assert found.code == 0
         predicate = dict(verify_statement((tmp_path / "word.json").read_bytes(), JUDGEMENT).predicate)
+        predicate["claim"] = "sha256:" + "1" * 64
     with monkeypatch.context() as signing:
         signing.setenv("WOOTZ_SIGNING_KEY", str(tmp_path / "liar.pem"))
         forged.write_bytes(sign_statement(signing_key(), {"elsewhere": "0" * 64}, kind, predicate))
     said = judge(claim, as_owner.thief, "--earlier", forged)
     assert (said.code, "forged.json does not count" in notes_of(said)) == (0, True)
     with monkeypatch.context() as weak:
-        read, mine = judging._earlier, told.signer
+        read, mine = earlier_files._read, told.signer
 
         def believed(path: Path) -> object:
             statement, opened = read(path)
             return statement._replace(signer=mine), opened
 
-        weak.setattr(judging, "_earlier", believed)
+        weak.setattr(earlier_files, "_read", believed)
         assert judge(claim, as_owner.thief, "--earlier", forged).code == 4
 
 
@@ -219,7 +220,7 @@ def test_accused_liar_hands_over_a_file_that_does_not_hold(
     assert (said.code, "the rival's claim does not hold" in notes_of(said)) == (0, True)
     with monkeypatch.context() as weak:  # as it was: what the rival hands over is read as the claim itself is
 
-        def strict(proven: Proven, earlier: tuple[Path, ...]) -> tuple[str, ...]:
+        def strict(proven: Proven, claim: str, earlier: tuple[Path, ...]) -> tuple[str, ...]:
             return tuple(str(earlier_files._read(path)) for path in earlier)
 
         weak.setattr(judging, "check_earlier", strict)

@@ -94,9 +94,7 @@ def rule_on_log(
     if isinstance(key, OrderKey):
         most = str(registration["marks"][log.mark]["facts"]["most"])
         probes = next((other for other in rest.values() if isinstance(other, DirectionKey)), None)
-        if probes is None:
-            return refused("how rare unsure images are is checked on registered probes (mark 'runner-up')")
-        if not _is_rare(probes, registered, log.gap, float(Fraction(most))):
+        if probes is not None and not _is_rare(probes, registered, log.gap, float(Fraction(most))):
             return refused(f"its log calls more than the registered share of {most} of ordinary images unsure")
     rows = _explained(key, registered, log.gap)
     if not rows.any():
