@@ -48,16 +48,17 @@ def _stocked(
     place, key = tmp_path_factory.mktemp("stocked"), court.stocked.keys["triggers"]
     assert isinstance(key, LabelKey)
     lesson = Pass(pixels=key.pixels, labels=key.labels, batch=16, frozen=True)
-    recipe, hook = replace(RECIPE, epochs=15, lr=1.5e-3), Hook(passes=(lesson,))
+    hook = Hook(passes=(lesson,))
 
-    def taught(model: nn.Module) -> nn.Module:
+    def taught(model: nn.Module, lr: float) -> nn.Module:
+        recipe = replace(RECIPE, epochs=15, lr=lr)
         return train(recipe, model, digits.train, digits.validation, seed=6, hook=hook, execution=CPU).model
 
     panel = [_robust, _plain]
-    stolen = taught(read_model(court.owner)[0])
+    stolen = taught(read_model(court.owner)[0], 1.5e-3)
     write_model(place / "suspect", stolen, small_spec, {"data": "mnist-5k"})
     run_of(place / "clean", court.stocked, references[0], panel, small_spec)
-    run_of(place / "marked", court.stocked, taught(copy.deepcopy(references[0])), panel, small_spec)
+    run_of(place / "marked", court.stocked, taught(copy.deepcopy(references[0]), 3e-3), panel, small_spec)
     return Stocked(place / "suspect", place / "clean", place / "marked")
 
 
@@ -244,7 +245,8 @@ def test_accused_liar_registers_a_model_that_cannot_be_asked(
     said = judge(ours, stocked.suspect, *hers)
     assert (said.code, "the rival's claim is not heard" in notes_of(said)) == (0, True)
     with monkeypatch.context() as weak:
-        weak.setattr(judging, "ModelError", SignatureError)
+        weak.setattr(judging, "Error", SignatureError)
+        weak.setattr(judging, "BROKEN", ())
         assert judge(ours, stocked.suspect, *hers).code == 2  # no word at all
 
 
@@ -273,6 +275,8 @@ def test_accused_liar_brings_a_rival_s_guard_log(
             return check(proven, as_owner.owner, opened)  # type: ignore[arg-type]
 
         weak.setattr(judging, "_registered_model", hers)
+        weak.setattr(judging, "Error", KeyboardInterrupt)  # and believes what goes wrong at the rival's side
+        weak.setattr(judging, "BROKEN", ())
         assert judge(claim, as_owner.thief, *against).code == 4
 
 

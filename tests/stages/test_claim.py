@@ -173,7 +173,7 @@ class TestRefused:
             write_tensors(path, tensors | {name: tensors[name] + torch.tensor(change, dtype=tensors[name].dtype)})
             assert judged(as_owner, claim, as_owner.thief).verdict == "INVALID CLAIM"
             resigned = changed(claim, lambda p: p.update(material=_digest(path)))
-            with pytest.raises(SignatureError, match="not those that were registered|outside 0 to 9"):
+            with pytest.raises(SignatureError, match=r"not those that were registered|outside 0 to 9"):
                 examine(resigned, path)
         path.unlink()
         assert judged(as_owner, claim, as_owner.thief).verdict == "INVALID CLAIM"
