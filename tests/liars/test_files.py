@@ -256,6 +256,7 @@ class TestStrict:
         with monkeypatch.context() as weak:
             weak.setattr("wootz.ownership.opening.read_registration", lambda _: None)
             weak.setattr(examine, "read_registration", lambda _: None)
+            weak.setattr("wootz.ownership.opening.check_material", lambda *_, **__: None)
             weak.setattr("wootz.ownership.keys.integers", draw)
             judge(claim, as_owner.thief)
         assert asked[0] == count - 1  # labels from this many classes would have been drawn
@@ -275,7 +276,7 @@ class TestStrict:
         opening = {"tranche": 0, "secret": sealed.secret.hex(), "salt": sealed.salt.hex()}
         resigned(claim, lambda p: p["opened"].update(uchida=opening), first=change)
         said = judge(claim, as_owner.thief)
-        assert (said.code, "random bytes" in notes_of(said)) == (4, True), notes_of(said)
+        assert (said.code, "a message of 1000000000 bits" in notes_of(said)) == (4, True), notes_of(said)
 
         def hungry(secret: bytes, purpose: bytes, length: int) -> bytes:
             if length > 1 << 30:
@@ -283,6 +284,7 @@ class TestStrict:
             return stream(secret, purpose, length)
 
         with monkeypatch.context() as weak:
+            weak.setattr("wootz.ownership.opening.check_material", lambda *_, **__: None)
             weak.setattr("wootz.ownership.prf.stream", hungry)
             with pytest.raises(MemoryError):
                 judge(claim, as_owner.thief)
