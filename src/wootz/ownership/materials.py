@@ -13,10 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wootz.ownership.keys import Material
-
-MOST_ELEMENTS = 1 << 28
-"""Elements that a mark's key may have."""
+from wootz.ownership.keys import MOST_ELEMENTS, Material
 
 
 def check_material(material: Material, num_classes: int, shape: Sequence[int], *, parts: int = 1) -> None:

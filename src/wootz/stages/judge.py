@@ -328,7 +328,7 @@ def _settled(cell: Cell, proven: Proven, rival: Rival, where: Where, bench: Benc
 def _sign(
     out: Path, cell: Cell, claim: bytes, proven: Proven | None, asked: Identity | None, seed: bytes, place: Path
 ) -> None:
-    """Write the judge's statement; its subject is the claim's, whoever was asked."""
+    """Write the judge's statement; its subject is the claim's, not the suspect that was asked."""
     found = plain_strings({name: value for name, value in to_json(cell).items() if name not in ("seconds", "seed")})
     predicate = {
         "wootz": __version__,

@@ -105,7 +105,7 @@ def ask_suspect(
 def calibrated_suspect(registration: Mapping[str, Any], suspect: Suspect, ordinary: Decoys) -> Suspect:
     """Return a suspect as it wants to be asked, found on ordinary images, with a note that says how.
 
-    Whoever chooses these images and labels chooses a class map with them, so a judge takes her own.
+    A claimant who chooses these images and labels chooses a class map with them, so a judge takes her own.
 
     Args:
         registration: what the key was drawn after.
