@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 
 from wootz import checks
 from wootz.errors import ConfigError
@@ -80,3 +81,23 @@ def _multiplies_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware, by matrices (AMX) or vectors, so that bfloat16 is a gain."""
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # PyTorch has no public ones, nor always these
     return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
+_CHANNEL_BLOCK = 16
+"""Channels in a block of oneDNN's kernels: 8 with AVX2, 16 with AVX-512."""
+
+
+def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Return the memory format to train in: channels last, which is faster, except where oneDNN cannot compute it.
+
+    On CPUs, the weight gradient of a strided 1x1 convolution with fewer input channels than a block writes past its
+    workspace in channels last (github.com/uxlfoundation/oneDNN/issues/6035): the process hangs or dies.
+    """
+    unsafe = device.type == "cpu" and any(
+        isinstance(layer, nn.Conv2d)
+        and tuple(layer.kernel_size) == (1, 1)
+        and tuple(layer.stride) != (1, 1)
+        and layer.in_channels // layer.groups < _CHANNEL_BLOCK
+        for layer in model.modules()
+    )
+    return torch.contiguous_format if unsafe else torch.channels_last

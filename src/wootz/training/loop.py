@@ -28,7 +28,7 @@ from wootz.rng import generator, global_seed
 from wootz.store import read_json, read_tensors, tensor_digest, write_bytes, write_json, write_tensors
 from wootz.training import checkpoint
 from wootz.training.augmentation import augmented, check_shift
-from wootz.training.execution import Execution
+from wootz.training.execution import Execution, memory_format
 from wootz.training.hooks import Hook, Pass, plain_targets
 from wootz.training.losses import Batch
 from wootz.training.recipe import Recipe
@@ -146,7 +146,8 @@ def _run(fabric: Fabric, job: _Job) -> checkpoint.Progress:
     if fabric.world_size > 1 and fabric.device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // fabric.world_size))
     cfg, folder = job.cfg, job.folder / "checkpoint" if job.folder else None
-    model = job.model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout = memory_format(job.model, fabric.device)
+    model = job.model.to(fabric.device).to(memory_format=layout)  # type: ignore[call-overload]
     average = copy.deepcopy(model) if cfg.ema else model
     optimizer = _optimizer(cfg, model)
     state = (checkpoint.load(folder, job.run, model, average, optimizer) if folder else None) or checkpoint.Progress(
@@ -185,6 +186,7 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
 ) -> float:
     """Train one epoch and return its mean loss."""
+    layout = memory_format(job.model, fabric.device)
     cfg, loss_function = job.cfg, lookup(LOSSES, job.cfg.loss, "loss")
     batches = epoch_batches(
         len(job.train),
@@ -204,7 +206,7 @@ def _epoch(
         done = step / (cfg.epochs * len(batches))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(cfg, done)
-        batch = _take(job, index, moves, fabric.device)
+        batch = _take(job, index, moves, fabric.device, layout)
         with fabric.autocast():
             with watched(forward) as seen:
                 loss = loss_function(cfg, model, forward, batch, eps=budget(cfg, done), generator=stream)
@@ -245,9 +247,9 @@ def _teach(
         optimizer.step()
 
 
-def _take(job: _Job, index: Tensor, moves: torch.Generator, device: torch.device) -> Batch:
+def _take(job: _Job, index: Tensor, moves: torch.Generator, device: torch.device, layout: torch.memory_format) -> Batch:
     pixels = augmented(job.cfg, job.train.pixels[index].to(device), moves)
-    x = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
+    x = pixels.float().div_(255).contiguous(memory_format=layout)
     return Batch(x, job.train.labels[index].to(device), job.targets[index].to(device))
 
 
