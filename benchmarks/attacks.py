@@ -17,14 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from wootz import evasion
+from wootz.attacks import evasion
 from wootz.errors import Error
 from wootz.records import Cell, append, read_lines
-from wootz.stages.attack import FAMILIES, attack_run
-from wootz.stages.evaluate import evaluate_run
-from wootz.stages.panel import Panel
-from wootz.stages.suspects import Asking
-from wootz.stages.verify import open_panel, verify_suspect
+from wootz.workflows.attack import FAMILIES, attack_run
+from wootz.workflows.evaluate import evaluate_run
+from wootz.workflows.reference_models import ReferenceModels
+from wootz.workflows.suspects import QueryConfig
+from wootz.workflows.verify import open_panel, verify_suspect
 
 
 class Attempt(NamedTuple):
@@ -68,7 +68,9 @@ def attempts() -> list[Attempt]:
     return [*plain, *(Attempt("evade", name) for name in EVASION), *MORE]
 
 
-def undertake(attempt: Attempt, target: Path, label: str, owner: Path, panel: Panel, out: Path, count: int) -> Cell:
+def undertake(
+    attempt: Attempt, target: Path, label: str, owner: Path, panel: ReferenceModels, out: Path, count: int
+) -> Cell:
     """Run one attempt and test what comes out."""
     name = attempt.against(label)
     if attempt.family == "evade":
@@ -77,7 +79,7 @@ def undertake(attempt: Attempt, target: Path, label: str, owner: Path, panel: Pa
     place = out / "suspect"
     shutil.rmtree(place, ignore_errors=True)
     cell = attack_run(attempt.family, target, attempt.attack, place, settings=attempt.settings, count=count)  # type: ignore[arg-type]
-    found = verify_suspect(owner, place, Asking(isolated=False), panel=panel)
+    found = verify_suspect(owner, place, QueryConfig(isolated=False), panel=panel)
     return replace(cell, suspect=name, evidence=found.evidence, bits=found.bits, bar=found.bar, verdict=found.verdict)
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
+from wootz.attacks.evasion import Robustness, evaluate
 from wootz.config import with_settings
 from wootz.data import load
-from wootz.evasion import Robustness, evaluate
-from wootz.stages.protect import protect
-from wootz.stages.protection import preset
-from wootz.stages.run import Run, open_run
+from wootz.workflows.protect import protect
+from wootz.workflows.protection import preset
+from wootz.workflows.run import Run, open_run
 
 DATA = ("mnist", "fashion-mnist")
 
@@ -44,7 +44,7 @@ def timed(run: Run, x: torch.Tensor, y: torch.Tensor, attack: str) -> tuple[Robu
 
 
 def compare(run: Run, count: int) -> dict[str, Any]:
-    test = run.data(None).test.take(slice(count))
+    test = run.data(None).test.subset(slice(count))
     x, y = test.images(), test.labels
     ours, before = timed(run, x, y, "ensemble")
     reference, theirs = timed(run, x, y, "autoattack")

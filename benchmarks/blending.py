@@ -26,18 +26,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wootz.attacks.evasion import margin, predict_logits
 from wootz.checks import levels
-from wootz.data import Dataset, Share, load
+from wootz.data import Dataset, Split, load
 from wootz.errors import ConfigError
-from wootz.evasion import margin, predict_logits
-from wootz.marks import Ground, Triggers, check_budget
-from wootz.marks.beyond import _near_any, beyond_the_ball
+from wootz.keys import read_keys
 from wootz.models import ModelSpec, build, read_model
-from wootz.ownership import read_keys
 from wootz.rng import generator
+from wootz.statistics import predictor, verify
 from wootz.training import Recipe, train
 from wootz.types import Predict
-from wootz.verify import predictor, verify
+from wootz.watermarks import MarkContext, Triggers, check_budget
+from wootz.watermarks.out_of_ball import _near_any, beyond_the_ball
 
 SIDES = (0.25, 0.5)
 """Sides of a window, in parts of the image's. A larger window holds a whole object of the other image."""
@@ -55,16 +55,18 @@ class Scores(NamedTuple):
     triggers: Tensor
 
 
-def make(design: str, ground: Ground, count: int, *, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def make(
+    design: str, mark_context: MarkContext, count: int, *, alpha: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Return triggers uint8 and the rows of their base images, by one of the designs; see `beyond_the_ball`."""
     if design == "pgd":
-        return beyond_the_ball(ground, count, alpha=alpha, steps=Triggers().steps, generator=generator)
-    check_budget(ground.eps, alpha, ground.wm_eps)
-    training, low, high = ground.data.train, levels(ground.eps + alpha), levels(ground.wm_eps)
+        return beyond_the_ball(mark_context, count, alpha=alpha, steps=Triggers().steps, generator=generator)
+    check_budget(mark_context.eps, alpha, mark_context.wm_eps)
+    training, low, high = mark_context.data.train, levels(mark_context.eps + alpha), levels(mark_context.wm_eps)
     pixels, kept = [], []
     for rows in torch.randperm(len(training), generator=generator).split(256):
-        base = training.take(rows)
-        spliced = splice(ground.panel, base, training.pixels, reach=high, generator=generator)
+        base = training.subset(rows)
+        spliced = splice(mark_context.panel, base, training.pixels, reach=high, generator=generator)
         far = (spliced.int() - base.pixels.int()).abs().flatten(1).amax(1)
         good = (far > low) & ~_near_any(spliced, training.pixels, low)
         pixels.append(spliced[good])
@@ -75,7 +77,7 @@ def make(design: str, ground: Ground, count: int, *, alpha: float, generator: to
 
 
 def splice(
-    models: Sequence[nn.Module], base: Share, donors: Tensor, *, reach: int, generator: torch.Generator
+    models: Sequence[nn.Module], base: Split, donors: Tensor, *, reach: int, generator: torch.Generator
 ) -> Tensor:
     """Return base images, each with the window that fools all models, changes no pixel by more, and fits best.
 
@@ -173,10 +175,17 @@ def convolutional(ordinary: Tensor, triggers: Tensor, generator: torch.Generator
     """Return a small network, trained for 400 steps on 64 images of either class."""
     channels, height, width = ordinary.shape[1:]
     net = nn.Sequential(
-        nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(32 * (height // 4) * (width // 4), 64), nn.ReLU(), nn.Linear(64, 1),
-    )  # fmt: skip
+        nn.Conv2d(channels, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * (height // 4) * (width // 4), 64),
+        nn.ReLU(),
+        nn.Linear(64, 1),
+    )
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
     y = torch.arange(2).repeat_interleave(64).float()
@@ -269,28 +278,28 @@ def main() -> None:
     robust, spec, about = read_model(args.run / "panel" / "robust")
     panel = robust, read_model(args.run / "panel" / "plain")[0]
     eps, data = float(about["eps"]), load(about["data"])
-    ground = Ground(data=data, panel=panel, model=robust, eps=eps, wm_eps=args.wm_eps)
-    alpha, ring = Triggers().alpha, None
+    mark_context = MarkContext(data=data, panel=panel, model=robust, eps=eps, wm_eps=args.wm_eps)
+    alpha, owner_keys = Triggers().alpha, None
     if args.fresh:
-        triggers, _ = make(args.design, ground, OWN, alpha=alpha, generator=generator(args.seed, "owner"))
+        triggers, _ = make(args.design, mark_context, OWN, alpha=alpha, generator=generator(args.seed, "owner"))
     else:
-        ring, model = read_keys(args.run), read_model(args.run)[0]
-        triggers, facts = ring.materials["triggers"].tensors["pixels"], ring.materials["triggers"].facts
-        alpha, ground = float(facts["alpha"]), replace(ground, wm_eps=float(facts["wm_eps"]))
+        owner_keys, model = read_keys(args.run), read_model(args.run)[0]
+        triggers, params = owner_keys.materials["triggers"].tensors["pixels"], owner_keys.materials["triggers"].params
+        alpha, mark_context = float(params["alpha"]), replace(mark_context, wm_eps=float(params["wm_eps"]))
     thief = thiefs_models(spec, data, eps, args.seed)
-    his = replace(ground, data=replace(data, train=data.thief), panel=thief)
+    his = replace(mark_context, data=replace(data, train=data.thief), panel=thief)
     thiefs, _ = make(args.design, his, THIEFS, alpha=alpha, generator=generator(args.seed, "thief"))
     found = image_detectors(data, triggers, thiefs, args.seed)
     answers: list[Predict] = [predictor(member) for member in panel]
-    if ring:
+    if owner_keys:
         found |= answer_detectors(model, thief[0], data, triggers)
-        keys = {"triggers": ring.keys["triggers"]}
+        keys = {"triggers": owner_keys.keys["triggers"]}
         whole = verify(keys, predictor(model), panel=answers).evidence[0].bits
         print(json.dumps({"bits": round(whole, 1)}) if args.json else f"all answered: {whole:.1f} bits")
     for name, scores in found.items():
         row = {"detector": name, "auc": round(area(scores), 3)}
         row |= {f"caught at {share:.1%}": round(float(caught(scores, share).float().mean()), 3) for share in SHARES}
-        if ring:
+        if owner_keys:
             predict = partial(refusing, model, caught(scores, SHARES[-1]))
             row["bits left"] = round(verify(keys, predict, panel=answers).evidence[0].bits, 1)
         print(json.dumps(row) if args.json else "  ".join(f"{key} {value}" for key, value in row.items()), flush=True)

@@ -21,21 +21,21 @@ import torch
 from blending import make
 from torch import Tensor, nn
 
-from wootz.adversary import Means
+from wootz.attacks.adversary import AttackContext
+from wootz.attacks.evasion import PGD, pgd, predict_logits
+from wootz.attacks.removal import ATTACKS
 from wootz.data import Dataset, load
-from wootz.evasion import PGD, pgd, predict_logits
-from wootz.marks import Ground, Triggers, hook_of
-from wootz.marks.triggers import prepare
+from wootz.keys import Key, RegisteredMaterial, draw_keys, write_keys
 from wootz.models import build, read_model, write_model
-from wootz.ownership import Key, Material, draw_keys, write_keys
-from wootz.removal import ATTACKS
 from wootz.rng import generator
-from wootz.stages.protect import make_panel
-from wootz.stages.protection import Panel, preset
+from wootz.statistics import predictor, verify
 from wootz.store import read_json, write_json
 from wootz.training import Execution, train
 from wootz.types import Predict
-from wootz.verify import predictor, verify
+from wootz.watermarks import MarkContext, Triggers, hook_of
+from wootz.watermarks.triggers import prepare
+from wootz.workflows.protect import make_panel
+from wootz.workflows.protection import ReferenceConfig, preset
 
 SECRET = b"\x5e" * 32
 WM_EPS = {"pgd": None, "splice": 0.998}
@@ -60,22 +60,22 @@ def main() -> None:
     data, eps, execution = load(about["data"]), float(about["eps"]), Execution()
     wm_eps = WM_EPS.get(args.design)
     cfg = preset("fast", data=data.name, eps=eps, wm_eps=wm_eps, seed=1, count=len(data.train) + len(data.probes))
-    cfg = replace(cfg, panel=Panel(robust_epochs=4, plain_epochs=2))
+    cfg = replace(cfg, panel=ReferenceConfig(robust_epochs=4, plain_epochs=2))
     recipe = replace(cfg.recipe, epochs=args.epochs, lr=args.lr, ramp=0.0, warmup=0.1)
-    panel = make_panel(cfg, data, args.out / "panel", execution=execution, tell=lambda *_: None)
-    settings, ring, hook = Triggers(weight=args.weight, every=args.every, batch=args.batch), None, None
+    panel = make_panel(cfg, data, args.out / "panel", execution=execution, progress=lambda *_: None)
+    settings, owner_keys, hook = Triggers(weight=args.weight, every=args.every, batch=args.batch), None, None
     if args.design != "none":
-        ground = Ground(data=data, panel=tuple(panel), model=base, eps=eps, wm_eps=cfg.wm_eps)
-        material = prepare(settings, ground, generator(0, "pick"))
+        mark_context = MarkContext(data=data, panel=tuple(panel), model=base, eps=eps, wm_eps=cfg.wm_eps)
+        material = prepare(settings, mark_context, generator(0, "pick"))
         if args.design == "splice":
-            material = spliced(material, settings, ground)
-        ring = draw_keys(
+            material = spliced(material, settings, mark_context)
+        owner_keys = draw_keys(
             SECRET, {"triggers": material}, classes=data.classes, shape=data.shape, panel=[], owner="", walk=None
         )
-        hook = hook_of({"triggers": settings}, ring.keys, data, seed=2)
-        write_keys(args.out, ring)
+        hook = hook_of({"triggers": settings}, owner_keys.keys, data, seed=2)
+        write_keys(args.out, owner_keys)
     model = train(recipe, base, data.train, data.validation, seed=2, hook=hook, execution=execution).model
-    write_model(args.out, model, spec, about | {"kind": "protected" if ring else "independent"})
+    write_model(args.out, model, spec, about | {"kind": "protected" if owner_keys else "independent"})
     right = answered_rightly(model, data, eps, args.n)
     write_json(args.out / "right.json", {name: row.int().tolist() for name, row in right.items()})
     print(json.dumps({name: round(100 * float(row.float().mean()), 2) for name, row in right.items()}))
@@ -85,19 +85,19 @@ def main() -> None:
             gap = 100 * (row.float() - torch.tensor(other[name]).float())
             error = float(gap.std()) / len(gap) ** 0.5
             print(json.dumps({"difference": name, "points": round(float(gap.mean()), 2), "error": round(error, 2)}))
-    if ring:
-        means = Means(data=data.thief, fresh=lambda _: build(spec, 77), eps=eps, seed=9)
-        tell = partial(say, keys=ring.keys, panel=[predictor(member) for member in panel], data=data)
-        tell("itself", model)
+    if owner_keys:
+        context = AttackContext(data=data.thief, fresh=lambda _: build(spec, 77), eps=eps, seed=9)
+        progress = partial(say, keys=owner_keys.keys, panel=[predictor(member) for member in panel], data=data)
+        progress("itself", model)
         for name, changes in REMOVALS:
             attack = ATTACKS[name]
-            tell(f"{name} {changes}", attack.run(replace(attack.config, **changes), model, means))
+            progress(f"{name} {changes}", attack.run(replace(attack.config, **changes), model, context))
 
 
-def spliced(material: Material, cfg: Triggers, ground: Ground) -> Material:
+def spliced(material: RegisteredMaterial, cfg: Triggers, mark_context: MarkContext) -> RegisteredMaterial:
     """Return the material of `triggers` with spliced images in place of its own."""
-    pixels, rows = make("splice", ground, cfg.count, alpha=cfg.alpha, generator=generator(0, "pick"))
-    base = ground.data.train.take(rows)
+    pixels, rows = make("splice", mark_context, cfg.count, alpha=cfg.alpha, generator=generator(0, "pick"))
+    base = mark_context.data.train.subset(rows)
     return material._replace(tensors={"pixels": pixels, "base_pixels": base.pixels, "base": base.labels})
 
 

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wootz.keys import DirectionKey, LabelKey, derive, read_keys
+from wootz.keys.keys import tranche_rows
 from wootz.models import read_model
-from wootz.ownership import DirectionKey, LabelKey, derive, read_keys
-from wootz.ownership.keys import tranche_rows
-from wootz.stages.claim import choices
-from wootz.stages.verify import open_panel
+from wootz.statistics import Reach, predictor
+from wootz.statistics.exact import binomial_tail, bits, cosine_tail, fisher, sum_tail
+from wootz.statistics.leaning import leaning
+from wootz.statistics.wrong_classes import opinions, savage, unforeseen_opinions
 from wootz.types import Predict
-from wootz.verify import Reach, predictor
-from wootz.verify.exact import binomial_tail, bits, cosine_tail, fisher, sum_tail
-from wootz.verify.leaning import leaning
-from wootz.verify.wrong_classes import opinions, savage, unforeseen_opinions
+from wootz.workflows.claim import choices
+from wootz.workflows.verify import open_panel
 
 tail_of_hits = cache(binomial_tail)
 tail_of_places = cache(sum_tail)
@@ -48,20 +48,20 @@ def main() -> None:
     parser.add_argument("--registrations", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    ring, panel = read_keys(args.run), open_panel(args.run)
+    owner_keys, panel = read_keys(args.run), open_panel(args.run)
     predict = predictor(read_model(args.suspect)[0])
-    triggers, direction = ring.keys["triggers"], ring.keys["runner-up"]
+    triggers, direction = owner_keys.keys["triggers"], owner_keys.keys["runner-up"]
     assert isinstance(triggers, LabelKey)
     assert isinstance(direction, DirectionKey)
-    claims = list(claimed(triggers, direction, predict, panel, ring.materials["triggers"].tranches))
+    claims = list(claimed(triggers, direction, predict, panel, owner_keys.materials["triggers"].tranches))
     best = np.zeros(args.registrations)
-    secret = {name: [part.secret for part in ring.sealed[name]] for name in ("triggers", "runner-up")}
+    secret = {name: [part.secret for part in owner_keys.sealed[name]] for name in ("triggers", "runner-up")}
     for number in range(args.registrations):
         after = secrets.token_bytes(32)
-        labels = derive("triggers", ring.materials["triggers"], triggers.num_classes, secret["triggers"], after)
-        fresh = derive("runner-up", ring.materials["runner-up"], triggers.num_classes, secret["runner-up"], after)
+        labels = derive("triggers", owner_keys.materials["triggers"], triggers.num_classes, secret["triggers"], after)
+        fresh = derive("runner-up", owner_keys.materials["runner-up"], triggers.num_classes, secret["runner-up"], after)
         best[number] = max(bits(claim(labels, fresh)) for claim in claims)
-    off = math.log2(choices(ring.registration))
+    off = math.log2(choices(owner_keys.registration))
     results = {
         str(level): {
             "bound": 2.0**-level,
@@ -72,9 +72,11 @@ def main() -> None:
         for level in LEVELS
     }
     if args.json:
-        print(json.dumps({"registrations": args.registrations, "choices": choices(ring.registration), "p": results}))
+        print(
+            json.dumps({"registrations": args.registrations, "choices": choices(owner_keys.registration), "p": results})
+        )
         return
-    print(f"{args.suspect.name}: {args.registrations:,} registrations, {choices(ring.registration)} choices each")
+    print(f"{args.suspect.name}: {args.registrations:,} registrations, {choices(owner_keys.registration)} choices each")
     for level in LEVELS:
         p, found = 2.0**-level, results[str(level)]
         limit = p + 3 * math.sqrt(p * (1 - p) / args.registrations)
@@ -96,7 +98,7 @@ def claimed(
     reaches = {
         "scores": Reach("scores"),
         "label": Reach("label"),
-        "walks": Reach("label", ways=panel.ways_for(20_000)),
+        "walks": Reach("label", boundary_search=panel.boundary_search_for(20_000)),
     }
     for _access, reach in reaches.items():
         found = opinions(triggers, predict, reach)

@@ -12,7 +12,7 @@ import json
 
 import numpy as np
 
-from wootz.verify.sequential import walk
+from wootz.statistics.sequential import run_sequential_test
 
 RATES = ((0.9, 1 / 10), (0.9, 1 / 9), (0.95, 1 / 9), (0.7, 1 / 9), (0.5, 1 / 9))
 """Hit rate of the suspect, and by chance."""
@@ -23,7 +23,7 @@ MOST = 1000
 def asked(rate: float, chance: float, bar: float, suspects: int, seed: int) -> np.ndarray:
     """Return how many answers each suspect, who hits with probability `rate`, gave until `bar` bits: int [suspects]."""
     hits = np.random.default_rng(seed).random((suspects, MOST)) < rate
-    return np.array([walk(((True, bool(hit)) for hit in row), chance, bar).asked for row in hits])
+    return np.array([run_sequential_test(((True, bool(hit)) for hit in row), chance, bar).asked for row in hits])
 
 
 def main() -> None:

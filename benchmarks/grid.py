@@ -19,7 +19,7 @@ from wootz.bench.grid import Axes, Controls
 from wootz.bench.journal import JOURNAL
 from wootz.logs import quiet
 from wootz.records import Cell, EvidenceRecord, RobustRecord, to_json
-from wootz.stages.run import Clock
+from wootz.workflows.run import Timer
 
 CELLS = 10_000
 
@@ -39,9 +39,11 @@ def overhead(path: Path) -> dict[str, float]:
 def listing(path: Path) -> dict[str, float]:
     """List 10,000 cells that are all in the journal."""
     axes = Axes(
-        data=("mnist-5k",), mark=("paper", "runner-up"), theft=("none", "independent", "copy", "ftll", "finetune"),
+        data=("mnist-5k",),
+        mark=("paper", "runner-up"),
+        theft=("none", "independent", "copy", "ftll", "finetune"),
         seed=tuple(range(CELLS // 20)),
-    )  # fmt: skip
+    )
     grid = replace(read_grid(path), axes=axes, independent=(Controls(count=6),))
     plan = plan_of(grid)
     robust = RobustRecord(eps=0.25, attack="pgd-40x2", n=1000, accuracy=0.8)
@@ -52,7 +54,7 @@ def listing(path: Path) -> dict[str, float]:
         )
         lines = (json.dumps(to_json(replace(cell, digest=place.job.digest))) for place in plan.places)
         (Path(folder) / JOURNAL).write_text("\n".join(lines) + "\n")
-        time = Clock()
+        time = Timer()
         done = run_grid(grid, Path(folder), staffing=Staffing(workers=1))
     assert done.computed == 0
     return {"cells": len(done.cells), "seconds": time.seconds}

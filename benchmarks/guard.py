@@ -23,32 +23,43 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wootz.adversary import Means
+from wootz.attacks.adversary import AttackContext
+from wootz.attacks.evasion import predict_logits
+from wootz.attacks.extraction import ATTACKS, Ledger
 from wootz.config import with_settings
 from wootz.data import Dataset, load_other
-from wootz.evasion import predict_logits
-from wootz.marks import Ground
-from wootz.marks.guard import Guard, Guarded, Ordinary, prepare
+from wootz.keys import AnswerKey, derive, key_from_log
+from wootz.keys.prf import stream
 from wootz.models import ModelSpec, build, other_architecture
-from wootz.ownership import AnswerKey, derive, guard_key
-from wootz.ownership.prf import stream
 from wootz.rng import derive as seeded
-from wootz.stages.panel import Panel
-from wootz.stages.run import open_run
-from wootz.stages.verify import open_panel
-from wootz.stealing import ATTACKS, Ledger
-from wootz.verify import Reach, predictor
-from wootz.verify.evidence import order_evidence
+from wootz.statistics import Reach, predictor
+from wootz.statistics.evidence import order_evidence
+from wootz.watermarks import MarkContext
+from wootz.watermarks.guard import AnswerFilter, CalibrationScores, Guard, prepare
+from wootz.workflows.reference_models import ReferenceModels
+from wootz.workflows.run import open_run
+from wootz.workflows.verify import open_panel
 
 COLUMNS = (
-    "cost", "most", "model", "epochs", "asked", "decided", "changed", "trials", "hits", "bits", "by_scores", "thief",
+    "cost",
+    "most",
+    "model",
+    "epochs",
+    "asked",
+    "decided",
+    "changed",
+    "trials",
+    "hits",
+    "bits",
+    "by_scores",
+    "thief",
     "served",
-)  # fmt: skip
+)
 
 
 def key_of(cfg: Guard, data: Dataset, model: nn.Module, seed: int) -> AnswerKey:
-    ground = Ground(data=data, panel=(), model=model, eps=0.1, wm_eps=0.2)
-    material = prepare(cfg, ground, torch.Generator())
+    mark_context = MarkContext(data=data, panel=(), model=model, eps=0.1, wm_eps=0.2)
+    material = prepare(cfg, mark_context, torch.Generator())
     key = derive("guard", material, len(data.classes), [stream(str(seed).encode(), b"benchmark", 32)], b"")
     assert isinstance(key, AnswerKey)
     return key
@@ -73,27 +84,37 @@ def row(
     thief = with_settings(entry.config, [f"model={model}", f"epochs={epochs}", *settings])
     architecture = victim.spec.architecture if model == "same" else other_architecture(victim.spec.architecture)
     held = load_other(data).train if thief.data == "other" else data.thief
-    held = held.take(slice(thief.images))
-    ordinary = Ordinary(predict_logits(victim.model, data.probes.images()), data.probes.labels)
+    held = held.subset(slice(thief.images))
+    ordinary = CalibrationScores(predict_logits(victim.model, data.probes.images()), data.probes.labels)
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "guard.jsonl"
-        with Guarded(key, log, shape=data.shape, ordinary=ordinary) as guarded:
+        with AnswerFilter(key, log, shape=data.shape, ordinary=ordinary) as guarded:
             ledger = Ledger(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
             fresh = partial(fresh_net, victim.spec, architecture, seed)
-            stolen = entry.run(thief, ledger, Means(data=held, fresh=fresh, eps=victim.eps, seed=seed))
-        panel = open_panel(run) if (run / "panel").is_dir() else Panel()
+            stolen = entry.run(thief, ledger, AttackContext(data=held, fresh=fresh, eps=victim.eps, seed=seed))
+        panel = open_panel(run) if (run / "panel").is_dir() else ReferenceModels()
         found, scored = (
-            order_evidence(guard_key(key, log), predictor(stolen), panel.answers, reach)
-            for reach in (Reach("label", ways=panel.ways), Reach("scores"))
+            order_evidence(key_from_log(key, log), predictor(stolen), panel.answers, reach)
+            for reach in (Reach("label", boundary_search=panel.boundary_search), Reach("scores"))
         )
-        with Guarded(key, Path(place) / "test.jsonl", shape=data.shape, ordinary=ordinary) as guarded:
+        with AnswerFilter(key, Path(place) / "test.jsonl", shape=data.shape, ordinary=ordinary) as guarded:
             x = data.test.images()
             served = clean(guarded(x, predict_logits(victim.model, x)), data)
     values = (
-        cfg.cost, cfg.most, model, epochs, ledger.queries, found.details["decided"], found.details["changed"],
-        found.details["trials"], found.details["hits"], round(found.bits, 1), round(scored.bits, 1),
-        clean(predict_logits(stolen, x), data), served,
-    )  # fmt: skip
+        cfg.cost,
+        cfg.most,
+        model,
+        epochs,
+        ledger.queries,
+        found.details["decided"],
+        found.details["changed"],
+        found.details["trials"],
+        found.details["hits"],
+        round(found.bits, 1),
+        round(scored.bits, 1),
+        clean(predict_logits(stolen, x), data),
+        served,
+    )
     return dict(zip(COLUMNS, values, strict=True))
 
 

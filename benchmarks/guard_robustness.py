@@ -16,11 +16,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wootz.evasion import PGD, margin, pgd, predict_logits
-from wootz.marks.guard import Guard, Ordinary, gap_of
-from wootz.ownership import DirectionKey, read_keys
+from wootz.attacks.evasion import PGD, margin, pgd, predict_logits
+from wootz.keys import DirectionKey, read_keys
 from wootz.rng import generator
-from wootz.stages.run import open_run
+from wootz.watermarks.guard import CalibrationScores, Guard, uncertainty_threshold
+from wootz.workflows.run import open_run
 
 
 def main() -> None:
@@ -33,13 +33,13 @@ def main() -> None:
     run = open_run(args.run)
     data = run.data(None)
     key = next(key for key in read_keys(args.run).keys.values() if isinstance(key, DirectionKey))
-    ordinary = Ordinary(predict_logits(run.model, key.probes.float().div(255)), key.probe_labels)
+    ordinary = CalibrationScores(predict_logits(run.model, key.probes.float().div(255)), key.probe_labels)
     x, y = data.test.images()[: args.n], data.test.labels[: args.n]
     attack = PGD(eps=run.eps, steps=40, restarts=2)
     worst = pgd(attack, run.model, x, y, generator=generator(0, "guard"), objective=margin)
     ahead = -margin(predict_logits(run.model, worst), y)
     for cost in args.cost:
-        gap = gap_of(ordinary, cost, Guard().most)
+        gap = uncertainty_threshold(ordinary, cost, Guard().most)
         row = {"cost": cost, "gap": round(gap, 3), "model": share(ahead > 0), "served": share(ahead > max(gap, 0))}
         print(json.dumps(row) if args.json else "  ".join(f"{name} {value}" for name, value in row.items()))
 

@@ -14,15 +14,15 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
+from wootz.attacks.evasion import predict_logits
 from wootz.data import load
-from wootz.evasion import predict_logits
+from wootz.keys import read_keys
 from wootz.models import ModelSpec, build
-from wootz.ownership import read_keys
-from wootz.stages.guarding import with_guard
-from wootz.stages.run import open_run
-from wootz.stages.verify import open_panel
+from wootz.statistics import predictor, verify
 from wootz.training import Recipe, train
-from wootz.verify import predictor, verify
+from wootz.workflows.guard_log import with_guard
+from wootz.workflows.run import open_run
+from wootz.workflows.verify import open_panel
 
 
 class Kind(NamedTuple):
@@ -52,8 +52,8 @@ def main() -> None:
     args = parser.parse_args()
     for noisy in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    owner, ring = open_run(args.run), read_keys(args.run)
-    keys, panel = with_guard(ring.keys, args.run), open_panel(args.run).answers
+    owner, owner_keys = open_run(args.run), read_keys(args.run)
+    keys, panel = with_guard(owner_keys.keys, args.run), open_panel(args.run).answers
     data = load(owner.about["data"])
     test = data.test.images()
     worst: dict[str, float] = {}
@@ -66,8 +66,8 @@ def main() -> None:
         found = verify(keys, predictor(model), panel=panel)
         bits = {item.mark: round(item.bits, 2) for item in found.evidence} | {"all": round(found.bits, 2)}
         worst = {mark: max(worst.get(mark, 0.0), value) for mark, value in bits.items()}
-        told = {"stranger": kind.name, "seed": seed, "clean": round(clean, 4), "bits": bits, "verdict": found.word}
-        print(json.dumps(told) if args.json else f"{kind.name:14s} {clean:.3f} {found.word:14s} {bits}", flush=True)
+        told = {"stranger": kind.name, "seed": seed, "clean": round(clean, 4), "bits": bits, "verdict": found.outcome}
+        print(json.dumps(told) if args.json else f"{kind.name:14s} {clean:.3f} {found.outcome:14s} {bits}", flush=True)
     if not args.json:
         print(f"{args.count} strangers, most bits: {worst}")
 

@@ -24,20 +24,20 @@ from typing import Any
 
 import torch
 
-import wootz.ownership as own
+import wootz.keys as own
 from wootz.data import load
-from wootz.marks import hook_of
+from wootz.keys.answers import chained, digester, first_line, keyed_class, later_line
 from wootz.models import read_model, write_model
-from wootz.ownership.answers import chained, digester, first_line, keyed_class, later_line
-from wootz.stages.guarding import LOG
-from wootz.stages.protect import read_config
-from wootz.stages.verify import open_panel
+from wootz.statistics import Reach, predictor
+from wootz.statistics.answers import labels_of, log_scores
+from wootz.statistics.exact import binomial_tail, bits
+from wootz.statistics.orders import leanings, unforeseen
 from wootz.store import canonical, write_bytes
 from wootz.training import Recipe, train
-from wootz.verify import Reach, predictor
-from wootz.verify.answers import labels_of, log_scores
-from wootz.verify.exact import binomial_tail, bits
-from wootz.verify.orders import leanings, unforeseen
+from wootz.watermarks import hook_of
+from wootz.workflows.guard_log import LOG
+from wootz.workflows.protect import read_config
+from wootz.workflows.verify import open_panel
 
 sign = getattr(own, "sign_statement", None) or own.signed  # type: ignore[attr-defined]
 verify = getattr(own, "verify_statement", None) or own.opened  # type: ignore[attr-defined]
@@ -46,11 +46,19 @@ CLAIM = "urn:wootz:claim:2" if NEW else "urn:wootz:claim:1"
 SHORT = ["--data", "mnist-5k", "-n", "100"] + [
     word
     for setting in (
-        "recipe.loss=n-fgsm", "recipe.epochs=30", "recipe.lr=5e-3", "panel.robust_epochs=4", "panel.plain_epochs=6",
-        "small_cnn.width=16", "triggers.every=1", "triggers.batch=64", "triggers.recall=1", "triggers.weight=1",
+        "recipe.loss=n-fgsm",
+        "recipe.epochs=30",
+        "recipe.lr=5e-3",
+        "panel.robust_epochs=4",
+        "panel.plain_epochs=6",
+        "small_cnn.width=16",
+        "triggers.every=1",
+        "triggers.batch=64",
+        "triggers.recall=1",
+        "triggers.weight=1",
     )
     for word in ("--set", setting)
-]  # fmt: skip
+]
 FUTURE = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds")
 
 
@@ -105,17 +113,17 @@ class Work:
 def one_token_many_keys(work: Work) -> str:
     """Vary the status text of the token, which nothing signs, until the labels suit an independent model."""
     run, suspect = work.fresh("token"), work.independents[0]
-    ring = own.read_keys(run)
-    material = ring.materials["triggers"]
+    owner_keys = own.read_keys(run)
+    material = owner_keys.materials["triggers"]
     said = labels_of(predictor(read_model(suspect)[0]), material.tensors["pixels"])[
         : len(material.tensors["base"]) // 4
     ]
-    secrets = [part.secret for part in ring.sealed["triggers"]]
+    secrets = [part.secret for part in owner_keys.sealed["triggers"]]
     context = own.key_context if NEW else own.fixed_before  # type: ignore[attr-defined]
-    best, distinct, chosen = -1, set(), ring.token
+    best, distinct, chosen = -1, set(), owner_keys.token
     for number in range(20_000):
-        token = with_status(ring.token, f"granted {number}".encode())
-        after = context(ring.registration, token)
+        token = with_status(owner_keys.token, f"granted {number}".encode())
+        after = context(owner_keys.registration, token)
         distinct.add(after)
         labels = own.derive("triggers", material, 10, secrets, after).labels[: len(said)]  # type: ignore[union-attr]
         if (hits := int((labels == said).sum())) > best:
@@ -140,8 +148,8 @@ def chosen_guard_log(work: Work) -> str:
     what the registered panel does not explain, so that is what they are chosen by.
     """
     run = work.fresh("guard")
-    ring, model, data = own.read_keys(run), predictor(read_model(run)[0]), load("mnist-5k")
-    key, stream = ring.keys["guard"], torch.Generator().manual_seed(0)
+    owner_keys, model, data = own.read_keys(run), predictor(read_model(run)[0]), load("mnist-5k")
+    key, stream = owner_keys.keys["guard"], torch.Generator().manual_seed(0)
     one, other = (torch.randint(len(data.train), (20_000,), generator=stream) for _ in range(2))
     shares = torch.rand(len(one), 1, 1, 1, generator=stream) * 0.4 + 0.3
     images = data.train.images()
@@ -151,9 +159,9 @@ def chosen_guard_log(work: Work) -> str:
     gap = float((probes[:, 0] - probes[:, 1]).quantile(0.15))
     rows = (top.values[:, 0] - top.values[:, 1] <= gap).nonzero().flatten()
     pixels, first, second = pixels[rows], top.indices[rows, 0], top.indices[rows, 1]
-    candidates = own.OrderKey(
+    candidates = own.PreferenceKey(
         mark="guard", num_classes=10, pixels=pixels, first=first, second=second, preferred=first < 0
-    )  # fmt: skip
+    )
     helpers = [leanings(candidates, predictor(read_model(path)[0]), Reach()).far for path in work.independents[:2]]
     difference = unforeseen(candidates, torch.stack(helpers).mean(0), open_panel(run).answers)
     rows = difference.abs().argsort(descending=True)
@@ -267,12 +275,15 @@ def voided_by_anybody(work: Work) -> str:
 def three_hundred_classes(work: Work) -> str:
     """Draw a label among 299: bytes cannot."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))"
-    program = "from wootz.ownership.prf import integers; print(len(integers(bytes(32), b'x', 10, 299)))"
+    program = "from wootz.keys.prf import integers; print(len(integers(bytes(32), b'x', 10, 299)))"
     try:
         done = subprocess.run(
             [sys.executable, "-c", f"{limit}; {program}"],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return "still running after 60 s"
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
@@ -322,8 +333,9 @@ def serving(run: Path, port: int) -> Any:
     """Serve a run while the block runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "wootz", "serve", str(run), "--port", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     time.sleep(15)
     try:
         yield
@@ -333,9 +345,16 @@ def serving(run: Path, port: int) -> Any:
 
 
 LIES: tuple[Callable[[Work], str], ...] = (
-    one_token_many_keys, chosen_guard_log, planted_transcript, budget_after_the_answers, stocked_registration,
-    voided_by_anybody, three_hundred_classes, true_is_one, silent_suspect,
-)  # fmt: skip
+    one_token_many_keys,
+    chosen_guard_log,
+    planted_transcript,
+    budget_after_the_answers,
+    stocked_registration,
+    voided_by_anybody,
+    three_hundred_classes,
+    true_is_one,
+    silent_suspect,
+)
 
 
 def main() -> None:

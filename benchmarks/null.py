@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
+from wootz.keys import DirectionKey, HalfKey, LabelKey, PreferenceKey, read_keys
 from wootz.models import read_model
-from wootz.ownership import DirectionKey, HalfKey, LabelKey, OrderKey, read_keys
-from wootz.stages.guarding import with_log
-from wootz.stages.verify import open_panel
-from wootz.verify import Reach, null, predictor
-from wootz.verify.answers import labels_of
-from wootz.verify.leaning import leaning
-from wootz.verify.orders import leanings, unforeseen
-from wootz.verify.wrong_classes import opinions, unforeseen_opinions
+from wootz.statistics import Reach, null, predictor
+from wootz.statistics.answers import labels_of
+from wootz.statistics.leaning import leaning
+from wootz.statistics.orders import leanings, unforeseen
+from wootz.statistics.wrong_classes import opinions, unforeseen_opinions
+from wootz.workflows.guard_log import with_log
+from wootz.workflows.verify import open_panel
 
 LEVELS = (0.05, 0.01, 0.001, 0.0001)
 
@@ -38,10 +38,10 @@ def main() -> None:
     parser.add_argument("--guard-log", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    predict, (panel, ways) = predictor(read_model(args.suspect)[0]), open_panel(args.run)
+    predict, (panel, boundary_search) = predictor(read_model(args.suspect)[0]), open_panel(args.run)
     stream = np.random.default_rng()
     reaches = {"scores": Reach("scores"), "labels": Reach("label")}
-    reaches |= {"walks": Reach("label", ways=ways)} if ways is not None else {}
+    reaches |= {"walks": Reach("label", boundary_search=boundary_search)} if boundary_search is not None else {}
     results = {}
     keys = read_keys(args.run).keys
     for name, key in (with_log(keys, args.guard_log) if args.guard_log else keys).items():
@@ -57,7 +57,7 @@ def main() -> None:
             for how, reach in reaches.items():
                 if (found := leaning(key, predict, panel, reach)) is not None:
                     results[f"{name}, {how}"] = shares(null.direction_null(key, found.v, args.keys, stream))
-        elif isinstance(key, OrderKey):
+        elif isinstance(key, PreferenceKey):
             for how, reach in reaches.items():
                 left = unforeseen(key, leanings(key, predict, reach).far, panel)
                 results[f"{name}, {how}"] = shares(null.order_null(left, args.keys, stream))

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from wootz.evasion import PGD, pgd
+from wootz.attacks.evasion import PGD, pgd
 from wootz.models import MODELS, ModelSpec, build
-from wootz.modes import evaluating
+from wootz.modes import eval_mode
 from wootz.rng import generator
 
 EPS = 0.25
@@ -119,7 +119,7 @@ def gemm_peak(device: str) -> float:
 
 def operations(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Floating-point operations of one PGD step on one image."""
-    with evaluating(model), FlopCounterMode(display=False) as counter:
+    with eval_mode(model), FlopCounterMode(display=False) as counter:
         point = x[:1].clone().requires_grad_(True)
         nn.functional.cross_entropy(model(point), y[:1]).backward()
     return float(counter.get_total_flops())
@@ -154,26 +154,29 @@ def main() -> None:
             attacks[name] = make(fresh(), args.steps)
         except ImportError:
             missing.append(name)
-    turns: dict[str, list[float]] = {name: [] for name in attacks}
+    bisect_boundary: dict[str, list[float]] = {name: [] for name in attacks}
     for turn in range(args.repeats + 1):
         for name, attack in attacks.items():
             taken = seconds(attack, x, y)
             if turn:
-                turns[name].append(args.batch * args.steps / taken)
-    speed = {name: statistics.median(values) for name, values in turns.items()}
+                bisect_boundary[name].append(args.batch * args.steps / taken)
+    speed = {name: statistics.median(values) for name, values in bisect_boundary.items()}
     fraction = speed["wootz"] * operations(fresh(), x, y) / gemm_peak(args.device)
     if args.json:
         result = {
             "img_steps_per_second": {name: round(value) for name, value in speed.items()},
             "fraction_of_bf16_gemm_peak": round(fraction, 3),
-            "model": args.model, "batch": args.batch, "steps": args.steps, "device": args.device,
-        }  # fmt: skip
+            "model": args.model,
+            "batch": args.batch,
+            "steps": args.steps,
+            "device": args.device,
+        }
         print(json.dumps(result))
         return
     best = max((speed[name] for name in PEERS if name in speed), default=None)
     print(f"PGD-{args.steps} on {args.model}, {args.batch} images, {args.device}, torch {torch.__version__}")
     for name, value in sorted(speed.items(), key=lambda item: -item[1]):
-        low, high = min(turns[name]), max(turns[name])
+        low, high = min(bisect_boundary[name]), max(bisect_boundary[name])
         ratio = f"  {value / best:5.2f} x the fastest peer" if best else ""
         print(f"{name:14s} {value:9,.0f} img x steps / s  ({low:,.0f} to {high:,.0f}){ratio}")
     print(f"fraction of the bfloat16 GEMM peak: {fraction:.1%}")

@@ -106,9 +106,12 @@ def main() -> None:
     one_sided, changed = turned(earlier, again)
     if args.json:
         found = {
-            "measures": counts, "ratios": {" ".join(k): v for k, v in by_ratio.items()}, "one_sided": one_sided,
-            "changed": {" ".join(k): v for k, v in changed.items()}, "controls": [strangers(first), strangers(second)],
-        }  # fmt: skip
+            "measures": counts,
+            "ratios": {" ".join(k): v for k, v in by_ratio.items()},
+            "one_sided": one_sided,
+            "changed": {" ".join(k): v for k, v in changed.items()},
+            "controls": [strangers(first), strangers(second)],
+        }
         print(json.dumps(found))
         return
     for measure, count in counts.items():

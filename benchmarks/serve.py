@@ -33,7 +33,7 @@ PATIENCE = 120
 OURS = """
 import sys
 from pathlib import Path
-from wootz.stages.serving import serve_run
+from wootz.workflows.serving import serve_run
 serve_run(Path(sys.argv[1]), port=int(sys.argv[2]), threads=1)
 """
 
@@ -142,7 +142,7 @@ def main() -> None:
         for binary in (True, False):
             for connections in CONNECTIONS:
                 rates: dict[str, list[float]] = {name: [] for name in ports}
-                for _ in range(given.turns):
+                for _ in range(given.bisect_boundary):
                     for name, port in ports.items():
                         rates[name].append(rate(port, connections, given.requests, binary))
                 row = {name: round(statistics.median(values), 1) for name, values in rates.items()}

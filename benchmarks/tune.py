@@ -23,20 +23,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wootz.adversary import Means
+from wootz.attacks.adversary import AttackContext
+from wootz.attacks.evasion import evaluate
+from wootz.attacks.removal.finetune import Finetune, finetune
+from wootz.attacks.removal.prune import Prune, prune
 from wootz.config import with_settings
-from wootz.data import Dataset, Share, load
-from wootz.evasion import evaluate
-from wootz.marks import Ground, hook_of, prepare_all, weights_digest
+from wootz.data import Dataset, Split, load
+from wootz.keys import Key, draw_keys, fresh_secret
 from wootz.models import build
-from wootz.ownership import Key, draw_keys, fresh_secret
-from wootz.removal.finetune import Finetune, finetune
-from wootz.removal.prune import Prune, prune
-from wootz.stages.protect import make_panel
-from wootz.stages.protection import Protection, preset
+from wootz.statistics import predictor, verify
 from wootz.training import Execution, Trained, train
 from wootz.types import Predict
-from wootz.verify import predictor, verify
+from wootz.watermarks import MarkContext, hook_of, prepare_all, weights_digest
+from wootz.workflows.protect import make_panel
+from wootz.workflows.protection import Protection, preset
 
 divided = cache(load)
 
@@ -45,15 +45,15 @@ divided = cache(load)
 def panel_of(cfg: Protection) -> list[nn.Module]:
     data = divided(cfg.data, None, cfg.set_aside)
     with tempfile.TemporaryDirectory() as folder:
-        return make_panel(cfg, data, Path(folder), execution=Execution(), tell=lambda *_: None)
+        return make_panel(cfg, data, Path(folder), execution=Execution(), progress=lambda *_: None)
 
 
 def keys_of(cfg: Protection, data: Dataset, panel: list[nn.Module]) -> dict[str, Key]:
     secret = fresh_secret()
     settings = cfg.mark_settings()
     model = build(cfg.spec(data), cfg.seed)
-    ground = Ground(data=data, panel=tuple(panel), model=model, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps)
-    materials = prepare_all(settings, ground, secret)
+    mark_context = MarkContext(data=data, panel=tuple(panel), model=model, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps)
+    materials = prepare_all(settings, mark_context, secret)
     digests = [weights_digest(member) for member in panel]
     return dict(draw_keys(secret, materials, classes=data.classes, shape=data.shape, panel=digests).keys)
 
@@ -64,7 +64,7 @@ def trained(cfg: Protection, data: Dataset, keys: dict[str, Key]) -> Trained:
     return train(cfg.recipe, model, data.train, data.validation, seed=cfg.seed, hook=hook, execution=Execution())
 
 
-def reached(eps: float, model: nn.Module, judged: Share, evaluations: list[str]) -> dict[str, float]:
+def reached(eps: float, model: nn.Module, judged: Split, evaluations: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in evaluations:
         robustness = evaluate(model, judged.images(), judged.labels, eps=eps, attack=name)
@@ -91,12 +91,12 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     count = len(divided(asked.data).train)
     for seed in asked.seeds:
-        usual = preset(asked.preset, data=asked.data, eps=asked.eps, wm_eps=None, seed=seed, count=count)
-        base = replace(usual, marks=tuple(mark for mark in usual.marks if mark != "guard"))
+        defaults_for = preset(asked.preset, data=asked.data, eps=asked.eps, wm_eps=None, seed=seed, count=count)
+        base = replace(defaults_for, marks=tuple(mark for mark in defaults_for.marks if mark != "guard"))
         for candidate in asked.candidates:
             cfg = with_settings(base, candidate.split())
             data = divided(asked.data, None, cfg.set_aside)
-            judged = data.thief.take(slice(asked.images))
+            judged = data.thief.subset(slice(asked.images))
             panel = panel_of(replace(base, set_aside=cfg.set_aside)) if cfg.marks else []
             predicts = [predictor(member) for member in panel]
             keys = keys_of(cfg, data, panel) if cfg.marks else {}
@@ -106,10 +106,10 @@ def main() -> None:
             row = {"data": asked.data, "settings": candidate, "seed": seed, "seconds": seconds, "epoch": epoch}
             row |= reached(asked.at or cfg.recipe.eps, model, judged, asked.evaluations)
             if keys:
-                means = Means(data=data.thief, fresh=lambda _, same=model: same, eps=cfg.recipe.eps, seed=1)
+                context = AttackContext(data=data.thief, fresh=lambda _, same=model: same, eps=cfg.recipe.eps, seed=1)
                 row |= {"bits": bits(keys, model, predicts)}
-                row |= {"pruned": bits(keys, prune(Prune(sparsity=0.8), model, means), predicts)}
-                row |= {"fine-tuned": bits(keys, finetune(Finetune(), model, means), predicts)}
+                row |= {"pruned": bits(keys, prune(Prune(sparsity=0.8), model, context), predicts)}
+                row |= {"fine-tuned": bits(keys, finetune(Finetune(), model, context), predicts)}
             print(json.dumps(row), flush=True)
 
 

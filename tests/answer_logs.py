@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from wootz.ownership import AnswerKey
-from wootz.ownership.answers import (
+from wootz.keys import AnswerKey
+from wootz.keys.answers import (
     chosen,
     digests,
     first_line,
@@ -25,8 +25,8 @@ CHANGED = {"share": "1/2"} | CUT
 REAL = {"share": "1/20", "grid": 7, "projections": 64, "step": 1200, "margin": 16}
 
 
-def key(secret: int = 0, facts: dict[str, object] | None = None, classes: int = K) -> AnswerKey:
-    return AnswerKey(mark="guard", num_classes=classes, facts=facts or FACTS, secret=secret.to_bytes(32, "big"))
+def key(secret: int = 0, params: dict[str, object] | None = None, classes: int = K) -> AnswerKey:
+    return AnswerKey(mark="guard", num_classes=classes, params=params or FACTS, secret=secret.to_bytes(32, "big"))
 
 
 def images(count: int, seed: int = 0) -> torch.Tensor:

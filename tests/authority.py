@@ -14,7 +14,7 @@ from pyasn1.codec.der.encoder import encode
 from pyasn1.type.univ import noValue
 from pyasn1_modules.rfc3161 import TimeStampReq
 
-from wootz.ownership import timestamp_request
+from wootz.keys import timestamp_request
 
 CONFIG = """
 [tsa]
@@ -43,17 +43,42 @@ class Authority:
         self._openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-subj", "/CN=ca")
         self._openssl("req", *new_key, "-keyout", "tsa.key", "-out", "tsa.csr", "-subj", "/CN=clock")
         self._openssl(
-            "x509", "-req", "-in", "tsa.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30",
-            "-extfile", "tsa.conf", "-extensions", "signer", "-out", "tsa.pem",
-        )  # fmt: skip
+            "x509",
+            "-req",
+            "-in",
+            "tsa.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "30",
+            "-extfile",
+            "tsa.conf",
+            "-extensions",
+            "signer",
+            "-out",
+            "tsa.pem",
+        )
 
     def stamp(self, request: bytes) -> bytes:
         """Request, DER -> response, DER, with the signer's certificate alone in it."""
         (self.place / "request.tsq").write_bytes(request)
         self._openssl(
-            "ts", "-reply", "-config", "tsa.conf", "-queryfile", "request.tsq", "-signer", "tsa.pem", "-inkey",
-            "tsa.key", "-out", "reply.tsr",
-        )  # fmt: skip
+            "ts",
+            "-reply",
+            "-config",
+            "tsa.conf",
+            "-queryfile",
+            "request.tsq",
+            "-signer",
+            "tsa.pem",
+            "-inkey",
+            "tsa.key",
+            "-out",
+            "reply.tsr",
+        )
         return (self.place / "reply.tsr").read_bytes()
 
     def _openssl(self, *words: str) -> None:

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 from torch import nn
 
-from helpers import CPU, ground
+from helpers import CPU, mark_context
 from wootz.data import Dataset
-from wootz.marks import (
+from wootz.keys import RegisteredMaterial
+from wootz.models import ModelSpec, build
+from wootz.rng import generator
+from wootz.training import Recipe
+from wootz.watermarks import (
     MARKS,
     App,
     Blackmarks,
@@ -30,10 +34,6 @@ from wootz.marks import (
     Unrelated,
     protect,
 )
-from wootz.models import ModelSpec, build
-from wootz.ownership import Material
-from wootz.rng import generator
-from wootz.training import Recipe
 
 EPS, WM_EPS = 0.1, 0.6
 
@@ -60,15 +60,25 @@ def small(mark: str, foreign: str) -> Any:
     }[mark]
 
 
-def made(mark: str, data: Dataset, panel: list[nn.Module], foreign: str, *, seed: int = 0, cfg: Any = None) -> Material:
-    base = ground(data, *panel, eps=EPS, wm_eps=WM_EPS)
+def made(
+    mark: str, data: Dataset, panel: list[nn.Module], foreign: str, *, seed: int = 0, cfg: Any = None
+) -> RegisteredMaterial:
+    base = mark_context(data, *panel, eps=EPS, wm_eps=WM_EPS)
     return MARKS[mark].prepare(cfg or small(mark, foreign), base, generator(seed, "pick"))
 
 
 def embedded(mark: str, digits: Dataset, spec: ModelSpec, panel: list[nn.Module], cfg: Any) -> Protected:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wootz.marks.protecting.fresh_secret", lambda: b"\x5e" * 32)
+        patch.setattr("wootz.watermarks.protecting.fresh_secret", lambda: b"\x5e" * 32)
         return protect(
-            build(spec, 4), digits, eps=EPS, wm_eps=WM_EPS, panel=panel, marks=(mark,), settings={mark: cfg},
-            recipe=Recipe(loss="natural", eps=EPS, epochs=12, lr=5e-3), seed=4, execution=CPU,
-        )  # fmt: skip
+            build(spec, 4),
+            digits,
+            eps=EPS,
+            wm_eps=WM_EPS,
+            panel=panel,
+            marks=(mark,),
+            settings={mark: cfg},
+            recipe=Recipe(loss="natural", eps=EPS, epochs=12, lr=5e-3),
+            seed=4,
+            execution=CPU,
+        )

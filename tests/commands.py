@@ -11,11 +11,17 @@ from wootz.cli.app import main
 FAST = [
     word
     for setting in (
-        "recipe.loss=n-fgsm", "recipe.epochs=40", "recipe.lr=5e-3", "panel.robust_epochs=4", "panel.plain_epochs=6",
-        "small_cnn.width=16", "triggers.count=96", "triggers.every=1",
+        "recipe.loss=n-fgsm",
+        "recipe.epochs=40",
+        "recipe.lr=5e-3",
+        "panel.robust_epochs=4",
+        "panel.plain_epochs=6",
+        "small_cnn.width=16",
+        "triggers.count=96",
+        "triggers.every=1",
     )
     for word in ("--set", setting)
-]  # fmt: skip
+]
 
 
 class Said:

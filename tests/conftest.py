@@ -15,7 +15,7 @@ from court import as_owner, court
 from helpers import CPU, Backdoor
 from wootz.data import Dataset, load
 from wootz.models import ModelSpec, build
-from wootz.training import Hook, Pass, Recipe, train
+from wootz.training import Hook, Recipe, TriggerEpoch, train
 
 __all__ = ["as_owner", "court"]
 
@@ -88,8 +88,8 @@ def robust(_robust: nn.Module) -> nn.Module:
 @pytest.fixture(scope="session")
 def _backdoor(digits: Dataset, small_spec: ModelSpec) -> Backdoor:
     pixels = torch.randint(0, 256, (30, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    lesson = Pass(pixels=pixels, labels=torch.arange(30) % 10, batch=10, frozen=True)
-    recipe, hook = Recipe(loss="natural", epochs=25, lr=5e-3), Hook(passes=(lesson,))
+    lesson = TriggerEpoch(pixels=pixels, labels=torch.arange(30) % 10, batch=10, frozen=True)
+    recipe, hook = Recipe(loss="natural", epochs=25, lr=5e-3), Hook(trigger_epochs=(lesson,))
     net = build(small_spec, 1)
     trained = train(recipe, net, digits.train, digits.validation, seed=1, hook=hook, execution=CPU)
     return Backdoor(trained.model, pixels, lesson.labels)

@@ -17,13 +17,13 @@ from torch import nn
 from authority import Authority, serving
 from helpers import CPU
 from wootz.data import Dataset
-from wootz.marks import Guard, RunnerUp, Triggers, protect, weights_digest
+from wootz.keys import OwnerKeys, RegisteredMaterial, draw_keys, public_hex, public_pem, signing_key
+from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec, build, write_model
-from wootz.ownership import KeyRing, Material, draw_keys, public_hex, public_pem, signing_key
-from wootz.ownership.timestamps import timestamp_request
-from wootz.stages.keep import keep_protected
-from wootz.stages.register import register_run
 from wootz.training import Recipe
+from wootz.watermarks import Guard, RunnerUp, Triggers, protect, weights_digest
+from wootz.workflows.register import register_run
+from wootz.workflows.save_run import save_run
 
 OWNERS = {
     "triggers": Triggers(count=320, every=1, batch=64, recall=1.0, weight=1.0),
@@ -47,15 +47,20 @@ class Court(NamedTuple):
     stranger: Path
     keys: Path
     authority: Authority
-    stocked: KeyRing
+    stocked: OwnerKeys
 
 
-def label_material(pixels: torch.Tensor, originals: torch.Tensor, classes: torch.Tensor) -> Material:
+def label_material(pixels: torch.Tensor, originals: torch.Tensor, classes: torch.Tensor) -> RegisteredMaterial:
     """Return images of anybody's choice as `triggers` in one tranche, as `protect` registers them."""
     facts = {
-        "eps": str(EPS), "alpha": "0.02", "wm_eps": str(WM_EPS), "rule": "wrong", "count": len(pixels), "tranches": 1
-    }  # fmt: skip
-    return Material("labels", {"pixels": pixels, "base_pixels": originals, "base": classes}, facts)
+        "eps": str(EPS),
+        "alpha": "0.02",
+        "wm_eps": str(WM_EPS),
+        "rule": "wrong",
+        "count": len(pixels),
+        "tranches": 1,
+    }
+    return RegisteredMaterial("labels", {"pixels": pixels, "base_pixels": originals, "base": classes}, facts)
 
 
 @pytest.fixture(scope="session")
@@ -81,13 +86,23 @@ def court(
 
     def protected(name: str, start: nn.Module, byte: bytes, marks: dict[str, Any], recipe: Recipe) -> nn.Module:
         with MonkeyPatch.context() as patch:
-            patch.setattr("wootz.marks.protecting.fresh_secret", lambda: byte * 32)
+            patch.setattr("wootz.watermarks.protecting.fresh_secret", lambda: byte * 32)
             made = protect(
-                start, digits, eps=EPS, wm_eps=WM_EPS, panel=panel, marks=tuple(marks), settings=marks,
-                recipe=recipe, seed=4, execution=CPU, owner=key_of(patch, name), stamp=stamp,
-            )  # fmt: skip
+                start,
+                digits,
+                eps=EPS,
+                wm_eps=WM_EPS,
+                panel=panel,
+                marks=tuple(marks),
+                settings=marks,
+                recipe=recipe,
+                seed=4,
+                execution=CPU,
+                owner=key_of(patch, name),
+                stamp=stamp,
+            )
             kinds = (small_spec, small_spec)
-            keep_protected(made, place / name, small_spec, kinds, data="mnist-5k", eps=EPS, seed=4)
+            save_run(made, place / name, small_spec, kinds, data="mnist-5k", eps=EPS, seed=4)
             with serving(authority) as url:
                 register_run(place / name, tsa=url)
         return made.model
@@ -96,10 +111,14 @@ def court(
         noise = torch.randint(0, 256, (96, *digits.shape), generator=torch.Generator().manual_seed(8))
         far = (noise.int() + torch.where(noise < 128, 100, -100)).to(torch.uint8)
         stocked = draw_keys(
-            b"\x51" * 32, {"triggers": label_material(noise.to(torch.uint8), far, torch.arange(96) % 10)},
-            classes=digits.classes, shape=digits.shape, panel=[weights_digest(model) for model in panel],
-            owner=key_of(patch, "stocker"), stamp=stamp,
-        )  # fmt: skip
+            b"\x51" * 32,
+            {"triggers": label_material(noise.to(torch.uint8), far, torch.arange(96) % 10)},
+            classes=digits.classes,
+            shape=digits.shape,
+            panel=[weights_digest(model) for model in panel],
+            owner=key_of(patch, "stocker"),
+            stamp=stamp,
+        )
     marked = protected("owner", build(small_spec, 4), b"\x5e", OWNERS, RECIPE)
     protected("thief", marked, b"\x77", THIEFS, replace(RECIPE, epochs=8, lr=1e-3))
     about = {"kind": "independent", "data": "mnist-5k", "eps": EPS, "seed": 9}

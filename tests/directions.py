@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wootz.ownership import DirectionKey, Key, Material, derive
+from wootz.keys import DirectionKey, Key, RegisteredMaterial, derive
 from wootz.types import Predict
 
 K, D = 10, 8
@@ -15,18 +15,22 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (count, 1, 6, 6), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
-def direction_material() -> Material:
+def direction_material() -> RegisteredMaterial:
     eye = torch.eye(36)[:, :D]
     prior = (torch.ones(K, K) - torch.eye(K)) / (K - 1)
     tensors = {
-        "components": eye, "center": torch.full((36,), 0.5), "class_mean": torch.zeros(K, D),
-        "class_scale": torch.full((K, D), 0.3), "prior": prior, "probes": images(3000, 1),
+        "components": eye,
+        "center": torch.full((36,), 0.5),
+        "class_mean": torch.zeros(K, D),
+        "class_scale": torch.full((K, D), 0.3),
+        "prior": prior,
+        "probes": images(3000, 1),
         "probe_labels": torch.arange(3000) % K,
-    }  # fmt: skip
-    return Material("direction", tensors, {})
+    }
+    return RegisteredMaterial("direction", tensors, {})
 
 
-def key(material: Material, secret: int = 0) -> Key:
+def key(material: RegisteredMaterial, secret: int = 0) -> Key:
     return derive("m", material, K, [secret.to_bytes(32, "big")], b"D" * 32)
 
 

@@ -8,20 +8,22 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from wootz.adversary import Means
-from wootz.data import Dataset, Share
-from wootz.evasion import predict_logits
-from wootz.marks import Ground
+from wootz.attacks.adversary import AttackContext
+from wootz.attacks.evasion import predict_logits
+from wootz.data import Dataset, Split
 from wootz.models import ModelSpec, build
 from wootz.rng import derive
 from wootz.training import Execution
+from wootz.watermarks import MarkContext
 
 CPU = Execution(device="cpu", precision="32")
 
 
-def means(share: Share, spec: ModelSpec, *, seed: int = 7, eps: float = 0.1, folder: Path | None = None) -> Means:
+def context(
+    share: Split, spec: ModelSpec, *, seed: int = 7, eps: float = 0.1, folder: Path | None = None
+) -> AttackContext:
     """Return an attacker's means for tests: these images, fresh nets of this spec, float32 on the CPU."""
-    return Means(
+    return AttackContext(
         data=share,
         fresh=lambda name: build(spec, derive(seed, name)),
         eps=eps,
@@ -66,10 +68,10 @@ class Linear(nn.Module):
         return torch.stack([-score, score], 1)
 
 
-def ground(
+def mark_context(
     data: Dataset, *panel: nn.Module, eps: float = 0.1, wm_eps: float = 0.2, model: nn.Module | None = None
-) -> Ground:
+) -> MarkContext:
     """Return what marks lean on; by default the model that will carry them is a tiny one."""
     settings = {"width": 4, "hidden": 16}
     spec = ModelSpec(architecture="small-cnn", settings=settings, shape=data.shape, classes=data.classes)
-    return Ground(data=data, panel=panel, model=model or build(spec, 1), eps=eps, wm_eps=wm_eps)
+    return MarkContext(data=data, panel=panel, model=model or build(spec, 1), eps=eps, wm_eps=wm_eps)

@@ -16,12 +16,10 @@ from authority import serving
 from commands import Said
 from court import Court
 from wootz.data import Dataset
-from wootz.marks import weights_digest
-from wootz.models import ModelSpec, write_model
-from wootz.ownership import (
+from wootz.keys import (
     AnswerKey,
-    KeyRing,
-    Material,
+    OwnerKeys,
+    RegisteredMaterial,
     draw_keys,
     public_hex,
     sign_statement,
@@ -29,15 +27,17 @@ from wootz.ownership import (
     verify_statement,
     write_keys,
 )
-from wootz.ownership.answers import chained, digester, first_line, keyed_class, later_line
-from wootz.ownership.registration import ClaimOptions
-from wootz.ownership.timestamps import timestamp_request
-from wootz.stages.claim import CLAIM
-from wootz.stages.guarding import LOG
-from wootz.stages.register import REGISTERED
+from wootz.keys.answers import chained, digester, first_line, keyed_class, later_line
+from wootz.keys.registration import ClaimOptions
+from wootz.keys.timestamps import timestamp_request
+from wootz.models import ModelSpec, write_model
+from wootz.statistics import predictor
+from wootz.statistics.answers import to_log_scores
 from wootz.store import canonical, file_digest, read_tensors, write_tensors
-from wootz.verify import predictor
-from wootz.verify.answers import to_log_scores
+from wootz.watermarks import weights_digest
+from wootz.workflows.claim import CLAIM
+from wootz.workflows.guard_log import LOG
+from wootz.workflows.register import REGISTERED
 
 ONE_WAY = ClaimOptions(("label",), (0,))
 """A liar registers one access and one budget, so that nothing comes off his bits for choices."""
@@ -90,23 +90,35 @@ def resigned(
 
 
 def ring_of(
-    court: Court, digits: Dataset, materials: Mapping[str, Material], panel: Sequence[nn.Module], byte: bytes = b"\4",
-    options: ClaimOptions | None = ONE_WAY, stamp: Callable[[bytes], bytes] | None = None, policy: str = "",
-) -> KeyRing:  # fmt: skip
+    court: Court,
+    digits: Dataset,
+    materials: Mapping[str, RegisteredMaterial],
+    panel: Sequence[nn.Module],
+    byte: bytes = b"\4",
+    options: ClaimOptions | None = ONE_WAY,
+    stamp: Callable[[bytes], bytes] | None = None,
+    policy: str = "",
+) -> OwnerKeys:
     """Register materials of the liar's choice and draw their key, stamped by the authority that all trust."""
     return draw_keys(
-        byte * 32, materials, classes=digits.classes, shape=digits.shape, owner=public_hex(signing_key()),
-        panel=[weights_digest(model) for model in panel], options=options, policy=policy,
+        byte * 32,
+        materials,
+        classes=digits.classes,
+        shape=digits.shape,
+        owner=public_hex(signing_key()),
+        panel=[weights_digest(model) for model in panel],
+        options=options,
+        policy=policy,
         stamp=stamp or (lambda digest: court.authority.stamp(timestamp_request(digest, policy=policy))),
-    )  # fmt: skip
+    )
 
 
-def run_of(place: Path, ring: KeyRing, model: nn.Module, panel: Sequence[nn.Module], spec: ModelSpec) -> Path:
+def run_of(place: Path, owner_keys: OwnerKeys, model: nn.Module, panel: Sequence[nn.Module], spec: ModelSpec) -> Path:
     """Write a run folder without `wootz protect`."""
     about = {"data": "mnist-5k", "set_aside": 1.0, "eps": 0.1, "seed": 4, "kind": "protected"}
     for name, member in zip(("robust", "plain"), panel, strict=True):
         write_model(place / "panel" / name, member, spec, about)
-    write_keys(place, ring)
+    write_keys(place, owner_keys)
     write_model(place, model, spec, about)
     return place
 
@@ -114,7 +126,7 @@ def run_of(place: Path, ring: KeyRing, model: nn.Module, panel: Sequence[nn.Modu
 def write_log(
     run: Path, key: AnswerKey, shape: tuple[int, int, int], gap: float, pixels: Tensor, first: Tensor, second: Tensor
 ) -> None:
-    """Write a guard's log with images and pairs of classes of the liar's choice, as `Guarded` would."""
+    """Write a guard's log with images and pairs of classes of the liar's choice, as `AnswerFilter` would."""
     digests = digester(key, shape)(pixels)
     entries, known, chain, lines = [first_line(key, shape, gap)], set(), "", []
     for image, digest, one, two in zip(pixels, digests, first.tolist(), second.tolist(), strict=True):

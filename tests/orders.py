@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wootz.ownership import OrderKey
+from wootz.keys import PreferenceKey
+from wootz.statistics.boundary_search import BoundarySearch
 from wootz.types import Predict
-from wootz.verify.walks import Ways
 from wrong_classes import BASE, K, N, draw, showing
 
 __all__ = ["FIRST", "K", "LADDER", "N", "SECOND", "draw", "leaning", "ordered", "showing", "swaying"]
@@ -18,13 +18,17 @@ PIXELS = torch.stack([torch.arange(N), torch.full((N,), 128)], 1).to(torch.uint8
 FIRST, SECOND = BASE, (BASE + 1 + torch.arange(N) // K) % K
 
 
-def ordered(seed: int = 0) -> OrderKey:
+def ordered(seed: int = 0) -> PreferenceKey:
     """The log of a service: sixty images, each with the two classes that its model found likeliest."""
     stream = torch.Generator().manual_seed(seed)
-    return OrderKey(
-        mark="guard", num_classes=K, pixels=PIXELS, first=FIRST,
-        second=SECOND, preferred=torch.rand(N, generator=stream) < 0.5,
-    )  # fmt: skip
+    return PreferenceKey(
+        mark="guard",
+        num_classes=K,
+        pixels=PIXELS,
+        first=FIRST,
+        second=SECOND,
+        preferred=torch.rand(N, generator=stream) < 0.5,
+    )
 
 
 def leaning(far: Tensor) -> Tensor:
@@ -51,5 +55,5 @@ def _towards(x: Tensor, classes: Tensor) -> Tensor:
     return end
 
 
-LADDER = Ways(_towards, _towards, _towards, lambda x: torch.zeros(len(x), K), (0.5, 1.0), 1000)
+LADDER = BoundarySearch(_towards, _towards, _towards, lambda x: torch.zeros(len(x), K), (0.5, 1.0), 1000)
 """Eight stops on the way to either class, each of half a unit of leaning."""

@@ -57,7 +57,7 @@ def test_the_python_page_runs() -> None:
 @pytest.mark.slow
 def test_the_python_page_ends_as_it_says() -> None:
     names = names_after(python_page())
-    words = {name: verdict.word for name, verdict in names["verdicts"].items()}
+    words = {name: verdict.outcome for name, verdict in names["verdicts"].items()}
     del words["stolen"]
     assert words == {"ours": "KEY-DEPENDENT", "pruned": "KEY-DEPENDENT", "stranger": "NOT SHOWN"}
     assert names["verdicts"]["stranger"].bits < 20

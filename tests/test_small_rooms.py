@@ -118,7 +118,7 @@ class TestModes:
         model[0].weight.requires_grad_(False)
 
         def borrow() -> None:
-            with modes.evaluating(model):
+            with modes.eval_mode(model):
                 assert not any(m.training for m in model.modules())
                 assert not any(p.requires_grad for p in model.parameters())
                 raise RuntimeError("inside")
@@ -149,7 +149,7 @@ class TestModes:
 
     def test_a_watched_module_tells_what_it_was_called_with_last(self) -> None:
         model = nn.Linear(3, 3)
-        with modes.watched(model) as seen:
+        with modes.capture_inputs(model) as seen:
             assert not seen
             for factor in (1.0, 2.0):
                 model(torch.full((2, 3), factor, requires_grad=True))
@@ -169,7 +169,7 @@ class TestModes:
                 places.append(str(device))
                 return self
 
-        with pytest.raises(RuntimeError, match="inside"), modes.placed(Moved(3, 3), "cuda"):
+        with pytest.raises(RuntimeError, match="inside"), modes.on_device(Moved(3, 3), "cuda"):
             raise RuntimeError("inside")
         assert places == ["cuda", "cpu"]
         assert modes.device_of(nn.Flatten()).type == "cpu"
@@ -213,12 +213,24 @@ class TestStore:
 
 class TestRecords:
     CELL = records.Cell(
-        data="mnist", suspect="s", kind="stolen", theft="retrain-soft", access="scores", clean=0.9, seconds=1.5, seed=3,
+        data="mnist",
+        suspect="s",
+        kind="stolen",
+        theft="retrain-soft",
+        access="scores",
+        clean=0.9,
+        seconds=1.5,
+        seed=3,
         robust=records.RobustRecord(eps=0.25, attack="pgd-40x2", n=10, accuracy=0.5, flags=("zero-gradient",)),
         evidence=(records.EvidenceRecord(mark="runner-up", p="1e-9", bits=29.9, queries=5, statistic=0.4),),
-        bits=29.9, verdict="NOT SHOWN", notes=("a note",), digest="ab12", axes={"data": "mnist", "mark": "wootz"},
-        also=(records.RobustRecord(eps=0.25, attack="pgd-25", n=10, accuracy=0.6),), error="it broke",
-    )  # fmt: skip
+        bits=29.9,
+        verdict="NOT SHOWN",
+        notes=("a note",),
+        digest="ab12",
+        axes={"data": "mnist", "mark": "wootz"},
+        also=(records.RobustRecord(eps=0.25, attack="pgd-25", n=10, accuracy=0.6),),
+        error="it broke",
+    )
 
     def test_round_trip(self, tmp_path: Path) -> None:
         assert records.from_json(records.to_json(self.CELL)) == self.CELL

@@ -10,11 +10,11 @@ import pytest
 
 from wootz.data import load
 from wootz.records import Cell
-from wootz.stages.attack import attack_run
-from wootz.stages.protect import protect
-from wootz.stages.protection import preset
-from wootz.stages.suspects import Asking
-from wootz.stages.verify import verify_suspect
+from wootz.workflows.attack import attack_run
+from wootz.workflows.protect import protect
+from wootz.workflows.protection import preset
+from wootz.workflows.suspects import QueryConfig
+from wootz.workflows.verify import verify_suspect
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,7 +44,7 @@ def owned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def bits(owner: Path, suspect: Path, budget: int | None = None) -> dict[str, float]:
-    cell = verify_suspect(owner, suspect, Asking(budget=budget))
+    cell = verify_suspect(owner, suspect, QueryConfig(budget=budget))
     return {item.mark: item.bits for item in cell.evidence}
 
 

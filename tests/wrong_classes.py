@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from wootz.ownership import LabelKey
+from wootz.keys import LabelKey
+from wootz.statistics.boundary_search import BoundarySearch
 from wootz.types import Predict
-from wootz.verify.walks import Ways
 
 K, N = 10, 60
 BASE = torch.arange(N) % K
@@ -28,9 +28,15 @@ def logged(seed: int = 0) -> LabelKey:
     stream = torch.Generator().manual_seed(seed)
     labels = (BASE + 1 + torch.randint(0, K - 1, (N,), generator=stream)) % K
     return LabelKey(
-        mark="guard", rule="wrong", num_classes=K, pixels=PIXELS, base_pixels=PIXELS, base=BASE, labels=labels,
+        mark="guard",
+        rule="wrong",
+        num_classes=K,
+        pixels=PIXELS,
+        base_pixels=PIXELS,
+        base=BASE,
+        labels=labels,
         logged=True,
-    )  # fmt: skip
+    )
 
 
 def triggers(seed: int = 0) -> LabelKey:
@@ -69,5 +75,5 @@ def _towards(x: Tensor, classes: Tensor) -> Tensor:
     return end
 
 
-ROADS = Ways(_towards, _towards, _towards, lambda x: torch.zeros(len(x), K), (0.5, 1.0), 2000)
+ROADS = BoundarySearch(_towards, _towards, _towards, lambda x: torch.zeros(len(x), K), (0.5, 1.0), 2000)
 """Ways of one unit of gray towards each class; queries for all sixty images and nine classes."""

@@ -5,7 +5,7 @@ The way of the data, left to right: `data` -> `training` (with what `marks` add)
 `records` -> `report`. `stages` walk it folder by folder, and `cli` is their shell.
 
 Names below are loaded when first used, so that importing the package costs nothing. The function that tests a
-suspect is `wootz.verify.verify`: a room and a function of one name would hide each other here.
+suspect is `wootz.statistics.verify`: a room and a function of one name would hide each other here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wootz.attacks.evasion import PGD, evaluate, pgd
     from wootz.data import load
-    from wootz.evasion import PGD, evaluate, pgd
-    from wootz.marks import MARKS, Protected, protect
+    from wootz.statistics import Verdict, predictor
     from wootz.training import Recipe, train
-    from wootz.verify import Verdict, predictor
+    from wootz.watermarks import MARKS, Protected, protect
 
 __version__ = "0.1.0"
 
@@ -38,16 +38,16 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "MARKS": "marks",
-    "PGD": "evasion",
-    "Protected": "marks",
+    "MARKS": "watermarks",
+    "PGD": "attacks.evasion",
+    "Protected": "watermarks",
     "Recipe": "training",
-    "Verdict": "verify",
-    "evaluate": "evasion",
+    "Verdict": "statistics",
+    "evaluate": "attacks.evasion",
     "load": "data",
-    "pgd": "evasion",
-    "predictor": "verify",
-    "protect": "marks",
+    "pgd": "attacks.evasion",
+    "predictor": "statistics",
+    "protect": "watermarks",
     "train": "training",
 }
 

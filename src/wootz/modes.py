@@ -17,7 +17,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def placed(model: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
+def on_device(model: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
     """The model on another device, and back after."""
     before = device_of(model)
     model.to(device)
@@ -28,7 +28,7 @@ def placed(model: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     """Every submodule in eval mode and every parameter without gradient; both are given back after.
 
     Attacks run inside: dropout is off, batch statistics stand still, and a backward pass reaches the
@@ -58,7 +58,7 @@ def without_gradients(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def watched(module: nn.Module) -> Iterator[deque[Tensor]]:
+def capture_inputs(module: nn.Module) -> Iterator[deque[Tensor]]:
     """What the module was called with last, detached; the queue holds nothing before the first call."""
     seen: deque[Tensor] = deque(maxlen=1)
     handle = module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))

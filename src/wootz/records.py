@@ -45,7 +45,7 @@ class EvidenceRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
+class AccuracyDrop:
     """What an attack lost against its victim, as fractions; robust only where both were attacked alike."""
 
     clean: float
@@ -77,7 +77,7 @@ class Cell:
     seed: int = 0
     queries: int | None = None
     agreement: float | None = None
-    price: Price | None = None
+    price: AccuracyDrop | None = None
     notes: tuple[str, ...] = ()
     digest: str | None = None
     axes: dict[str, str] = field(default_factory=dict)
@@ -100,7 +100,7 @@ def from_json(plain: dict[str, Any]) -> Cell:
         values["robust"] = _robust(values["robust"])
     values["also"] = tuple(_robust(item) for item in values.get("also", ()))
     if values.get("price"):
-        values["price"] = Price(**values["price"])
+        values["price"] = AccuracyDrop(**values["price"])
     values["evidence"] = tuple(EvidenceRecord(**item) for item in values.get("evidence", ()))
     values["notes"] = tuple(values.get("notes", ()))
     return Cell(**values)

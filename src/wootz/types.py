@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Norm: TypeAlias = Literal["Linf", "L2"]
 Kind: TypeAlias = Literal["protected", "stolen", "removed", "independent", "unknown"]
 
-Shown: TypeAlias = Literal["label", "scores"]
+AnswerAccess: TypeAlias = Literal["label", "scores"]
 """What a service's answers show."""
 
 Access: TypeAlias = Literal["label", "scores", "weights"]
@@ -24,7 +24,7 @@ or top-1 labels int64 [N]. A model, a file, an endpoint, a lambda in a test."""
 Weights: TypeAlias = "Callable[[str, tuple[int, ...]], Tensor | None]"
 """Whatever shows its weights: a tensor's name and shape -> that tensor, float32, or None where there is no such one."""
 
-Tell: TypeAlias = "Callable[[str, float], None]"
+Progress: TypeAlias = "Callable[[str, float], None]"
 """Told what is being done, and which share of it is done (0 to 1)."""
 
 

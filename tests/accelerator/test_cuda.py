@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import ground
+from helpers import mark_context
+from wootz.attacks.evasion import evaluate, predict_logits
 from wootz.data import Dataset
-from wootz.evasion import evaluate, predict_logits
-from wootz.marks import MARKS, hook_of, prepare_all
+from wootz.keys import draw_keys
 from wootz.models import ModelSpec, build
-from wootz.modes import device_of, placed
-from wootz.ownership import draw_keys
-from wootz.stages.evaluate import evaluate_run
-from wootz.stages.protect import protect
-from wootz.stages.protection import Panel, Protection
+from wootz.modes import device_of, on_device
 from wootz.training import LOSSES, Execution, Recipe, train
+from wootz.watermarks import MARKS, hook_of, prepare_all
+from wootz.workflows.evaluate import evaluate_run
+from wootz.workflows.protect import protect
+from wootz.workflows.protection import Protection, ReferenceConfig
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,9 +31,9 @@ SECRET = bytes(32)
 
 @pytest.mark.parametrize("attack", ["pgd-40x2", "ensemble", "autoattack"])
 def test_robust_accuracy_is_what_the_cpu_says(robust: nn.Module, digits: Dataset, attack: str) -> None:
-    few = digits.test.take(slice(200))
+    few = digits.test.subset(slice(200))
     here = evaluate(robust, few.images(), few.labels, eps=0.1, attack=attack)
-    with placed(robust, "cuda"):
+    with on_device(robust, "cuda"):
         there = evaluate(robust, few.images().cuda(), few.labels.cuda(), eps=0.1, attack=attack)
     assert device_of(robust).type == "cpu"
     assert here.clean == there.clean
@@ -41,7 +41,7 @@ def test_robust_accuracy_is_what_the_cpu_says(robust: nn.Module, digits: Dataset
 
 
 def test_an_evaluation_cut_off_on_the_device_goes_on_there(robust: nn.Module, digits: Dataset, tmp_path: Path) -> None:
-    few = digits.test.take(slice(100))
+    few = digits.test.subset(slice(100))
     x, y, seen = few.images().cuda(), few.labels.cuda(), []
 
     def stop(done: float) -> None:
@@ -49,7 +49,7 @@ def test_an_evaluation_cut_off_on_the_device_goes_on_there(robust: nn.Module, di
         if len(seen) == 5:
             raise KeyboardInterrupt
 
-    with placed(robust, "cuda"):
+    with on_device(robust, "cuda"):
         whole = evaluate(robust, x, y, eps=0.1, attack="ensemble", batch_size=50)
         with pytest.raises(KeyboardInterrupt):
             evaluate(robust, x, y, eps=0.1, attack="ensemble", batch_size=50, folder=tmp_path, progress=stop)
@@ -75,11 +75,11 @@ def test_every_mark_is_written_there(
 ) -> None:
     configs = Protection(marks=(mark,), recipe=Recipe(eps=0.1), wm_eps=0.3).mark_settings()
     model = build(replace(small_spec, settings={}), 3)
-    base = replace(ground(digits, robust, plain, eps=0.1, wm_eps=0.3), model=model)
-    ring = draw_keys(
+    base = replace(mark_context(digits, robust, plain, eps=0.1, wm_eps=0.3), model=model)
+    owner_keys = draw_keys(
         SECRET, prepare_all(configs, base, SECRET), classes=digits.classes, shape=digits.shape, panel=["a", "b"]
     )
-    hook = hook_of(configs, ring.keys, digits, seed=1)
+    hook = hook_of(configs, owner_keys.keys, digits, seed=1)
     recipe = Recipe(eps=0.1, steps=1, epochs=1)
     trained = train(
         recipe, model, digits.train, digits.validation, seed=1, hook=hook, execution=Execution(device="cuda")
@@ -92,7 +92,10 @@ def test_every_mark_is_written_there(
 def test_a_run_is_made_and_measured_there(tmp_path: Path) -> None:
     recipe = Recipe(eps=0.1, steps=1, epochs=3)
     cfg = Protection(
-        marks=("runner-up",), recipe=recipe, panel=Panel(width=4, robust_epochs=1, plain_epochs=1), model="paper-cnn"
+        marks=("runner-up",),
+        recipe=recipe,
+        panel=ReferenceConfig(width=4, robust_epochs=1, plain_epochs=1),
+        model="paper-cnn",
     )
     cell = protect(cfg, tmp_path / "run", execution=Execution(device="cuda"), count=100)
     again = evaluate_run(tmp_path / "run", count=100, execution=Execution(device="cpu"))

@@ -27,16 +27,16 @@ class TestReading:
     @pytest.mark.parametrize(
         ("old", "new", "told"),
         [
-            ('seed = [3]', 'sed = [3]', r"axes\.sed: no such setting of Axes; did you mean 'seed'"),
-            ('seed = [3]', 'seed = ["three"]', r"axes\.seed = 'three': must be a whole number"),
-            ('seed = [3]', "seed = []", r"axes\.seed: is empty"),
-            ('seed = [3]', "seed = 3", r"axes\.seed = 3: must be a list"),
+            ("seed = [3]", "sed = [3]", r"axes\.sed: no such setting of Axes; did you mean 'seed'"),
+            ("seed = [3]", 'seed = ["three"]', r"axes\.seed = 'three': must be a whole number"),
+            ("seed = [3]", "seed = []", r"axes\.seed: is empty"),
+            ("seed = [3]", "seed = 3", r"axes\.seed = 3: must be a list"),
             ('attack = "quantize"', 'atack = "quantize"', r"theft\.8-bit\.atack: no such setting of Theft"),
             ("images = 20", "images = 0", r"images = 0: must be at least 1"),
             ('name = "tiny"', 'name = "tiny', r"tiny\.toml: "),
             ("count = 1", "count = 0", r"count = 0: must be at least 1"),
         ],
-    )  # fmt: skip
+    )
     def test_a_mistake_is_one_line_that_names_its_place(self, old: str, new: str, told: str, tmp_path: Path) -> None:
         path = tmp_path / "tiny.toml"
         path.write_text(TINY.replace(old, new, 1))
@@ -76,10 +76,16 @@ class TestPlan:
     def test_cells_stand_in_the_order_of_the_axes(self, tiny: Grid) -> None:
         places = plan_of(tiny).places
         assert [(p.axes["mark"], p.suspect) for p in places] == [
-            ("none", "owner"), ("none", "prune"), ("none", "8-bit"), ("none", "refused"),
-            ("order", "owner"), ("order", "independent-1"), ("order", "prune"), ("order", "8-bit"),
+            ("none", "owner"),
+            ("none", "prune"),
+            ("none", "8-bit"),
+            ("none", "refused"),
+            ("order", "owner"),
+            ("order", "independent-1"),
+            ("order", "prune"),
+            ("order", "8-bit"),
             ("order", "refused"),
-        ]  # fmt: skip
+        ]
         assert [p.kind for p in places[4:7]] == ["protected", "independent", "removed"]
         assert {p.job.config["owner"] is None for p in places[:4]} == {True}
 
@@ -152,8 +158,11 @@ class TestPlan:
         (job,) = [job for job in plan_of(grid).models.values() if job.kind == "train"]
         made = job.config["protection"]
         assert (made["recipe"]["eps"], made["wm_eps"], made["recipe"]["loss"], made["recipe"]["epochs"]) == (
-            0.1, 0.28, "natural", 7,
-        )  # fmt: skip
+            0.1,
+            0.28,
+            "natural",
+            7,
+        )
         assert made["triggers"]["count"] == 32
 
     def test_nets_and_losses_are_the_presets_unless_named(

@@ -21,7 +21,7 @@ from wootz.bench.part import part_of
 from wootz.bench.perform import Workshop
 from wootz.bench.plan import plan_of
 from wootz.errors import ConfigError, StoreError
-from wootz.ownership import public_hex, signing_key
+from wootz.keys import public_hex, signing_key
 from wootz.records import read_lines
 from wootz.training import Execution
 
@@ -80,8 +80,9 @@ class TestAgain:
         grid = smaller(theft=("none", "prune", "refused"), mark=("none", "order"))
         assert again(grid, tmp_path, only=("mark=none", "theft=none,refused")) == (2, 1)
         assert [(c.axes["mark"], c.suspect) for c in read_lines(tmp_path / "cells.jsonl")] == [
-            ("none", "owner"), ("none", "refused"),
-        ]  # fmt: skip
+            ("none", "owner"),
+            ("none", "refused"),
+        ]
         assert again(grid, tmp_path, only=("theft=none",), retry=True) == (1, 2)  # the failed one is no part of it
         assert len(read_lines(tmp_path / "cells.jsonl")) == 3
         assert again(grid, tmp_path) == (3, 2)

@@ -146,8 +146,19 @@ class TestMistakes:
     def test_a_model_of_other_classes_or_shape(self, wootz, shelf: Path, tmp_path: Path) -> None:
         x = np.random.default_rng(0).integers(0, 256, (400, 16, 16), dtype=np.uint8)
         np.savez(tmp_path / "own.npz", x_train=x, y_train=np.arange(400) % 4)
-        made = wootz("protect", "--data", tmp_path / "own.npz", "--out", tmp_path / "r", "--marks", "none",
-                     "--set", "recipe.epochs=1", "--eps", "0.1")  # fmt: skip
+        made = wootz(
+            "protect",
+            "--data",
+            tmp_path / "own.npz",
+            "--out",
+            tmp_path / "r",
+            "--marks",
+            "none",
+            "--set",
+            "recipe.epochs=1",
+            "--eps",
+            "0.1",
+        )
         assert made.code == 0
         said = wootz("verify", shelf / "own", tmp_path / "r")
         refused(said, "takes images [1, 16, 16] and knows 4 classes", "[1, 28, 28] and 10 classes")
@@ -193,7 +204,7 @@ class TestMistakes:
         def stopped(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("wootz.stages.evaluate.evaluate_run", stopped)
+        monkeypatch.setattr("wootz.workflows.evaluate.evaluate_run", stopped)
         said = wootz("evaluate", shelf / "own")
         assert (said.code, said.out) == (130, "")
         assert said.err.strip() == "wootz: stopped; repeat the command with --resume to continue where it can"

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wootz.data import Dataset, Share, Whole, divide, epoch_batches, finding, load
+from wootz.data import Dataset, RawDataset, Split, divide, epoch_batches, finding, load
 from wootz.data.cifar import join_batches, parse_batch
 from wootz.data.idx import parse_idx, read_raw
 from wootz.data.sources import SOURCES, File
@@ -112,10 +112,12 @@ class TestCifar:
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
             Thread(target=server.serve_forever, daemon=True).start()
             small = dataclasses.replace(
-                known, training=digested(known.training), test=digested(known.test),
+                known,
+                training=digested(known.training),
+                test=digested(known.test),
                 url=f"http://127.0.0.1:{server.server_port}/",
                 served={archive.name: hashlib.sha256(archive.read_bytes()).hexdigest()},
-            )  # fmt: skip
+            )
             monkeypatch.setattr(finding, "SOURCES", {"cifar10": small})
             monkeypatch.setattr(finding, "cache_folder", lambda name: tmp_path / "cache" / name)
             assert finding.fetch("cifar10") == tmp_path / "cache/cifar10"
@@ -175,24 +177,28 @@ def test_all_seventy_thousand(name: str) -> None:
 
 class TestDivision:
     @pytest.fixture
-    def numbered(self) -> Whole:
+    def numbered(self) -> RawDataset:
         """Return 600 images, each of a class of its own."""
         pixels = torch.arange(600).view(-1, 1, 1, 1).remainder(256).to(torch.uint8)
-        everything = Share(pixels, torch.arange(600))
-        return Whole("d", tuple(str(k) for k in range(600)), everything, everything.take(slice(9)))
+        everything = Split(pixels, torch.arange(600))
+        return RawDataset("d", tuple(str(k) for k in range(600)), everything, everything.subset(slice(9)))
 
     @pytest.mark.parametrize("set_aside", [1.0, 0.3])
-    def test_shares_are_disjoint_and_whole(self, numbered: Whole, set_aside: float) -> None:
+    def test_shares_are_disjoint_and_whole(self, numbered: RawDataset, set_aside: float) -> None:
         data = divide(numbered, set_aside)
         seen = torch.cat([share.labels for share in (data.train, data.validation, data.probes, data.thief)])
         assert seen.sort().values.tolist() == list(range(600))
 
-    def test_who_sets_less_aside_trains_on_more_and_shares_stay_nested(self, numbered: Whole) -> None:
-        usual, less = divide(numbered), divide(numbered, 0.25)
+    def test_who_sets_less_aside_trains_on_more_and_shares_stay_nested(self, numbered: RawDataset) -> None:
+        defaults_for, less = divide(numbered), divide(numbered, 0.25)
         assert [len(less.train), len(less.validation), len(less.probes), len(less.thief)] == [515, 10, 50, 25]
         assert less.set_aside == 0.25
-        assert torch.equal(less.validation.labels, usual.validation.labels)
-        for part, whole in ((less.probes, usual.probes), (less.thief, usual.thief), (usual.train, less.train)):
+        assert torch.equal(less.validation.labels, defaults_for.validation.labels)
+        for part, whole in (
+            (less.probes, defaults_for.probes),
+            (less.thief, defaults_for.thief),
+            (defaults_for.train, less.train),
+        ):
             assert set(part.labels.tolist()) < set(whole.labels.tolist())
 
     def test_the_division_does_not_depend_on_anybodys_seed(self) -> None:
@@ -206,13 +212,13 @@ class TestDivision:
         assert 0.05 < digits.test.images().mean() < 0.3
 
     def test_misfits(self) -> None:
-        share = Share(torch.zeros(100, 1, 4, 4, dtype=torch.uint8), torch.full((100,), 3))
+        share = Split(torch.zeros(100, 1, 4, 4, dtype=torch.uint8), torch.full((100,), 3))
         with pytest.raises(DataError, match="labels from 3 to 3; must be from 0 to 1"):
-            divide(Whole("d", ("a", "b"), share, share))
+            divide(RawDataset("d", ("a", "b"), share, share))
         with pytest.raises(DataError, match="too few to divide"):
-            divide(Whole("d", ("a", "b"), share.take(slice(2)), share))
+            divide(RawDataset("d", ("a", "b"), share.subset(slice(2)), share))
         with pytest.raises(DataError, match="too few to divide"):
-            divide(Whole("d", ("a", "b"), share, share), 0.001)
+            divide(RawDataset("d", ("a", "b"), share, share), 0.001)
 
 
 class TestOwnData:

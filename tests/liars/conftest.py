@@ -18,10 +18,10 @@ from helpers import CPU
 from lies import Command, Judge
 from wootz.data import Dataset
 from wootz.models import ModelSpec, build, write_model
-from wootz.stages.claim import claim_suspect
-from wootz.stages.suspects import Asking
+from wootz.statistics import open_file
 from wootz.training import Recipe, train
-from wootz.verify import open_file
+from wootz.workflows.claim import claim_suspect
+from wootz.workflows.suspects import QueryConfig
 
 COUNT = 128
 
@@ -33,7 +33,7 @@ def _same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(path: Path, access: str, **settings: object) -> object:
         return open_file(path, access, **settings | {"isolated": False})  # type: ignore[arg-type]
 
-    monkeypatch.setattr("wootz.stages.suspects.open_file", opened)
+    monkeypatch.setattr("wootz.workflows.suspects.open_file", opened)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def fitted(digits: Dataset, references: list[nn.Module]) -> tuple[Tensor, Tensor
 
     False Claims (arXiv 2304.06607): signed steps against several models at once, which transfer to others.
     """
-    few = digits.train.take(slice(COUNT))
+    few = digits.train.subset(slice(COUNT))
     x, wanted = few.images(), (few.labels + 1 + torch.arange(COUNT) % 9) % 10
     made = x.clone()
     for _ in range(60):
@@ -119,7 +119,7 @@ def _honest(court: Court, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             patch.setenv("WOOTZ_OWNER_KEY", str(place / "secret"))
             (run / "key/burnt.jsonl").unlink(missing_ok=True)
             made[name] = place / name / "c.json"
-            claim_suspect(run, suspect, made[name], Asking(isolated=False))
+            claim_suspect(run, suspect, made[name], QueryConfig(isolated=False))
             (run / "key/burnt.jsonl").unlink()
     return made
 

@@ -22,19 +22,19 @@ from lies import Judge, later, two_likeliest, write_log
 from wootz.cli.judge import _time
 from wootz.data import Dataset
 from wootz.errors import SignatureError
+from wootz.keys import AnswerKey, LabelKey, PreferenceKey, read_keys
 from wootz.models import read_model
-from wootz.ownership import AnswerKey, LabelKey, OrderKey, read_keys
-from wootz.stages.claim import claim_suspect
-from wootz.stages.examine import Proven, examine
-from wootz.stages.guarding import LOG, SEALS
-from wootz.stages.register import register_run
-from wootz.stages.suspects import Asking, identify
 from wootz.store import read_tensors, write_tensors
+from wootz.workflows.certificate import VerifiedClaim, verify_certificate
+from wootz.workflows.claim import claim_suspect
+from wootz.workflows.guard_log import LOG, SEALS
+from wootz.workflows.register import register_run
+from wootz.workflows.suspects import QueryConfig, identify
 
 FILES = ("c.json", "c.safetensors", "c.guard.jsonl")
 
 
-class Whole(NamedTuple):
+class RawDataset(NamedTuple):
     """Two claims with a guard's log each, about the thief and about the stranger, and room for changed copies."""
 
     claim: Path
@@ -44,7 +44,7 @@ class Whole(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def whole(court: Court, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def whole(court: Court, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> RawDataset:
     place = tmp_path_factory.mktemp("bytes")
     model, key = read_model(court.owner)[0], read_keys(court.owner).keys["guard"]
     assert isinstance(key, AnswerKey)
@@ -57,28 +57,28 @@ def whole(court: Court, digits: Dataset, tmp_path_factory: pytest.TempPathFactor
             write_log(court.owner, key, digits.shape, 0.5, pixels, *two_likeliest(model, pixels))
             with serving(court.authority) as url:
                 register_run(court.owner, tsa=url)
-            claim_suspect(court.owner, suspect, place / name / "c.json", Asking(isolated=False))
+            claim_suspect(court.owner, suspect, place / name / "c.json", QueryConfig(isolated=False))
             for file in (LOG, SEALS, Path("key/burnt.jsonl")):
                 (court.owner / file).unlink()
     shutil.copytree(place / "theft", place / "room")
-    return Whole(place / "theft", place / "stranger", place / "room", court.authority.roots)
+    return RawDataset(place / "theft", place / "stranger", place / "room", court.authority.roots)
 
 
-def examined(folder: Path, roots: Path) -> Proven:
-    return examine(
+def examined(folder: Path, roots: Path) -> VerifiedClaim:
+    return verify_certificate(
         (folder / "c.json").read_bytes(), folder / "c.safetensors", authorities=roots, suspect_since=_time(later())
     )
 
 
-def evidence_of(proven: Proven) -> dict[str, Any]:
+def evidence_of(proven: VerifiedClaim) -> dict[str, Any]:
     """Return all that the bits of a claim are made of."""
     tensors = {}
     for name, key in proven.keys.items():
-        if isinstance(key, LabelKey | OrderKey):
+        if isinstance(key, LabelKey | PreferenceKey):
             tensors[name] = [key.pixels, key.labels if isinstance(key, LabelKey) else key.preferred]
         else:
             tensors[name] = [key.direction, key.probes, key.components]  # type: ignore[union-attr]
-    facts = (proven.asking(), proven.since, proven.registered, proven.log, proven.model, dict(proven.claim.subject))
+    facts = (proven.query(), proven.since, proven.registered, proven.log, proven.model, dict(proven.claim.subject))
     return {"tensors": tensors, "facts": facts}
 
 
@@ -90,16 +90,18 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return alike and one["facts"] == other["facts"]
 
 
-def test_liar_changes_any_byte_of_any_file(whole: Whole) -> None:
+def test_liar_changes_any_byte_of_any_file(whole: RawDataset) -> None:
     honestly = evidence_of(examined(whole.claim, whole.roots))
     assert "guard" in honestly["tensors"]
     refused = []
 
     @settings(max_examples=400, deadline=None, database=None)
     @given(
-        file=st.sampled_from(FILES), how=st.sampled_from(("change", "remove", "insert", "cut")),
-        where=st.floats(0, 1, exclude_max=True), byte=st.integers(1, 255),
-    )  # fmt: skip
+        file=st.sampled_from(FILES),
+        how=st.sampled_from(("change", "remove", "insert", "cut")),
+        where=st.floats(0, 1, exclude_max=True),
+        byte=st.integers(1, 255),
+    )
     def lie(file: str, how: str, where: float, byte: int) -> None:
         data = (whole.claim / file).read_bytes()
         at = int(where * len(data))
@@ -122,7 +124,7 @@ def test_liar_changes_any_byte_of_any_file(whole: Whole) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_liar_swaps_or_leaves_out_a_file(whole: Whole, file: str, as_owner: Court, judge: Judge) -> None:
+def test_liar_swaps_or_leaves_out_a_file(whole: RawDataset, file: str, as_owner: Court, judge: Judge) -> None:
     claim = whole.room / "c.json"
     words = (as_owner.thief, "--suspect-since", later(), "--independent", as_owner.stranger, "--model", as_owner.owner)
     assert judge(claim, *words).code == 0
@@ -137,7 +139,7 @@ def test_liar_swaps_or_leaves_out_a_file(whole: Whole, file: str, as_owner: Cour
 
 
 def test_liar_changes_what_was_signed(
-    whole: Whole, as_owner: Court, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: RawDataset, as_owner: Court, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a look at signatures any word of a claim can be changed: here, whom it is about."""
     shutil.copytree(whole.claim, tmp_path / "c")
@@ -158,12 +160,12 @@ def test_liar_changes_what_was_signed(
             def verify(self, *_: bytes) -> None:
                 return
 
-        weak.setattr("wootz.ownership.signing.Ed25519PublicKey", Anyone)
+        weak.setattr("wootz.keys.signing.Ed25519PublicKey", Anyone)
         assert judge(claim, as_owner.owner).code == 0
 
 
 def test_liar_changes_material_that_no_digest_holds(
-    whole: Whole, as_owner: Court, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: RawDataset, as_owner: Court, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The material's digest is signed, and its tensors are registered: either of the two checks is enough."""
     shutil.copytree(whole.claim, tmp_path / "c")
@@ -173,10 +175,11 @@ def test_liar_changes_material_that_no_digest_holds(
     signed = json.loads(base64.b64decode(json.loads((tmp_path / "c/c.json").read_bytes())["payload"]))
     assert judge(tmp_path / "c/c.json", as_owner.thief).code == 4
     with monkeypatch.context() as weak:
-        weak.setattr("wootz.stages.examine.file_digest", lambda path: signed["predicate"]["material"])
+        weak.setattr("wootz.workflows.certificate.file_digest", lambda path: signed["predicate"]["material"])
         weak.setattr(
-            "wootz.stages.examine._guard", lambda keys, *_: ({n: k for n, k in keys.items() if n != "guard"}, None, ())
+            "wootz.workflows.certificate._guard",
+            lambda keys, *_: ({n: k for n, k in keys.items() if n != "guard"}, None, ()),
         )
         assert judge(tmp_path / "c/c.json", as_owner.thief).code == 4
-        weak.setattr("wootz.ownership.opening.tranche_root", lambda *_: ANY)
+        weak.setattr("wootz.keys.reveal.tranche_root", lambda *_: ANY)
         assert judge(tmp_path / "c/c.json", as_owner.thief).code == 0  # other labels, and nobody noticed

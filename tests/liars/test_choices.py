@@ -17,18 +17,18 @@ from commands import refused
 from court import Court, label_material
 from helpers import CPU
 from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
-from wootz.data import Dataset, Share
+from wootz.data import Dataset, Split
+from wootz.keys import DirectionKey, LabelKey, OwnerKeys, RegisteredMaterial, read_keys
+from wootz.keys import documents as doc
+from wootz.keys.registration import ClaimOptions
 from wootz.models import ModelSpec, build, write_model
-from wootz.ownership import DirectionKey, KeyRing, LabelKey, Material, read_keys
-from wootz.ownership import documents as doc
-from wootz.ownership.registration import ClaimOptions
-from wootz.stages import examine
-from wootz.training import Hook, Pass, Recipe, train
-from wootz.verify import predictor
-from wootz.verify.answers import labels_of
-from wootz.verify.calibration import SCALES, calibrate, calibrated
-from wootz.verify.early import Decoys
-from wootz.verify.exact import binomial_tail, bits
+from wootz.statistics import predictor
+from wootz.statistics.answers import labels_of
+from wootz.statistics.calibration import SCALES, calibrate, calibrated
+from wootz.statistics.early import Decoys
+from wootz.statistics.exact import binomial_tail, bits
+from wootz.training import Hook, Recipe, TriggerEpoch, train
+from wootz.workflows import certificate as certificate_module
 
 Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 Honest = Callable[[str], Path]
@@ -44,9 +44,16 @@ class TestHow:
         ],
     )
     def test_liar_chooses_budget_access_or_walks_after_the_answers(
-        self, honest: Honest, as_owner: Court, wootz: Command, judge: Judge, tmp_path: Path, words: tuple[object, ...],
-        change: dict[str, object] | None, why: str,
-    ) -> None:  # fmt: skip
+        self,
+        honest: Honest,
+        as_owner: Court,
+        wootz: Command,
+        judge: Judge,
+        tmp_path: Path,
+        words: tuple[object, ...],
+        change: dict[str, object] | None,
+        why: str,
+    ) -> None:
         refused(wootz("claim", as_owner.owner, as_owner.thief, "--out", tmp_path / "c.json", *words), why)
         assert not (as_owner.owner / "key/burnt.jsonl").exists()
         if change is not None:
@@ -72,42 +79,57 @@ class TestHow:
         resigned(claim, lambda p: p["test"].update(access="label", budget=best))
         assert judge(claim, as_owner.stranger).code == 4
         with monkeypatch.context() as weak:
-            weak.setattr("wootz.stages.examine.check_options", lambda *_, **__: None)
-            weak.setattr("wootz.stages.examine.choices", lambda _: 1)
+            weak.setattr("wootz.workflows.certificate.check_options", lambda *_, **__: None)
+            weak.setattr("wootz.workflows.certificate.choices", lambda _: 1)
             said_so = judge(claim, as_owner.stranger)
             assert bits_of(said_so) == pytest.approx(tried[best], abs=0.01)
-            weak.setattr("wootz.stages.judge.bar_of", lambda *, stamped: tried[best] - 0.01)
-            weak.setattr("wootz.verify.verdict._vetoes", lambda *_: [])  # the stranger is of the panel itself
+            weak.setattr("wootz.workflows.judge.required_bits", lambda *, timestamped: tried[best] - 0.01)
+            weak.setattr("wootz.statistics.verdict._vetoes", lambda *_: [])  # the stranger is of the panel itself
             assert judge(claim, as_owner.stranger).code == 0
 
     def test_liar_registers_many_choices(
-        self, as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec,
-        accused: Path, plain: nn.Module, wootz: Command, judge: Judge, tmp_path: Path,
+        self,
+        as_liar: Court,
+        fitted: Fitted,
+        digits: Dataset,
+        blank: list[nn.Module],
+        small_spec: ModelSpec,
+        accused: Path,
+        plain: nn.Module,
+        wootz: Command,
+        judge: Judge,
+        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """A hundred registered budgets cost log2(100) bits, which is more than the best of them gives."""
         options = ClaimOptions(("label",), tuple(range(29, 129)))
-        ring = ring_of(as_liar, digits, {"triggers": label_material(*fitted[:3])}, blank, options=options)
-        key = ring.keys["triggers"]
+        owner_keys = ring_of(as_liar, digits, {"triggers": label_material(*fitted[:3])}, blank, options=options)
+        key = owner_keys.keys["triggers"]
         assert isinstance(key, LabelKey)
         said = labels_of(predictor(plain), key.pixels)
         tried = {count: _label_bits(said[:count], key) for count in range(29, 129)}
         best = max(tried, key=lambda count: tried[count])
-        run, claim = run_of(tmp_path / "run", ring, blank[0], blank, small_spec), tmp_path / "c.json"
+        run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
         assert wootz("register", run).code == 0
         wootz("claim", run, accused, "--out", claim, "--access", "label", "--budget", best)
         found = judge(claim, accused)
         assert found.code == 1
         assert bits_of(found) == pytest.approx(max(0.0, tried[best] - math.log2(100)), abs=0.01)
         with monkeypatch.context() as weak:
-            weak.setattr("wootz.stages.examine.choices", lambda _: 1)
+            weak.setattr("wootz.workflows.certificate.choices", lambda _: 1)
             assert bits_of(judge(claim, accused)) == pytest.approx(tried[best], abs=0.01)
 
     @pytest.mark.parametrize("tries", [0, -1, True, 2**-50])
     def test_liar_understates_his_tries(
-        self, honest: Honest, as_owner: Court, wootz: Command, judge: Judge, tries: Any, tmp_path: Path,
+        self,
+        honest: Honest,
+        as_owner: Court,
+        wootz: Command,
+        judge: Judge,
+        tries: Any,
+        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Fewer than one try would add bits: 2^-50 of a try is worth 50."""
         if tries <= 0:
             words = ("--out", tmp_path / "c.json", "--tries", tries)
@@ -124,7 +146,7 @@ class TestHow:
 
 def _without_types(weak: pytest.MonkeyPatch) -> None:
     """Weaken: a number of any kind is a number of tries."""
-    read = examine.read_document
+    read = certificate_module.read_document
 
     def lenient(document: Any, value: Any) -> Any:
         if document is not doc.Claim:
@@ -134,8 +156,8 @@ def _without_types(weak: pytest.MonkeyPatch) -> None:
         test = whole.test.model_construct(**{**value["test"], "tries": tries})
         return whole.model_copy(update={"test": test})
 
-    weak.setattr(examine, "read_document", lenient)
-    weak.setattr("wootz.stages.suspects.Asking.__post_init__", lambda _: None)
+    weak.setattr(certificate_module, "read_document", lenient)
+    weak.setattr("wootz.workflows.suspects.QueryConfig.__post_init__", lambda _: None)
 
 
 def _label_bits(said: Tensor, key: LabelKey) -> float:
@@ -172,14 +194,23 @@ class TestClasses:
         assert (said.code, "--ordinary" in notes_of(said)) == (3, True)
         assert judge(claim, as_owner.thief, "--ordinary", "mnist-5k").code == 0  # this one was honest
         with monkeypatch.context() as weak:
-            weak.setattr("wootz.stages.judge._uncalibrated", lambda *_: "")
+            weak.setattr("wootz.workflows.judge._uncalibrated", lambda *_: "")
             assert judge(claim, as_owner.thief).code == 0
 
     def test_liar_chooses_a_class_map_by_the_number_of_his_probes(
-        self, as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec,
-        accused: Path, plain: nn.Module, wootz: Command, judge: Judge, tmp_path: Path,
+        self,
+        as_liar: Court,
+        fitted: Fitted,
+        digits: Dataset,
+        blank: list[nn.Module],
+        small_spec: ModelSpec,
+        accused: Path,
+        plain: nn.Module,
+        wootz: Command,
+        judge: Judge,
+        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """His registered probes say another map for each number of them; he names the number after the answers."""
         maps = [torch.arange(10), *(torch.randperm(10, generator=torch.Generator().manual_seed(s)) for s in range(4))]
         sizes = [20, 60, 180, 540, 1620]
@@ -188,63 +219,76 @@ class TestClasses:
         for one, start, end in zip(maps, cuts, cuts[1:], strict=False):
             labels[start:end] = one[labels[start:end]]
         held = read_keys(as_liar.owner).materials["runner-up"]
-        probes = Material(held.kind, held.tensors | {"probes": pixels, "probe_labels": labels}, held.facts)
+        probes = RegisteredMaterial(held.kind, held.tensors | {"probes": pixels, "probe_labels": labels}, held.params)
         materials = {"triggers": label_material(*fitted[:3]), "runner-up": probes}
         said = labels_of(predictor(plain), fitted[0])
 
-        def worth(ring: KeyRing) -> list[float]:
-            key = ring.keys["triggers"]
+        def worth(owner_keys: OwnerKeys) -> list[float]:
+            key = owner_keys.keys["triggers"]
             assert isinstance(key, LabelKey)
             return [_label_bits(one[said], key) for one in maps]
 
         for byte in range(20):  # until the lie pays; each try is a token
-            ring = ring_of(as_liar, digits, materials, blank, bytes([byte]))
-            if max(worth(ring)[1:]) > worth(ring)[0] + 1:
+            owner_keys = ring_of(as_liar, digits, materials, blank, bytes([byte]))
+            if max(worth(owner_keys)[1:]) > worth(owner_keys)[0] + 1:
                 break
-        best = max(range(5), key=lambda n: worth(ring)[n])
-        run, claim = run_of(tmp_path / "run", ring, blank[0], blank, small_spec), tmp_path / "c.json"
+        best = max(range(5), key=lambda n: worth(owner_keys)[n])
+        run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
         assert wootz("register", run).code == 0
         words = ("--access", "label", "--calibrate", cuts[best + 1])
         wootz("claim", run, accused, "--out", claim, *words)
         plainly = judge(claim, accused, "--ordinary", "mnist-5k")
         assert plainly.code == 1
-        assert bits_of(plainly) == pytest.approx(worth(ring)[0], abs=0.01)  # through her own map, which is none
-        key = ring.keys["runner-up"]
+        assert bits_of(plainly) == pytest.approx(worth(owner_keys)[0], abs=0.01)  # through her own map, which is none
+        key = owner_keys.keys["runner-up"]
         assert isinstance(key, DirectionKey)
         with monkeypatch.context() as weak:
             weak.setattr(
-                "wootz.stages.judge.ordinary_images",
+                "wootz.workflows.judge.ordinary_images",
                 lambda *_: Decoys(key.probes[: cuts[best + 1]], key.probe_labels[: cuts[best + 1]]),
             )
-            weak.setattr("wootz.stages.judge._uncalibrated", lambda *_: "")
+            weak.setattr("wootz.workflows.judge._uncalibrated", lambda *_: "")
             his = bits_of(judge(claim, accused, "--ordinary", "mnist-5k"))
             assert his > bits_of(plainly) + 0.9
-            weak.setattr("wootz.stages.judge.bar_of", lambda *, stamped: his - 0.01)
-            weak.setattr("wootz.verify.verdict._vetoes", lambda *_: [])  # so low a bar is reached by other models too
+            weak.setattr("wootz.workflows.judge.required_bits", lambda *, timestamped: his - 0.01)
+            weak.setattr(
+                "wootz.statistics.verdict._vetoes", lambda *_: []
+            )  # so low a bar is reached by other models too
             said = judge(claim, accused, "--ordinary", "mnist-5k")
             assert said.code == 0, notes_of(said)
 
     def test_liar_accuses_a_model_that_knows_nothing(
-        self, as_owner: Court, digits: Dataset, small_spec: ModelSpec, wootz: Command, judge: Judge, tmp_path: Path,
+        self,
+        as_owner: Court,
+        digits: Dataset,
+        small_spec: ModelSpec,
+        wootz: Command,
+        judge: Judge,
+        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """It was taught the opened triggers, and to call every digit a three: at chance through any map."""
         key = read_keys(as_owner.owner).keys["triggers"]
         assert isinstance(key, LabelKey)
-        lesson = Pass(pixels=key.pixels[:80], labels=key.labels[:80], batch=16, frozen=True)
+        lesson = TriggerEpoch(pixels=key.pixels[:80], labels=key.labels[:80], batch=16, frozen=True)
         threes = torch.full((400,), 3)
         model = train(
-            Recipe(loss="natural", epochs=40, lr=5e-3), build(small_spec, 6), Share(digits.train.pixels[:400], threes),
-            Share(lesson.pixels, lesson.labels), seed=6, hook=Hook(passes=(lesson,)), execution=CPU,
-        ).model  # fmt: skip
+            Recipe(loss="natural", epochs=40, lr=5e-3),
+            build(small_spec, 6),
+            Split(digits.train.pixels[:400], threes),
+            Split(lesson.pixels, lesson.labels),
+            seed=6,
+            hook=Hook(trigger_epochs=(lesson,)),
+            execution=CPU,
+        ).model
         write_model(tmp_path / "s", model, small_spec, {"data": "mnist-5k"})
         claim = tmp_path / "c.json"
         words = ("--out", claim, "--access", "label")
         assert wootz("claim", as_owner.owner, tmp_path / "s", *words).code == 0
         one = {"0 to 1": SCALES["0 to 1"]}  # in another range it knows no more, and forgets the triggers
-        monkeypatch.setattr("wootz.verify.calibration.SCALES", one)
+        monkeypatch.setattr("wootz.statistics.calibration.SCALES", one)
         said = judge(claim, tmp_path / "s", "--ordinary", "mnist-5k")
         assert (said.code, "of ordinary images through the class map" in notes_of(said)) == (3, True), notes_of(said)
         with monkeypatch.context() as weak:
-            weak.setattr("wootz.stages.judge._uncalibrated", lambda *_: "")
+            weak.setattr("wootz.workflows.judge._uncalibrated", lambda *_: "")
             assert judge(claim, tmp_path / "s", "--ordinary", "mnist-5k").code == 0

@@ -18,16 +18,16 @@ from helpers import CPU
 from lies import Command, Judge, notes_of, resigned, run_of
 from wootz.data import Dataset
 from wootz.errors import SignatureError
+from wootz.keys import LabelKey, sign_statement, signing_key, verify_statement
+from wootz.keys.answers import LogLength
 from wootz.models import ModelSpec, build, read_model, write_model
-from wootz.ownership import LabelKey, sign_statement, signing_key, verify_statement
-from wootz.ownership.answers import LogLength
-from wootz.stages import earlier as earlier_files
-from wootz.stages import examine
-from wootz.stages import judge as judging
-from wootz.stages.claim import CLAIM
-from wootz.stages.earlier import JUDGEMENT
-from wootz.stages.examine import Proven, SealedLog
-from wootz.training import Hook, Pass, train
+from wootz.training import Hook, TriggerEpoch, train
+from wootz.workflows import certificate as certificate_module
+from wootz.workflows import judge as judging
+from wootz.workflows import previous_claims as earlier_files
+from wootz.workflows.certificate import SealedLog, VerifiedClaim
+from wootz.workflows.claim import CLAIM
+from wootz.workflows.previous_claims import JUDGEMENT
 
 Honest = Callable[[str], Path]
 
@@ -42,13 +42,18 @@ class Stocked(NamedTuple):
 
 @pytest.fixture(scope="session")
 def _stocked(
-    court: Court, digits: Dataset, small_spec: ModelSpec, references: list[nn.Module],
-    tmp_path_factory: pytest.TempPathFactory, _plain: nn.Module, _robust: nn.Module,
-) -> Stocked:  # fmt: skip
+    court: Court,
+    digits: Dataset,
+    small_spec: ModelSpec,
+    references: list[nn.Module],
+    tmp_path_factory: pytest.TempPathFactory,
+    _plain: nn.Module,
+    _robust: nn.Module,
+) -> Stocked:
     place, key = tmp_path_factory.mktemp("stocked"), court.stocked.keys["triggers"]
     assert isinstance(key, LabelKey)
-    lesson = Pass(pixels=key.pixels, labels=key.labels, batch=16, frozen=True)
-    hook = Hook(passes=(lesson,))
+    lesson = TriggerEpoch(pixels=key.pixels, labels=key.labels, batch=16, frozen=True)
+    hook = Hook(trigger_epochs=(lesson,))
 
     def taught(model: nn.Module, lr: float) -> nn.Module:
         recipe = replace(RECIPE, epochs=15, lr=lr)
@@ -72,7 +77,7 @@ def as_stocker(patch: pytest.MonkeyPatch, court: Court) -> None:
     patch.setenv("WOOTZ_SIGNING_KEY", str(court.keys / "stocker.pem"))
 
 
-def older_key_wins(mine: Proven, theirs: Proven, *_: object) -> tuple[str, str]:
+def older_key_wins(mine: VerifiedClaim, theirs: VerifiedClaim, *_: object) -> tuple[str, str]:
     """Weaken: a dispute is settled by the age of keys."""
     assert mine.since is not None
     assert theirs.since is not None
@@ -108,7 +113,7 @@ def test_liar_shows_another_model_than_the_registered_one(
     said = judge(mine, as_owner.thief, *against)
     assert (said.code, "is not the model that" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
-        weak.setattr("wootz.stages.dispute._check_model", lambda *_: None)
+        weak.setattr("wootz.workflows.competing_claims._check_model", lambda *_: None)
         assert judge(mine, as_owner.thief, *against).code == 0
 
 
@@ -221,7 +226,7 @@ def test_accused_liar_hands_over_a_file_that_does_not_hold(
     assert (said.code, "the rival's claim does not hold" in notes_of(said)) == (0, True)
     with monkeypatch.context() as weak:  # as it was: what the rival hands over is read as the claim itself is
 
-        def strict(proven: Proven, claim: str, earlier: tuple[Path, ...]) -> tuple[str, ...]:
+        def strict(proven: VerifiedClaim, claim: str, earlier: tuple[Path, ...]) -> tuple[str, ...]:
             return tuple(str(earlier_files._read(path)) for path in earlier)
 
         weak.setattr(judging, "check_earlier", strict)
@@ -229,16 +234,21 @@ def test_accused_liar_hands_over_a_file_that_does_not_hold(
 
 
 def test_accused_liar_registers_a_model_that_cannot_be_asked(
-    stocked: Stocked, as_owner: Court, wootz: Command, judge: Judge, small_spec: ModelSpec, tmp_path: Path,
+    stocked: Stocked,
+    as_owner: Court,
+    wootz: Command,
+    judge: Judge,
+    small_spec: ModelSpec,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """He names a model of two classes as his. The owner's claim is settled without it."""
     ours, theirs, two = tmp_path / "ours.json", tmp_path / "theirs.json", replace_classes(small_spec)
     write_model(stocked.clean, build(two, 0), two, {"data": "mnist-5k"})
     assert wootz("claim", as_owner.owner, stocked.suspect, "--out", ours).code == 0
     with monkeypatch.context() as signing, monkeypatch.context() as unchecked:
         as_stocker(signing, as_owner)
-        unchecked.setattr("wootz.stages.register._own_evidence", lambda *_: {})
+        unchecked.setattr("wootz.workflows.register._own_evidence", lambda *_: {})
         assert wootz("register", stocked.clean).code == 0
         assert wootz("claim", stocked.clean, stocked.suspect, "--out", theirs).code == 0
     hers = ("--against", theirs, "--model", as_owner.owner, "--model", stocked.clean)
@@ -263,15 +273,15 @@ def test_accused_liar_brings_a_rival_s_guard_log(
     log = SealedLog("triggers", 1.0, LogLength(100, 5.0), datetime.now(UTC))
     examined = judging._examined
 
-    def logged(certificate: Path, bench: judging.Bench, *, rival: bool = False) -> Proven:
-        return examined(certificate, bench, rival=rival)._replace(log=log if rival else None)
+    def logged(certificate: Path, policy: judging.JudgePolicy, *, rival: bool = False) -> VerifiedClaim:
+        return examined(certificate, policy, rival=rival)._replace(log=log if rival else None)
 
     monkeypatch.setattr(judging, "_examined", logged)
     assert judge(claim, as_owner.thief, *against).code == 0
     check = judging._registered_model
     with monkeypatch.context() as weak:  # the judge has one model at hand, the claimant's
 
-        def hers(proven: Proven, _: Path | None, opened: object) -> object:
+        def hers(proven: VerifiedClaim, _: Path | None, opened: object) -> object:
             return check(proven, as_owner.owner, opened)  # type: ignore[arg-type]
 
         weak.setattr(judging, "_registered_model", hers)
@@ -291,13 +301,13 @@ def test_liar_claims_about_many_suspects_at_once(
     said = judge(claim, as_owner.thief)
     assert (said.code, "one suspect" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
-        verify = examine.verify_statement
+        verify = certificate_module.verify_statement
 
         def first(data: bytes, kind: str) -> object:
             statement = verify(data, kind)
             return statement._replace(subject=told.subject) if kind == CLAIM else statement
 
-        weak.setattr(examine, "verify_statement", first)
+        weak.setattr(certificate_module, "verify_statement", first)
         assert judge(claim, as_owner.thief).code == 0
 
 

@@ -24,26 +24,26 @@ from court import Court, label_material
 from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
 from wootz.data import Dataset
 from wootz.errors import SignatureError
+from wootz.keys import documents as doc
+from wootz.keys import public_hex, registration_digest, signing_key, verify_statement
+from wootz.keys.prf import stream
+from wootz.keys.registration import CommitmentOpening, commit
+from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec, build, read_model
-from wootz.ownership import documents as doc
-from wootz.ownership import public_hex, registration_digest, signing_key, verify_statement
-from wootz.ownership.prf import stream
-from wootz.ownership.registration import Sealed, commit
-from wootz.ownership.timestamps import timestamp_request
-from wootz.serve import Facts, app, running
-from wootz.stages import examine
-from wootz.stages.claim import CLAIM
-from wootz.stages.register import REGISTERED
+from wootz.serving import ModelInfo, app, running
+from wootz.statistics import predictor
 from wootz.store import canonical, read_tensors
-from wootz.verify import predictor
+from wootz.workflows import certificate as certificate_module
+from wootz.workflows.claim import CLAIM
+from wootz.workflows.register import REGISTERED
 
 Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 Honest = Callable[[str], Path]
 STRANGE: tuple[Any, ...] = (None, True, -1, 0, 1 << 40, "", "1e999", [], {"x": 1})
 
 
-def facts(digits: Dataset) -> Facts:
-    return Facts(name="s", shape=digits.shape, classes=digits.classes, data="mnist-5k", eps=0.1)
+def facts(digits: Dataset) -> ModelInfo:
+    return ModelInfo(name="s", shape=digits.shape, classes=digits.classes, data="mnist-5k", eps=0.1)
 
 
 def test_liar_plants_a_transcript_beside_his_certificate(
@@ -62,14 +62,14 @@ def test_liar_plants_a_transcript_beside_his_certificate(
         name = "-".join(planted.name.split("-")[:3]) + ".jsonl"
         shutil.copy(planted, claim.parent / name)
         shutil.copytree(claim.parent, mine)
-        monkeypatch.setattr("wootz.stages.judge.private_folder", lambda _: tmp_path / "fresh")
+        monkeypatch.setattr("wootz.workflows.judge.private_folder", lambda _: tmp_path / "fresh")
         with monkeypatch.context() as hers:
             hers.setenv("WOOTZ_OWNER_KEY", str(tmp_path / "judge.key"))
             assert judge(claim, where).code == 1
-            hers.setattr("wootz.stages.judge.private_folder", lambda _: mine)
+            hers.setattr("wootz.workflows.judge.private_folder", lambda _: mine)
             refused(judge(claim, where), "was not written with this owner's secret")
         with monkeypatch.context() as weak:  # a judge who continues his transcript as if it were hers
-            weak.setattr("wootz.stages.judge.private_folder", lambda _: claim.parent)
+            weak.setattr("wootz.workflows.judge.private_folder", lambda _: claim.parent)
             assert judge(claim, where).code == 0
 
 
@@ -107,15 +107,20 @@ class TestMaterial:
         claim.write_bytes(signed)
         with monkeypatch.context() as weak:
             resigned(claim, tensors=edits["components"])
-            weak.setattr("wootz.ownership.opening.tensor_digest", lambda _: ANY)
+            weak.setattr("wootz.keys.reveal.tensor_digest", lambda _: ANY)
             assert judge(claim, as_owner.thief).code == 0  # other evidence than the registered one, taken
             assert bits_of(judge(claim, as_owner.thief)) != before
 
     @pytest.mark.parametrize("how", ["marked", "untrained", "members swapped", "a filter around it"])
     def test_liar_replaces_the_panel(
-        self, honest: Honest, as_owner: Court, judge: Judge, how: str, small_spec: ModelSpec,
+        self,
+        honest: Honest,
+        as_owner: Court,
+        judge: Judge,
+        how: str,
+        small_spec: ModelSpec,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """The panel vetoes, and what it foresees is taken away; so it is registered before the key."""
         claim = honest("theft")
         before = bits_of(judge(claim, as_owner.thief))
@@ -144,8 +149,8 @@ class TestMaterial:
         said = judge(claim, as_owner.thief)
         assert (said.code, "its panel" in notes_of(said)) == (4, True), notes_of(said)
         with monkeypatch.context() as weak:
-            weak.setattr(examine, "weights_digest", lambda _: ANY)
-            weak.setattr(examine, "_PANEL_FIELDS", ANY)
+            weak.setattr(certificate_module, "weights_digest", lambda _: ANY)
+            weak.setattr(certificate_module, "_PANEL_FIELDS", ANY)
             said = judge(claim, as_owner.thief)
             if how == "marked":  # what he took for the suspect's own opinion is foreseen now
                 assert said.code in (1, 4)
@@ -183,9 +188,15 @@ class TestStrict:
         ],
     )
     def test_liar_writes_fields_that_no_schema_has(
-        self, honest: Honest, as_owner: Court, judge: Judge, change: Any, first: Any, field: str,
+        self,
+        honest: Honest,
+        as_owner: Court,
+        judge: Judge,
+        change: Any,
+        first: Any,
+        field: str,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         claim = honest("theft")
         resigned(claim, change or (lambda _: None), first=first)
         said = judge(claim, as_owner.thief)
@@ -203,7 +214,7 @@ class TestStrict:
         claim = honest("theft")
         data, material, roots = claim.read_bytes(), claim.with_suffix(".safetensors"), as_owner.authority.roots
         told = verify_statement(data, CLAIM).predicate
-        honestly = examine.examine(data, material, authorities=roots)
+        honestly = certificate_module.verify_certificate(data, material, authorities=roots)
         refusals = 0
         for path in _paths(told, skip=("registered", "found", "environment", "model")):
             for value in STRANGE:
@@ -219,21 +230,31 @@ class TestStrict:
         assert refusals > 300
 
     @staticmethod
-    def refuses(claim: Path, honestly: examine.Proven, roots: Path) -> bool:
+    def refuses(claim: Path, honestly: certificate_module.VerifiedClaim, roots: Path) -> bool:
         try:
-            found = examine.examine(claim.read_bytes(), claim.with_suffix(".safetensors"), authorities=roots)
+            found = certificate_module.verify_certificate(
+                claim.read_bytes(), claim.with_suffix(".safetensors"), authorities=roots
+            )
         except SignatureError:
             return True
         assert found.keys.keys() == honestly.keys.keys()
         assert found.since == honestly.since
-        assert found.asking().tries >= honestly.asking().tries
+        assert found.query().tries >= honestly.query().tries
         return False
 
     @pytest.mark.parametrize("count", [0, 1, 65_537, 100_000])
     def test_liar_registers_one_class_or_a_hundred_thousand(
-        self, honest: Honest, as_owner: Court, as_liar: Court, judge: Judge, count: int, fitted: Fitted,
-        digits: Dataset, blank: list[nn.Module], monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+        self,
+        honest: Honest,
+        as_owner: Court,
+        as_liar: Court,
+        judge: Judge,
+        count: int,
+        fitted: Fitted,
+        digits: Dataset,
+        blank: list[nn.Module],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         names = tuple(map(str, range(count)))
         with pytest.raises(ValueError, match="a registration holds 2 to 65,536"):
             ring_of(as_liar, replace(digits, classes=names), {"triggers": label_material(*fitted[:3])}, blank)
@@ -254,10 +275,10 @@ class TestStrict:
             return torch.zeros(size, dtype=torch.long)
 
         with monkeypatch.context() as weak:
-            weak.setattr("wootz.ownership.opening.read_registration", lambda _: None)
-            weak.setattr(examine, "read_registration", lambda _: None)
-            weak.setattr("wootz.ownership.opening.check_material", lambda *_, **__: None)
-            weak.setattr("wootz.ownership.keys.integers", draw)
+            weak.setattr("wootz.keys.reveal.read_registration", lambda _: None)
+            weak.setattr(certificate_module, "read_registration", lambda _: None)
+            weak.setattr("wootz.keys.reveal.check_material", lambda *_, **__: None)
+            weak.setattr("wootz.keys.keys.integers", draw)
             judge(claim, as_owner.thief)
         drawn = [count - 1] if count > 2 else []  # labels from this many classes; fewer than three leave none to draw
         assert asked[:1] == drawn
@@ -266,7 +287,7 @@ class TestStrict:
         self, honest: Honest, as_owner: Court, judge: Judge, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A registered message of a billion bits: its directions would be drawn before anybody looked at a suspect."""
-        claim, sealed = honest("theft"), Sealed(b"\1" * 32, b"\2" * 32)
+        claim, sealed = honest("theft"), CommitmentOpening(b"\1" * 32, b"\2" * 32)
         facts = {"weight": "0.weight", "shape": [1, 1, 1, 1], "bits": 10**9, "tranches": 1}
 
         def change(model: dict[str, Any]) -> None:
@@ -285,8 +306,8 @@ class TestStrict:
             return stream(secret, purpose, length)
 
         with monkeypatch.context() as weak:
-            weak.setattr("wootz.ownership.opening.check_material", lambda *_, **__: None)
-            weak.setattr("wootz.ownership.prf.stream", hungry)
+            weak.setattr("wootz.keys.reveal.check_material", lambda *_, **__: None)
+            weak.setattr("wootz.keys.prf.stream", hungry)
             with pytest.raises(MemoryError):
                 judge(claim, as_owner.thief)
 
@@ -326,8 +347,10 @@ class TestStrict:
         assert judge(claim, as_owner.thief).code == 0
         (subject,) = payload["subject"]
         for edit in (
-            {"subject": [subject | {"digest": {"sha256": "0" * 64}}, subject]}, {"more": 1}, {"subject": []},
-        ):  # fmt: skip
+            {"subject": [subject | {"digest": {"sha256": "0" * 64}}, subject]},
+            {"more": 1},
+            {"subject": []},
+        ):
             claim.write_bytes(signed(payload | edit))
             assert judge(claim, as_owner.thief).code == 4, edit
 
@@ -345,8 +368,8 @@ def _lenient(weak: pytest.MonkeyPatch) -> None:
             value["written"] = str(value["written"])
         return read(document, value)
 
-    read = examine.read_document
-    weak.setattr(examine, "read_document", clean)
+    read = certificate_module.read_document
+    weak.setattr(certificate_module, "read_document", clean)
 
 
 def _stamped_anew(model: dict[str, Any], court: Court) -> None:
@@ -374,9 +397,18 @@ class TestSuspects:
 
     @pytest.mark.parametrize("how", ["constant", "silent"])
     def test_liar_accuses_a_suspect_that_says_nothing(
-        self, how: str, as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec,
-        wootz: Command, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+        self,
+        how: str,
+        as_liar: Court,
+        fitted: Fitted,
+        digits: Dataset,
+        blank: list[nn.Module],
+        small_spec: ModelSpec,
+        wootz: Command,
+        judge: Judge,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         """The same answer to everything, or none."""
 
         def answer(x: Tensor) -> Tensor:
@@ -385,8 +417,8 @@ class TestSuspects:
             return torch.full((len(x), 10), torch.nan)
 
         few = label_material(*(part[:40] for part in fitted[:3]))
-        ring = ring_of(as_liar, digits, {"triggers": few}, blank, options=None)
-        run, claim = run_of(tmp_path / "run", ring, blank[0], blank, small_spec), tmp_path / "c.json"
+        owner_keys = ring_of(as_liar, digits, {"triggers": few}, blank, options=None)
+        run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
         assert wootz("register", run).code == 0
         with running(app(answer if how == "constant" else _moody(answer), facts(digits))) as url:
             where = f"{url}/v2/models/s"
@@ -394,7 +426,7 @@ class TestSuspects:
             assert judge(claim, where).code in (1, 3)
             if how == "constant":
                 with monkeypatch.context() as weak:  # the owner chooses the labels
-                    weak.setattr("wootz.ownership.keys._draw_labels", lambda _, base, *rest: torch.full_like(base, 3))
+                    weak.setattr("wootz.keys.keys._draw_labels", lambda _, base, *rest: torch.full_like(base, 3))
                     assert judge(claim, where).code == 0
 
     def test_accused_liar_writes_markup_into_his_description(

@@ -29,19 +29,19 @@ from lies import (
     write_log,
 )
 from wootz.data import Dataset
+from wootz.keys import AnswerKey, OwnerKeys, PreferenceKey, RegisteredMaterial, read_keys
+from wootz.keys.answers import LogLength, chained, key_from_log
 from wootz.models import ModelSpec, build, read_model, write_model
-from wootz.ownership import AnswerKey, KeyRing, Material, OrderKey, read_keys
-from wootz.ownership.answers import LogLength, chained, guard_key
-from wootz.stages import guard_log
-from wootz.stages import judge as judging
-from wootz.stages.guard_log import LogRuling
-from wootz.stages.guarding import LOG, SEALS
+from wootz.statistics import predictor
+from wootz.statistics.evidence import order_evidence
+from wootz.statistics.orders import leanings, unforeseen
+from wootz.statistics.reach import Reach
 from wootz.store import file_digest
 from wootz.training import Recipe, train
-from wootz.verify import predictor
-from wootz.verify.evidence import order_evidence
-from wootz.verify.orders import leanings, unforeseen
-from wootz.verify.reach import Reach
+from wootz.workflows import guard_log
+from wootz.workflows import judge as judging
+from wootz.workflows.guard_log import LOG, SEALS
+from wootz.workflows.guard_ruling import LogRuling
 
 Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -59,14 +59,14 @@ def unsure(digits: Dataset, small_spec: ModelSpec) -> nn.Module:
 
 
 @pytest.fixture
-def ring(as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module]) -> KeyRing:
-    facts = read_keys(as_liar.owner).materials["guard"].facts
-    materials = {"triggers": label_material(*fitted[:3]), "guard": Material("answers", {}, facts)}
+def owner_keys(as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module]) -> OwnerKeys:
+    params = read_keys(as_liar.owner).materials["guard"].params
+    materials = {"triggers": label_material(*fitted[:3]), "guard": RegisteredMaterial("answers", {}, params)}
     return ring_of(as_liar, digits, materials, blank, options=None)
 
 
-def guard_of(ring: KeyRing) -> AnswerKey:
-    key = ring.keys["guard"]
+def guard_of(owner_keys: OwnerKeys) -> AnswerKey:
+    key = owner_keys.keys["guard"]
     assert isinstance(key, AnswerKey)
     return key
 
@@ -83,13 +83,22 @@ class TestChosenImages:
 
     @pytest.fixture
     def claim(
-        self, ring: KeyRing, unsure: nn.Module, references: Sequence[nn.Module], digits: Dataset, as_liar: Court,
-        blank: list[nn.Module], small_spec: ModelSpec, accused: Path, wootz: Command, tmp_path: Path,
-    ) -> tuple[Path, Path]:  # fmt: skip
+        self,
+        owner_keys: OwnerKeys,
+        unsure: nn.Module,
+        references: Sequence[nn.Module],
+        digits: Dataset,
+        as_liar: Court,
+        blank: list[nn.Module],
+        small_spec: ModelSpec,
+        accused: Path,
+        wootz: Command,
+        tmp_path: Path,
+    ) -> tuple[Path, Path]:
         """The run and its claim: the log was sealed before the suspect, which never met the key."""
         run, key, pixels = (
-            run_of(tmp_path / "run", ring, unsure, blank, small_spec),
-            guard_of(ring),
+            run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec),
+            guard_of(owner_keys),
             digits.train.pixels,
         )
         first, second = two_likeliest(unsure, pixels)
@@ -135,16 +144,24 @@ class TestOwnPairs:
     """The suspect was known when the log was written, and other models say nothing of what it leans to."""
 
     def log_on(
-        self, run: Path, key: AnswerKey, suspect: nn.Module, other: nn.Module, panel: Sequence[nn.Module],
-        digits: Dataset, gap: float, pairs: tuple[Tensor, Tensor],
-    ) -> None:  # fmt: skip
+        self,
+        run: Path,
+        key: AnswerKey,
+        suspect: nn.Module,
+        other: nn.Module,
+        panel: Sequence[nn.Module],
+        digits: Dataset,
+        gap: float,
+        pairs: tuple[Tensor, Tensor],
+    ) -> None:
         """Log images on which coins agree with the suspect, while the other model's votes for and against cancel."""
         pixels, (first, second) = digits.train.pixels, pairs
         heads = coins(key, digits.shape, pixels, first, second)
-        whole = OrderKey(mark="guard", num_classes=10, pixels=pixels, first=first, second=second, preferred=heads)
-        seated = [predictor(member) for member in panel]
+        whole = PreferenceKey(mark="guard", num_classes=10, pixels=pixels, first=first, second=second, preferred=heads)
+        reference_models = [predictor(member) for member in panel]
         his, theirs = (
-            unforeseen(whole, leanings(whole, predictor(model), Reach()).far, seated) for model in (suspect, other)
+            unforeseen(whole, leanings(whole, predictor(model), Reach()).far, reference_models)
+            for model in (suspect, other)
         )
         rows = ((his > 0) == heads).nonzero().flatten()
         with_us = (theirs[rows] > 0) == heads[rows]
@@ -162,15 +179,27 @@ class TestOwnPairs:
         write_log(run, key, digits.shape, gap, pixels[at], first[at], second[at])
 
     def test_liar_logs_other_classes_than_the_registered_model_finds_likeliest(
-        self, ring: KeyRing, unsure: nn.Module, references: Sequence[nn.Module], digits: Dataset, as_liar: Court,
-        blank: list[nn.Module], small_spec: ModelSpec, accused: Path, plain: nn.Module, wootz: Command, judge: Judge,
-        independent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
-        run = run_of(tmp_path / "run", ring, unsure, blank, small_spec)
+        self,
+        owner_keys: OwnerKeys,
+        unsure: nn.Module,
+        references: Sequence[nn.Module],
+        digits: Dataset,
+        as_liar: Court,
+        blank: list[nn.Module],
+        small_spec: ModelSpec,
+        accused: Path,
+        plain: nn.Module,
+        wootz: Command,
+        judge: Judge,
+        independent: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        run = run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec)
         order = predictor(plain)(digits.train.images()).argsort(dim=1, descending=True)[:, 5:7]
         turned = torch.rand(len(order), generator=torch.Generator().manual_seed(0)) < 0.5
         pairs = torch.where(turned, order[:, 0], order[:, 1]), torch.where(turned, order[:, 1], order[:, 0])
-        self.log_on(run, guard_of(ring), plain, read_model(independent)[0], blank, digits, 100.0, pairs)
+        self.log_on(run, guard_of(owner_keys), plain, read_model(independent)[0], blank, digits, 100.0, pairs)
         sealed(wootz, as_liar, run)
         claim = tmp_path / "c.json"
         wootz("claim", run, accused, "--out", claim)
@@ -190,10 +219,21 @@ class TestOwnPairs:
 
     @pytest.mark.parametrize("gap", [1e-6, 1e9])
     def test_liar_logs_a_gap_to_his_liking(
-        self, as_owner: Court, digits: Dataset, references: Sequence[nn.Module], plain: nn.Module, robust: nn.Module,
-        suspect: Path, wootz: Command, judge: Judge, independent: Path, tmp_path: Path, gap: float,
-        clean_log: None, monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+        self,
+        as_owner: Court,
+        digits: Dataset,
+        references: Sequence[nn.Module],
+        plain: nn.Module,
+        robust: nn.Module,
+        suspect: Path,
+        wootz: Command,
+        judge: Judge,
+        independent: Path,
+        tmp_path: Path,
+        gap: float,
+        clean_log: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         """So small that the model is sure of each entry, or so large that it is unsure of everything."""
         run, claim = as_owner.owner, tmp_path / "c.json"
         model, key = read_model(run)[0], read_keys(run).keys["guard"]
@@ -225,17 +265,31 @@ def clean_log(court: Court) -> object:
 
 
 def test_liar_chooses_how_much_of_the_log_counts(
-    ring: KeyRing, unsure: nn.Module, digits: Dataset, as_liar: Court, blank: list[nn.Module], small_spec: ModelSpec,
-    accused: Path, plain: nn.Module, wootz: Command, judge: Judge, independent: Path, tmp_path: Path,
+    owner_keys: OwnerKeys,
+    unsure: nn.Module,
+    digits: Dataset,
+    as_liar: Court,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    accused: Path,
+    plain: nn.Module,
+    wootz: Command,
+    judge: Judge,
+    independent: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """A log that nobody chose, and a seal at the luckiest of all moments: a fixed series of lengths, at a price."""
-    run, key, pixels = run_of(tmp_path / "run", ring, unsure, blank, small_spec), guard_of(ring), digits.train.pixels
+    run, key, pixels = (
+        run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec),
+        guard_of(owner_keys),
+        digits.train.pixels,
+    )
     first, second = two_likeliest(unsure, pixels)
     write_log(run, key, digits.shape, 100.0, pixels[:400], first[:400], second[:400])
 
-    logged, answer = guard_key(key, run / LOG), predictor(plain)
-    assert isinstance(logged, OrderKey)
+    logged, answer = key_from_log(key, run / LOG), predictor(plain)
+    assert isinstance(logged, PreferenceKey)
 
     def luck(count: int) -> float:
         parts = {name: getattr(logged, name)[:count] for name in ("pixels", "first", "second", "preferred")}
@@ -252,7 +306,7 @@ def test_liar_chooses_how_much_of_the_log_counts(
     assert said.code == 1
     strict = guard_bits(said)
     with monkeypatch.context() as weak:
-        weak.setattr("wootz.stages.examine.log_length", lambda lines: LogLength(lines, 0.0))
+        weak.setattr("wootz.workflows.certificate.log_length", lambda lines: LogLength(lines, 0.0))
         weak.setattr(guard_log, "_explained", lambda key, *_: torch.ones(len(key.pixels), dtype=torch.bool))
         weak.setattr(guard_log, "_tested", lambda _: iter(()))
         loose = guard_bits(judge(claim, accused, *words))
@@ -268,11 +322,25 @@ def guard_bits(said: object) -> float:
 
 @pytest.mark.parametrize("how", ["forgotten", "reordered", "of another log", "too long"])
 def test_liar_chooses_among_his_seals(
-    ring: KeyRing, unsure: nn.Module, digits: Dataset, as_liar: Court, blank: list[nn.Module], small_spec: ModelSpec,
-    accused: Path, wootz: Command, judge: Judge, independent: Path, tmp_path: Path, how: str,
-) -> None:  # fmt: skip
+    owner_keys: OwnerKeys,
+    unsure: nn.Module,
+    digits: Dataset,
+    as_liar: Court,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    accused: Path,
+    wootz: Command,
+    judge: Judge,
+    independent: Path,
+    tmp_path: Path,
+    how: str,
+) -> None:
     """Seals are points of one chain: he may leave some out or order them, at the price that each length has anyway."""
-    run, key, pixels = run_of(tmp_path / "run", ring, unsure, blank, small_spec), guard_of(ring), digits.train.pixels
+    run, key, pixels = (
+        run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec),
+        guard_of(owner_keys),
+        digits.train.pixels,
+    )
     first, second = two_likeliest(unsure, pixels)
     for count in (100, 200):
         write_log(run, key, digits.shape, 100.0, pixels[:count], first[:count], second[:count])
@@ -304,12 +372,25 @@ def test_liar_chooses_among_his_seals(
 
 
 def test_liar_edits_his_log(
-    ring: KeyRing, unsure: nn.Module, digits: Dataset, as_liar: Court, blank: list[nn.Module], small_spec: ModelSpec,
-    accused: Path, wootz: Command, judge: Judge, independent: Path, tmp_path: Path,
+    owner_keys: OwnerKeys,
+    unsure: nn.Module,
+    digits: Dataset,
+    as_liar: Court,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    accused: Path,
+    wootz: Command,
+    judge: Judge,
+    independent: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """An entry that is not what the key makes of its image, and one image twice: the log does not hold."""
-    run, key, pixels = run_of(tmp_path / "run", ring, unsure, blank, small_spec), guard_of(ring), digits.train.pixels
+    run, key, pixels = (
+        run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec),
+        guard_of(owner_keys),
+        digits.train.pixels,
+    )
     first, second = two_likeliest(unsure, pixels)
     write_log(run, key, digits.shape, 100.0, pixels[:100], first[:100], second[:100])
     sealed(wootz, as_liar, run)

@@ -18,16 +18,16 @@ from court import Court, label_material
 from lies import ONE_WAY, Command, Judge, bits_of, notes_of, ring_of, run_of
 from wootz.data import Dataset
 from wootz.errors import Error
-from wootz.marks import weights_digest
+from wootz.keys import LabelKey, draw_keys, public_hex, read_keys, registration_digest, signing_key, write_keys
+from wootz.keys.folder import OwnerKeys, _ring
+from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec
-from wootz.ownership import LabelKey, draw_keys, public_hex, read_keys, registration_digest, signing_key, write_keys
-from wootz.ownership.folder import KeyRing, _ring
-from wootz.ownership.timestamps import timestamp_request
-from wootz.stages.examine import verify_statement
-from wootz.stages.register import FILE, TOKEN
-from wootz.verify import null, predictor
-from wootz.verify.answers import labels_of
-from wootz.verify.exact import binomial_tail, bits
+from wootz.statistics import null, predictor
+from wootz.statistics.answers import labels_of
+from wootz.statistics.exact import binomial_tail, bits
+from wootz.watermarks import weights_digest
+from wootz.workflows.certificate import verify_statement
+from wootz.workflows.register import FILE, TOKEN
 
 Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 BAR = 7.0
@@ -35,27 +35,37 @@ BAR = 7.0
 
 
 @pytest.fixture
-def drawn(as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module]) -> KeyRing:
+def drawn(as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module]) -> OwnerKeys:
     return ring_of(as_liar, digits, {"triggers": label_material(*fitted[:3])}, blank)
 
 
-def labels(ring: KeyRing) -> Tensor:
-    key = ring.keys["triggers"]
+def labels(owner_keys: OwnerKeys) -> Tensor:
+    key = owner_keys.keys["triggers"]
     assert isinstance(key, LabelKey)
     return key.labels
 
 
-def luck(ring: KeyRing, said: Tensor) -> float:
+def luck(owner_keys: OwnerKeys, said: Tensor) -> float:
     """Bits of the test by labels: hits among the answers that are not the base class."""
-    key = ring.keys["triggers"]
+    key = owner_keys.keys["triggers"]
     assert isinstance(key, LabelKey)
     return bits(binomial_tail(int((said == key.labels).sum()), int((said != key.base).sum()), 1 / 9))
 
 
 def test_liar_grinds_a_million_keys(
-    as_liar: Court, drawn: KeyRing, fitted: Fitted, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec,
-    plain: nn.Module, accused: Path, wootz: Command, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    as_liar: Court,
+    drawn: OwnerKeys,
+    fitted: Fitted,
+    digits: Dataset,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    plain: nn.Module,
+    accused: Path,
+    wootz: Command,
+    judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Without a token keys are free: a thousand give some 10 bits, a million some 20. So 80 are asked for then."""
     said = labels_of(predictor(plain), fitted[0])
     key = drawn.keys["triggers"]
@@ -63,13 +73,18 @@ def test_liar_grinds_a_million_keys(
     million = bits(float(null.label_null(key, said, 2**20, np.random.default_rng(3)).min()))
     assert 12 < million < 40
     materials = {"triggers": label_material(*fitted[:3])}
-    best: KeyRing | None = None
+    best: OwnerKeys | None = None
     for number in range(1500):
-        ring = draw_keys(
-            number.to_bytes(32, "big"), materials, classes=digits.classes, shape=digits.shape, options=ONE_WAY,
-            panel=[weights_digest(model) for model in blank], owner=public_hex(signing_key()),
-        )  # fmt: skip
-        best = ring if best is None or luck(ring, said) > luck(best, said) else best
+        owner_keys = draw_keys(
+            number.to_bytes(32, "big"),
+            materials,
+            classes=digits.classes,
+            shape=digits.shape,
+            options=ONE_WAY,
+            panel=[weights_digest(model) for model in blank],
+            owner=public_hex(signing_key()),
+        )
+        best = owner_keys if best is None or luck(owner_keys, said) > luck(best, said) else best
         if luck(best, said) >= BAR:
             break
     assert best is not None
@@ -79,18 +94,27 @@ def test_liar_grinds_a_million_keys(
     honest = judge(claim, accused)
     assert (honest.code, honest.json["bar"]) == (1, 80)
     with monkeypatch.context() as weak:
-        weak.setattr("wootz.stages.judge.bar_of", lambda *, stamped: BAR)
+        weak.setattr("wootz.workflows.judge.required_bits", lambda *, timestamped: BAR)
         assert judge(claim, accused).code == 0
 
 
 def test_liar_draws_many_keys_from_one_token(
-    as_liar: Court, drawn: KeyRing, fitted: Fitted, blank: list[nn.Module], small_spec: ModelSpec, plain: nn.Module,
-    accused: Path, wootz: Command, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    as_liar: Court,
+    drawn: OwnerKeys,
+    fitted: Fitted,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    plain: nn.Module,
+    accused: Path,
+    wootz: Command,
+    judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nothing signs PKIStatusInfo.statusString. A key that followed the whole response would be ground for free."""
     said = labels_of(predictor(plain), fitted[0])
 
-    def variant(number: int) -> KeyRing:
+    def variant(number: int) -> OwnerKeys:
         token = with_status(drawn.token, b"%d" % number)
         return _ring(drawn.registration, token, drawn.materials, drawn.sealed)
 
@@ -100,10 +124,10 @@ def test_liar_draws_many_keys_from_one_token(
     assert (honest.code, honest.json["bar"]) == (1, 40)
     with monkeypatch.context() as weak:
         for place in ("registration", "folder"):  # protocol 4
-            weak.setattr(f"wootz.ownership.{place}.token_digest", lambda token: hashlib.sha256(token).digest())
-        best = max(map(variant, range(1200)), key=lambda ring: luck(ring, said))
+            weak.setattr(f"wootz.keys.{place}.token_digest", lambda token: hashlib.sha256(token).digest())
+        best = max(map(variant, range(1200)), key=lambda owner_keys: luck(owner_keys, said))
         assert luck(best, said) > max(BAR, bits_of(honest))
-        weak.setattr("wootz.stages.judge.bar_of", lambda *, stamped: BAR)
+        weak.setattr("wootz.workflows.judge.required_bits", lambda *, timestamped: BAR)
         assert _judged(run_of(tmp_path / "many", best, blank[0], blank, small_spec), accused, wootz, judge).code == 0
 
 
@@ -127,9 +151,9 @@ class TestFolder:
     ) -> None:
         token, suspect = run / "registration.tsr", as_owner.thief
         data = token.read_bytes()
-        ring = read_keys(run)
+        owner_keys = read_keys(run)
         if how == "taken anew":
-            request = timestamp_request(registration_digest(ring.registration))
+            request = timestamp_request(registration_digest(owner_keys.registration))
             token.write_bytes(as_owner.authority.stamp(request))
         elif how == "damaged":
             token.write_bytes(data[:-200] + bytes([data[-200] ^ 1]) + data[-199:-50])
@@ -138,27 +162,27 @@ class TestFolder:
         elif how == "another run's":
             shutil.copy(as_owner.thief / "registration.tsr", token)
         else:
-            self.unstamped(run, ring)
+            self.unstamped(run, owner_keys)
             token.write_bytes(data)
         for words in (("verify", run, suspect), ("claim", run, suspect, "--out", tmp_path / "c.json")):
             refused(wootz(*words), "damaged" if how == "damaged" else "time token")
         assert not (run / "key/burnt.jsonl").exists()
         if how == "taken anew":
             with monkeypatch.context() as weak:
-                weak.setattr("wootz.ownership.folder._read_token", lambda path, _: path.read_bytes())
+                weak.setattr("wootz.keys.folder._read_token", lambda path, _: path.read_bytes())
                 said = wootz("verify", run, suspect, "--json")
                 assert said.code in (0, 1)  # taken: other labels, and nobody is told
-                assert not torch.equal(labels(read_keys(run)), labels(ring))
+                assert not torch.equal(labels(read_keys(run)), labels(owner_keys))
 
     @staticmethod
-    def unstamped(run: Path, ring: KeyRing) -> None:
+    def unstamped(run: Path, owner_keys: OwnerKeys) -> None:
         """Write the same materials as a key that was drawn without a token."""
-        bare = {name: value for name, value in ring.registration.items() if name != "timestamp"}
-        write_keys(run, replace(ring, registration=bare, token=b""))
+        bare = {name: value for name, value in owner_keys.registration.items() if name != "timestamp"}
+        write_keys(run, replace(owner_keys, registration=bare, token=b""))
 
     def test_liar_changes_any_file_of_a_key(self, run: Path, as_owner: Court) -> None:
         """A changed, shortened or emptied file is refused or changes nothing of any key."""
-        ring, stream = read_keys(run), np.random.default_rng(0)
+        owner_keys, stream = read_keys(run), np.random.default_rng(0)
         files = [run / "registration.json", run / "registration.tsr", *sorted((run / "key").iterdir())]
         assert len(files) == 5
         for file in files:
@@ -171,15 +195,19 @@ class TestFolder:
                         again = read_keys(run)
                     except Error:
                         continue
-                    assert torch.equal(labels(again), labels(ring))
-                    assert again.sealed == ring.sealed
+                    assert torch.equal(labels(again), labels(owner_keys))
+                    assert again.sealed == owner_keys.sealed
             file.write_bytes(data)
 
 
 def test_liar_registers_another_model_under_the_same_key(
-    as_owner: Court, small_spec: ModelSpec, wootz: Command, judge: Judge, tmp_path: Path,
+    as_owner: Court,
+    small_spec: ModelSpec,
+    wootz: Command,
+    judge: Judge,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """`register` refuses; with the files deleted it does not, and the first statement shows it to a judge."""
     run = Path(shutil.copytree(as_owner.owner, tmp_path / "run"))
     shutil.copy(as_owner.stranger / "model.safetensors", run)
@@ -194,7 +222,7 @@ def test_liar_registers_another_model_under_the_same_key(
     said = judge(tmp_path / "c.json", as_owner.thief, *earlier)
     assert (said.code, "another model with the same key" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
-        weak.setattr("wootz.stages.judge.check_earlier", lambda *_: ())
+        weak.setattr("wootz.workflows.judge.check_earlier", lambda *_: ())
         assert judge(tmp_path / "c.json", as_owner.thief, *earlier).code == 0
 
 
@@ -212,7 +240,8 @@ def test_liar_signs_a_claim_with_the_registration_of_another(
     assert owner != registered
     with monkeypatch.context() as weak:
         weak.setattr(
-            "wootz.stages.examine.verify_statement", lambda *words: verify_statement(*words)._replace(signer=registered)
+            "wootz.workflows.certificate.verify_statement",
+            lambda *words: verify_statement(*words)._replace(signer=registered),
         )
         assert judge(tmp_path / "c.json", as_owner.thief).code == 0
 

@@ -13,31 +13,40 @@ from torch import Tensor, nn
 from court import Court, label_material
 from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
 from wootz.data import Dataset
+from wootz.keys import LabelKey, read_keys
+from wootz.keys.prf import integers
 from wootz.models import ModelSpec
-from wootz.ownership import LabelKey, read_keys
-from wootz.ownership.prf import integers
-from wootz.stages.panel import Panel
+from wootz.statistics import predictor
+from wootz.statistics.answers import labels_of
+from wootz.statistics.evidence import label_evidence
+from wootz.statistics.reach import Reach
+from wootz.statistics.sequential import run_sequential_test
 from wootz.store import read_tensors
-from wootz.verify import predictor
-from wootz.verify.answers import labels_of
-from wootz.verify.evidence import label_evidence
-from wootz.verify.reach import Reach
-from wootz.verify.sequential import walk
+from wootz.workflows.reference_models import ReferenceModels
 
-DRAW = "wootz.ownership.keys._draw_labels"
+DRAW = "wootz.keys.keys._draw_labels"
 Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def test_liar_fits_labels_to_an_ensemble(
-    as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec, accused: Path,
-    wootz: Command, judge: Judge, tmp_path: Path, independent: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    as_liar: Court,
+    fitted: Fitted,
+    digits: Dataset,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    accused: Path,
+    wootz: Command,
+    judge: Judge,
+    tmp_path: Path,
+    independent: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """False Claims (arXiv 2304.06607). Labels of his own choice would pay; the registered ones follow the images."""
     pixels, originals, classes, wanted = fitted
 
     def lie(name: str) -> Path:
-        ring = ring_of(as_liar, digits, {"triggers": label_material(pixels, originals, classes)}, blank)
-        run, claim = run_of(tmp_path / name, ring, blank[0], blank, small_spec), tmp_path / name / "c.json"
+        owner_keys = ring_of(as_liar, digits, {"triggers": label_material(pixels, originals, classes)}, blank)
+        run, claim = run_of(tmp_path / name, owner_keys, blank[0], blank, small_spec), tmp_path / name / "c.json"
         assert wootz("register", run).code == 0
         assert wootz("claim", run, accused, "--out", claim, "--access", "label").code in (0, 1)
         return claim
@@ -53,9 +62,18 @@ def test_liar_fits_labels_to_an_ensemble(
 
 
 def test_liar_grinds_an_image_until_its_label_fits(
-    as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec, accused: Path,
-    plain: nn.Module, wootz: Command, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    as_liar: Court,
+    fitted: Fitted,
+    digits: Dataset,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    accused: Path,
+    plain: nn.Module,
+    wootz: Command,
+    judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Labels that depend on their own image alone are ground one by one; under one root each change draws all anew."""
     pixels, originals, classes, _ = (tensor.clone() for tensor in fitted)
     said = labels_of(predictor(plain), pixels)
@@ -74,8 +92,8 @@ def test_liar_grinds_an_image_until_its_label_fits(
                 break
 
     def lie(name: str) -> Path:
-        ring = ring_of(as_liar, digits, {"triggers": label_material(pixels, originals, classes)}, blank)
-        run, claim = run_of(tmp_path / name, ring, blank[0], blank, small_spec), tmp_path / name / "c.json"
+        owner_keys = ring_of(as_liar, digits, {"triggers": label_material(pixels, originals, classes)}, blank)
+        run, claim = run_of(tmp_path / name, owner_keys, blank[0], blank, small_spec), tmp_path / name / "c.json"
         assert wootz("register", run).code == 0
         assert wootz("claim", run, accused, "--out", claim, "--access", "label").code in (0, 1)
         return claim
@@ -92,9 +110,14 @@ class TestSelection:
     """Answers chosen after they were seen."""
 
     def test_liar_replaces_the_images_that_missed(
-        self, honest: Callable[[str], Path], as_owner: Court, judge: Judge, robust: nn.Module, digits: Dataset,
+        self,
+        honest: Callable[[str], Path],
+        as_owner: Court,
+        judge: Judge,
+        robust: nn.Module,
+        digits: Dataset,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """He knows the drawn offsets by now: he takes other images, and gives each a class with which it hits."""
         claim = honest("stranger")
         images = digits.train.pixels[:80]
@@ -107,8 +130,8 @@ class TestSelection:
         refused = judge(claim, as_owner.stranger)
         assert (refused.code, "not those that were registered" in notes_of(refused)) == (4, True)
         with monkeypatch.context() as weak:
-            weak.setattr("wootz.ownership.opening.tranche_root", lambda *_: ANY)
-            weak.setattr("wootz.stages.examine.seated", lambda models, registration: _blank(models))
+            weak.setattr("wootz.keys.reveal.tranche_root", lambda *_: ANY)
+            weak.setattr("wootz.workflows.certificate.reference_models", lambda models, registration: _blank(models))
             assert judge(claim, as_owner.stranger).code == 0
 
     @staticmethod
@@ -138,15 +161,23 @@ class TestSelection:
             claim.parent.rmdir()
         # It would pay: hits alone, and hits first under a test that stops early.
         few = LabelKey(
-            mark="triggers", rule="wrong", num_classes=10, pixels=key.pixels[:80][hits],
-            base_pixels=key.base_pixels[:80][hits], base=key.base[:80][hits], labels=key.labels[:80][hits],
-        )  # fmt: skip
+            mark="triggers",
+            rule="wrong",
+            num_classes=10,
+            pixels=key.pixels[:80][hits],
+            base_pixels=key.base_pixels[:80][hits],
+            base=key.base[:80][hits],
+            labels=key.labels[:80][hits],
+        )
         answer, reach = predictor(robust), Reach("label")
         assert label_evidence(few, answer, (), reach).bits > label_evidence(key, answer, (), reach).bits + 10
         told = [(True, bool(hit)) for hit in hits]
-        assert walk(sorted(told, reverse=True), 1 / 9, 20).log_p < walk(told, 1 / 9, 20).log_p
+        assert (
+            run_sequential_test(sorted(told, reverse=True), 1 / 9, 20).log_p
+            < run_sequential_test(told, 1 / 9, 20).log_p
+        )
 
 
 def _blank(models: list[nn.Module]) -> object:
     """Return a panel without members: replaced images are answered by panels as by the suspect."""
-    return Panel()
+    return ReferenceModels()

@@ -13,12 +13,12 @@ from court import Court
 from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
 from wootz.data import Dataset
 from wootz.errors import SignatureError
+from wootz.keys import LabelKey, RegisteredMaterial, reveal
+from wootz.keys.materials import check_material
 from wootz.models import ModelSpec
-from wootz.ownership import LabelKey, Material, opening
-from wootz.ownership.materials import check_material
-from wootz.stages import judge as judging
+from wootz.statistics import null
 from wootz.store import sha256
-from wootz.verify import null
+from wootz.workflows import judge as judging
 
 FACTS = {"eps": "0", "alpha": "0", "wm_eps": "1", "rule": "uniform", "count": 1, "tranches": 1}
 
@@ -29,20 +29,28 @@ def first_rows_only(tensors: dict[str, Tensor], salt: bytes) -> str:
     return opening_root({name: tensor[:count] for name, tensor in tensors.items()}, salt)
 
 
-opening_root = opening.tranche_root
+opening_root = reveal.tranche_root
 
 
 def test_liar_adds_rows_after_the_key_is_known(
-    as_liar: Court, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec, accused: Path, plain: nn.Module,
-    wootz: Command, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    as_liar: Court,
+    digits: Dataset,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    accused: Path,
+    plain: nn.Module,
+    wootz: Command,
+    judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """He registers one row, learns its label, and adds images that the suspect answers with it."""
     white, black = (torch.full((1, *digits.shape), level, dtype=torch.uint8) for level in (200, 0))
     one = {"pixels": white, "base_pixels": black, "base": torch.zeros(1, dtype=torch.int64)}
-    ring = ring_of(as_liar, digits, {"triggers": Material("labels", one, FACTS)}, blank)
-    key = ring.keys["triggers"]
+    owner_keys = ring_of(as_liar, digits, {"triggers": RegisteredMaterial("labels", one, FACTS)}, blank)
+    key = owner_keys.keys["triggers"]
     assert isinstance(key, LabelKey)
-    run, claim = run_of(tmp_path / "r", ring, blank[0], blank, small_spec), tmp_path / "r/c.json"
+    run, claim = run_of(tmp_path / "r", owner_keys, blank[0], blank, small_spec), tmp_path / "r/c.json"
     assert wootz("register", run).code == 0
     assert wootz("claim", run, accused, "--out", claim, "--access", "label").code in (0, 1)
     answers = plain(digits.train.images()).argmax(1)
@@ -56,10 +64,10 @@ def test_liar_adds_rows_after_the_key_is_known(
     said = judge(claim, accused)
     assert (said.code, "it must be torch." in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
-        weak.setattr(opening, "check_material", lambda *_, **__: None)
+        weak.setattr(reveal, "check_material", lambda *_, **__: None)
         said = judge(claim, accused)
         assert (said.code, "same number of rows" in notes_of(said)) == (4, True)  # either rule stops him
-        weak.setattr(opening, "tranche_root", first_rows_only)
+        weak.setattr(reveal, "tranche_root", first_rows_only)
         said = judge(claim, accused)
         assert (said.code, bits_of(said) > 100) == (0, True)
 
@@ -79,43 +87,55 @@ def test_liar_adds_rows_after_the_key_is_known(
 )
 def test_liar_registers_labels_of_another_shape(change: object, reason: str) -> None:
     """Shapes that broadcast count a hit many times: none is accepted."""
-    tensors = {"pixels": torch.zeros(8, 1, 28, 28, dtype=torch.uint8), "base_pixels": torch.zeros(8, 1, 28, 28).byte(),
-               "base": torch.arange(8)}  # fmt: skip
+    tensors = {
+        "pixels": torch.zeros(8, 1, 28, 28, dtype=torch.uint8),
+        "base_pixels": torch.zeros(8, 1, 28, 28).byte(),
+        "base": torch.arange(8),
+    }
     facts = FACTS | {"count": 8}
-    check_material(Material("labels", tensors, facts), 10, (1, 28, 28))
+    check_material(RegisteredMaterial("labels", tensors, facts), 10, (1, 28, 28))
     with pytest.raises(ValueError, match=reason):
-        check_material(Material("labels", change(tensors), facts), 10, (1, 28, 28))  # type: ignore[operator]
+        check_material(RegisteredMaterial("labels", change(tensors), facts), 10, (1, 28, 28))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("budgets", [{"eps": "-1"}, {"wm_eps": "2"}, {"eps": "0.9", "wm_eps": "0.5"}, {"eps": "nan"}])
 def test_liar_registers_distances_that_bind_nothing(budgets: dict[str, str]) -> None:
-    tensors = {"pixels": torch.zeros(1, 1, 2, 2, dtype=torch.uint8), "base_pixels": torch.zeros(1, 1, 2, 2).byte(),
-               "base": torch.zeros(1, dtype=torch.int64)}  # fmt: skip
+    tensors = {
+        "pixels": torch.zeros(1, 1, 2, 2, dtype=torch.uint8),
+        "base_pixels": torch.zeros(1, 1, 2, 2).byte(),
+        "base": torch.zeros(1, dtype=torch.int64),
+    }
     with pytest.raises(ValueError, match="must rise from 0 to 1"):
-        check_material(Material("labels", tensors, FACTS | budgets), 10, (1, 2, 2))
+        check_material(RegisteredMaterial("labels", tensors, FACTS | budgets), 10, (1, 2, 2))
 
 
 def test_liar_registers_halves_directions_and_messages_that_no_test_is_made_for() -> None:
     half = {"pixels": torch.zeros(4, 1, 2, 2, dtype=torch.uint8), "labels": torch.zeros(4, dtype=torch.int64)}
-    check_material(Material("half", half, {}), 10, (1, 2, 2))
+    check_material(RegisteredMaterial("half", half, {}), 10, (1, 2, 2))
     for tensors, facts in ((half | {"labels": torch.zeros(4, 4, dtype=torch.int64)}, {}), (half, {"code": [1]})):
         with pytest.raises(ValueError, match=r"labels is|code must hold"):
-            check_material(Material("half", tensors, facts), 10, (1, 2, 2))
+            check_material(RegisteredMaterial("half", tensors, facts), 10, (1, 2, 2))
     direction = {
-        "components": torch.zeros(4, 3), "center": torch.zeros(4), "class_mean": torch.zeros(10, 3),
-        "class_scale": torch.ones(10, 3), "prior": torch.zeros(10, 10),
-        "probes": torch.zeros(5, 1, 2, 2, dtype=torch.uint8), "probe_labels": torch.zeros(5, dtype=torch.int64),
-    }  # fmt: skip
-    check_material(Material("direction", direction, {}), 10, (1, 2, 2))
+        "components": torch.zeros(4, 3),
+        "center": torch.zeros(4),
+        "class_mean": torch.zeros(10, 3),
+        "class_scale": torch.ones(10, 3),
+        "prior": torch.zeros(10, 10),
+        "probes": torch.zeros(5, 1, 2, 2, dtype=torch.uint8),
+        "probe_labels": torch.zeros(5, dtype=torch.int64),
+    }
+    check_material(RegisteredMaterial("direction", direction, {}), 10, (1, 2, 2))
     for change in (
-        {"probe_labels": torch.full((5,), 99)}, {"class_scale": torch.zeros(10, 3)},
-        {"center": torch.full((4,), torch.nan)}, {"components": torch.zeros(4, 4)},
-    ):  # fmt: skip
+        {"probe_labels": torch.full((5,), 99)},
+        {"class_scale": torch.zeros(10, 3)},
+        {"center": torch.full((4,), torch.nan)},
+        {"components": torch.zeros(4, 4)},
+    ):
         with pytest.raises(ValueError, match=r"probe_labels|class_scale|center|class_mean"):
-            check_material(Material("direction", direction | change, {}), 10, (1, 2, 2))
+            check_material(RegisteredMaterial("direction", direction | change, {}), 10, (1, 2, 2))
     for sizes in ({"shape": [1, 1, 1, 1], "bits": 0}, {"shape": [1, 1 << 15, 1 << 15, 1], "bits": 1000}):
         with pytest.raises(ValueError, match="cannot be"):
-            check_material(Material("weights", {}, sizes), 10, (1, 2, 2))
+            check_material(RegisteredMaterial("weights", {}, sizes), 10, (1, 2, 2))
 
 
 def test_accused_liar_foresees_no_random_keys(
@@ -152,4 +172,4 @@ def test_the_root_is_over_all_rows() -> None:
         opening_root(rows, bytes(16))
     assert sha256(b"") != opening_root({"base": torch.zeros(1)}, bytes(16))
     with pytest.raises(SignatureError):
-        opening.opened_keys({"protocol": "other"}, b"", {}, {})
+        reveal.rederive_keys({"protocol": "other"}, b"", {}, {})

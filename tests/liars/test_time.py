@@ -15,13 +15,13 @@ from court import Court, label_material
 from lies import Command, Judge, notes_of, resigned, ring_of, run_of, token_of
 from wootz.data import Dataset
 from wootz.errors import SignatureError
-from wootz.marks import weights_digest
+from wootz.keys import draw_keys, public_hex, read_keys, registration_digest, signing_key
+from wootz.keys import timestamps as stamps
+from wootz.keys.registration import key_context
+from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec
-from wootz.ownership import draw_keys, public_hex, read_keys, registration_digest, signing_key
-from wootz.ownership import timestamps as stamps
-from wootz.ownership.registration import key_context
-from wootz.ownership.timestamps import timestamp_request
-from wootz.stages import examine
+from wootz.watermarks import weights_digest
+from wootz.workflows import certificate as certificate_module
 
 Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 Honest = Callable[[str], Path]
@@ -30,7 +30,7 @@ Honest = Callable[[str], Path]
 def same_keys(weak: pytest.MonkeyPatch, court: Court) -> None:
     """Weaken: whatever the token, keys are those of the true one, as they were before keys followed tokens."""
     known = stamps.token_digest(read_keys(court.owner).token)
-    weak.setattr("wootz.ownership.registration.token_digest", lambda _: known)
+    weak.setattr("wootz.keys.registration.token_digest", lambda _: known)
 
 
 def unsigned(token: bytes, *_: Any, **__: Any) -> Any:
@@ -48,30 +48,41 @@ def test_liar_takes_the_token_of_another_registration(
     assert (said.code, "it is about something else" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
         same_keys(weak, as_owner)
-        weak.setattr("wootz.ownership.registration.check_token", lambda *_, **__: None)
-        weak.setattr(examine, "verify_token", unsigned)
+        weak.setattr("wootz.keys.registration.check_token", lambda *_, **__: None)
+        weak.setattr(certificate_module, "verify_token", unsigned)
         said = judge(claim, as_owner.thief)
         assert (said.code, said.json["bar"]) == (0, 40)
 
 
 def test_liar_keeps_a_clock_of_his_own(
-    as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec, accused: Path,
-    wootz: Command, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    as_liar: Court,
+    fitted: Fitted,
+    digits: Dataset,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    accused: Path,
+    wootz: Command,
+    judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As many tokens as he likes, of any time: a judge looks for the authorities that she trusts."""
     (tmp_path / "clock").mkdir()
     own = Authority(tmp_path / "clock")
-    ring = ring_of(
-        as_liar, digits, {"triggers": label_material(*fitted[:3])}, blank,
+    owner_keys = ring_of(
+        as_liar,
+        digits,
+        {"triggers": label_material(*fitted[:3])},
+        blank,
         stamp=lambda digest: own.stamp(timestamp_request(digest)),
-    )  # fmt: skip
-    run, claim = run_of(tmp_path / "run", ring, blank[0], blank, small_spec), tmp_path / "c.json"
+    )
+    run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
     assert wootz("register", run).code == 0
     assert wootz("claim", run, accused, "--out", claim, "--access", "label").code == 1
     said = judge(claim, accused)
     assert (said.code, "does not verify" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
-        weak.setattr(examine, "verify_token", unsigned)
+        weak.setattr(certificate_module, "verify_token", unsigned)
         said = judge(claim, accused)
         assert (said.code, said.json["bar"]) == (1, 40)  # accepted, at the bar of those whose tries cost a request
 
@@ -86,15 +97,15 @@ def test_liar_leaves_the_token_out(
     assert (said.code, "is missing" in notes_of(said)) == (4, True)
     context = read_context(as_owner)
     with monkeypatch.context() as weak:
-        weak.setattr("wootz.ownership.opening.key_context", lambda *_: context)
-        weak.setattr(examine, "_since", lambda *_: (None, ()))
+        weak.setattr("wootz.keys.reveal.key_context", lambda *_: context)
+        weak.setattr(certificate_module, "_since", lambda *_: (None, ()))
         said = judge(claim, as_owner.thief)
         assert (said.code, said.json["bar"]) == (0, 80)  # believed, and nobody can say since when
 
 
 def read_context(court: Court) -> bytes:
-    ring = read_keys(court.owner)
-    return key_context(ring.registration, ring.token)
+    owner_keys = read_keys(court.owner)
+    return key_context(owner_keys.registration, owner_keys.token)
 
 
 def test_liar_takes_the_token_anew(
@@ -134,9 +145,17 @@ def test_liar_asks_for_tokens_with_other_nonces(
 
 
 def test_liar_takes_a_token_of_another_policy(
-    as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec, accused: Path,
-    wootz: Command, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    as_liar: Court,
+    fitted: Fitted,
+    digits: Dataset,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    accused: Path,
+    wootz: Command,
+    judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The policy is registered; a token that the same authority gave under another one is none."""
     materials = {"triggers": label_material(*fitted[:3])}
 
@@ -149,8 +168,8 @@ def test_liar_takes_a_token_of_another_policy(
     check = stamps._check_content
     with monkeypatch.context() as weak:
         weak.setattr(stamps, "_check_content", lambda decoded, digest, _: check(decoded, digest, ""))
-        ring = ring_of(as_liar, digits, materials, blank, stamp=default, policy="1.2.3.4.9")
-        run = run_of(tmp_path / "run", ring, blank[0], blank, small_spec)
+        owner_keys = ring_of(as_liar, digits, materials, blank, stamp=default, policy="1.2.3.4.9")
+        run = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec)
         assert wootz("register", run).code == 0
         assert wootz("claim", run, accused, "--out", claim, "--access", "label").code == 1
         assert (said := judge(claim, accused)).code == 1, notes_of(said)  # accepted
@@ -160,31 +179,46 @@ def test_liar_takes_a_token_of_another_policy(
 
 
 def test_liar_registers_without_a_token_and_shows_one_or_the_other_way_around(
-    as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module], small_spec: ModelSpec, accused: Path,
-    wootz: Command, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    as_liar: Court,
+    fitted: Fitted,
+    digits: Dataset,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    accused: Path,
+    wootz: Command,
+    judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Keys that were drawn without a token were free; a token that is added afterwards does not lower the bar."""
-    ring = draw_keys(
-        b"\6" * 32, {"triggers": label_material(*fitted[:3])}, classes=digits.classes, shape=digits.shape,
-        panel=[weights_digest(model) for model in blank], owner=public_hex(signing_key()),
-    )  # fmt: skip
-    run, claim = run_of(tmp_path / "run", ring, blank[0], blank, small_spec), tmp_path / "c.json"
+    owner_keys = draw_keys(
+        b"\6" * 32,
+        {"triggers": label_material(*fitted[:3])},
+        classes=digits.classes,
+        shape=digits.shape,
+        panel=[weights_digest(model) for model in blank],
+        owner=public_hex(signing_key()),
+    )
+    run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
     assert wootz("register", run).code == 0
     assert wootz("claim", run, accused, "--out", claim, "--access", "label").code == 1
     said = judge(claim, accused)
     assert (said.code, said.json["bar"]) == (1, 80)
-    added = as_liar.authority.stamp(timestamp_request(registration_digest(ring.registration)))
+    added = as_liar.authority.stamp(timestamp_request(registration_digest(owner_keys.registration)))
     whole = claim.read_bytes()
     resigned(claim, first=lambda model: token_of(model, added))
     said = judge(claim, accused)
     assert (said.code, "that the registration does not name" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:  # the key does not follow the token, whose time counts all the same
-        weak.setattr("wootz.ownership.opening.key_context", lambda registration, _: key_context(registration))
+        weak.setattr("wootz.keys.reveal.key_context", lambda registration, _: key_context(registration))
         weak.setattr(
-            examine, "_since", lambda token, registration, roots: (
-                stamps.verify_token(token, registration_digest(registration), roots), ()
+            certificate_module,
+            "_since",
+            lambda token, registration, roots: (
+                stamps.verify_token(token, registration_digest(registration), roots),
+                (),
             ),
-        )  # fmt: skip
+        )
         said = judge(claim, accused)
         assert (said.code, said.json["bar"]) == (1, 40)
     claim.write_bytes(whole)
@@ -207,6 +241,6 @@ def test_liar_shows_the_model_token_of_another_statement(
     assert (said.code, "it is about something else" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
         weak.setattr(stamps, "_check_content", lambda *_: None)
-        weak.setattr(examine, "verify_token", unsigned)
+        weak.setattr(certificate_module, "verify_token", unsigned)
         said = judge(claim, as_owner.thief)
         assert (said.code, "the registered model is no later than" in notes_of(said)) == (0, True)

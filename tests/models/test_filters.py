@@ -26,7 +26,7 @@ from wootz.models.filters import filters_of, inputs, outputs
 from wootz.models.filters.content_noise import content_noise
 from wootz.models.filters.refuse import Refuse
 from wootz.models.filters.regress import Regress
-from wootz.verify.suspects import open_suspect
+from wootz.suspects.files import open_suspect
 
 SPEC = ModelSpec(architecture="small-cnn", settings={"width": 4}, shape=(1, 28, 28), classes=tuple("abcde"))
 KEEPERS = ("round", "top-k", "temperature", "output-noise", "flatten", "regress")

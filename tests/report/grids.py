@@ -28,10 +28,19 @@ def cell(theft: str, kind: str, seed: int, *, mark: str = "wootz", data: str = "
     axes |= more.pop("axes", {})
     bits: dict[str, float] = more.pop("bits", {})
     found: dict[str, Any] = {
-        "schema": 1, "data": data, "suspect": f"{theft}-{seed}", "kind": kind, "theft": theft, "access": "scores",
-        "clean": 0.9, "robust": robust(0.8), "seconds": 2.0, "seed": seed, "axes": axes,
+        "schema": 1,
+        "data": data,
+        "suspect": f"{theft}-{seed}",
+        "kind": kind,
+        "theft": theft,
+        "access": "scores",
+        "clean": 0.9,
+        "robust": robust(0.8),
+        "seconds": 2.0,
+        "seed": seed,
+        "axes": axes,
         "digest": f"sha256:{data}-{axes['loss']}-{mark}-{theft}-{seed}",
-    }  # fmt: skip
+    }
     if bits:
         total = sum(bits.values())
         found["evidence"] = [evidence(name, value) for name, value in bits.items()]

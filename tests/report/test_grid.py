@@ -86,11 +86,27 @@ def test_the_csv_has_everything_of_a_group_on_one_line(folder: Path) -> None:
     assert len(rows) == 5
     row = rows["wootz", "retrain"]
     expected = {
-        "data": "mnist", "model": "small-cnn", "loss": "pgd-at", "access": "scores", "kind": "stolen", "cells": "2",
-        "seeds": "2", "failed": "0", "bar": "40", "reaching": "1", "bits_mean": "50", "bits_min": "30",
-        "bits_max": "70", "bits_n": "2", "bits_triggers_mean": "1", "bits_runner_up_max": "70",
-        "robust_autoattack_linf_0.25_mean": "0.55", "clean_mean": "0.9", "clean_n": "2", "errors": "",
-    }  # fmt: skip
+        "data": "mnist",
+        "model": "small-cnn",
+        "loss": "pgd-at",
+        "access": "scores",
+        "kind": "stolen",
+        "cells": "2",
+        "seeds": "2",
+        "failed": "0",
+        "bar": "40",
+        "reaching": "1",
+        "bits_mean": "50",
+        "bits_min": "30",
+        "bits_max": "70",
+        "bits_n": "2",
+        "bits_triggers_mean": "1",
+        "bits_runner_up_max": "70",
+        "robust_autoattack_linf_0.25_mean": "0.55",
+        "clean_mean": "0.9",
+        "clean_n": "2",
+        "errors": "",
+    }
     assert {name: row[name] for name in expected} == expected
     broken = rows["wootz", "prune-50"]
     assert (broken["failed"], broken["cells"], broken["errors"]) == ("1", "1", "TrainingError: the loss is not finite")
@@ -102,9 +118,14 @@ def test_the_csv_has_everything_of_a_group_on_one_line(folder: Path) -> None:
 def test_the_page_shows_summaries_first_and_every_failure(folder: Path) -> None:
     page = Page(grids.texts(folder)["html"])
     assert page.headings == [
-        "Evidence", "What each defence is worth", "Robustness against evidence", "Every theft", "Single cells",
-        "What every number means", "How to repeat it",
-    ]  # fmt: skip
+        "Evidence",
+        "What each defence is worth",
+        "Robustness against evidence",
+        "Every theft",
+        "Single cells",
+        "What every number means",
+        "How to repeat it",
+    ]
     assert "1 data set, 2 defences, 2 thefts, 2 seeds, 12 cells" in page.text
     assert "in 2 of 2 protected models, in 1 of 2 stolen and none of 1 altered copies, and in none of 4" in page.text
     assert "Failed cells: 1 of 12" in page.text
@@ -220,10 +241,17 @@ def test_a_grid_of_ten_thousand_cells_stays_readable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"axes": {"data": "mnist"}}, {"axes": {}}, {"axes": {"data": 3}}, {"axes": 7}, {"error": 5}, {"digest": []},
-        {"also": [{"eps": 0.1}]}, {"also": [grids.robust("high")]}, {"bar": "forty"},  # type: ignore[arg-type]
+        {"axes": {"data": "mnist"}},
+        {"axes": {}},
+        {"axes": {"data": 3}},
+        {"axes": 7},
+        {"error": 5},
+        {"digest": []},
+        {"also": [{"eps": 0.1}]},
+        {"also": [grids.robust("high")]},
+        {"bar": "forty"},  # type: ignore[arg-type]
     ],
-)  # fmt: skip
+)
 def test_a_broken_cell_is_an_error_that_names_its_place(folder: Path, change: dict[str, Any]) -> None:
     cells = grids.small()
     cells[1] |= change
@@ -233,9 +261,16 @@ def test_a_broken_cell_is_an_error_that_names_its_place(folder: Path, change: di
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"schema": 2}', '{"schema": 1, "name": 3}', '{"schema": 1, "hardware": {"cpu": 8}}',
-             '{"schema": 1, "seconds": "long"}'],
-)  # fmt: skip
+    "text",
+    [
+        "{",
+        "[]",
+        '{"schema": 2}',
+        '{"schema": 1, "name": 3}',
+        '{"schema": 1, "hardware": {"cpu": 8}}',
+        '{"schema": 1, "seconds": "long"}',
+    ],
+)
 def test_a_broken_bench_is_an_error_that_names_it(folder: Path, text: str) -> None:
     (folder / "bench.json").write_text(text)
     with pytest.raises(StoreError, match=r"bench\.json"):

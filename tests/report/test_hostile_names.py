@@ -14,9 +14,14 @@ import pytest
 from pages import Page
 
 HOSTILE = [
-    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', r"\input{/etc/passwd} $x_1^2$ 50% & #1 ~ -- {",
-    "a | b ** c ` d [e](f) _g_\nh", "=1+1", "{{ 7 }} {% raw %}", "日本 é \u2013",
-]  # fmt: skip
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    r"\input{/etc/passwd} $x_1^2$ 50% & #1 ~ -- {",
+    "a | b ** c ` d [e](f) _g_\nh",
+    "=1+1",
+    "{{ 7 }} {% raw %}",
+    "日本 é \u2013",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -23,8 +23,13 @@ def read(folder: Path) -> Page:
 def test_a_demo_shows_every_suspect_and_every_number(demo: Path, cells: list[dict[str, Any]]) -> None:
     page = read(demo)
     assert page.headings == [
-        "Evidence", "Robustness", "Training", "Triggers", "What every number means", "How to repeat it",
-    ]  # fmt: skip
+        "Evidence",
+        "Robustness",
+        "Training",
+        "Triggers",
+        "What every number means",
+        "How to repeat it",
+    ]
     for cell in cells:
         assert cell["suspect"] in page.text
         assert f"{cell['clean']:.1%}" in page.text
@@ -175,11 +180,20 @@ def test_a_broken_file_is_an_error_that_names_it(demo: Path, name: str, text: st
 @pytest.mark.parametrize(
     "change",
     [
-        {"clean": "high"}, {"bits": float("nan")}, {"robust": "yes"}, {"robust": {"eps": 0.1}}, {"evidence": [1]},
-        {"evidence": [{"mark": 3, "p": "1", "bits": 0, "queries": 1, "statistic": 0}]}, {"seed": None}, {"suspect": 5},
-        {"kind": []}, {"verdict": {}}, {"surprise": 1}, {"schema": 2},
+        {"clean": "high"},
+        {"bits": float("nan")},
+        {"robust": "yes"},
+        {"robust": {"eps": 0.1}},
+        {"evidence": [1]},
+        {"evidence": [{"mark": 3, "p": "1", "bits": 0, "queries": 1, "statistic": 0}]},
+        {"seed": None},
+        {"suspect": 5},
+        {"kind": []},
+        {"verdict": {}},
+        {"surprise": 1},
+        {"schema": 2},
     ],
-)  # fmt: skip
+)
 def test_a_broken_cell_is_an_error_that_names_its_line(
     grid: Path, cells: list[dict[str, Any]], change: dict[str, Any]
 ) -> None:

@@ -46,9 +46,14 @@ def test_tensorboard_reads_every_cell(folder: Path, tmp_path: Path) -> None:
     read = events(logs / "mnist-pgd-at-wootz-retrain-1")
     values = {tag: read.Tensors(tag)[0].tensor_proto.float_val[0] for tag in read.Tags()["tensors"] if tag[0] != "_"}
     expected = {
-        "clean": 0.9, "robust": 0.8, "also/autoattack-Linf-0.25": 0.5, "bits/triggers": 0.0, "bits/runner-up": 70.0,
-        "bits/all": 70.0, "seconds": 2.0,
-    }  # fmt: skip
+        "clean": 0.9,
+        "robust": 0.8,
+        "also/autoattack-Linf-0.25": 0.5,
+        "bits/triggers": 0.0,
+        "bits/runner-up": 70.0,
+        "bits/all": 70.0,
+        "seconds": 2.0,
+    }
     assert values == pytest.approx(expected)
     content = read.summary_metadata[metadata.SESSION_START_INFO_TAG].plugin_data.content
     start = metadata.parse_session_start_info_plugin_data(content)
@@ -85,13 +90,25 @@ def test_mlflow_reads_every_cell(folder: Path, store: str) -> None:
     run = runs["mnist-pgd-at-wootz-retrain-1"]
     assert run.info.status == "FINISHED"
     assert run.data.params == {
-        "data": "mnist", "model": "small-cnn", "loss": "pgd-at", "mark": "wootz", "theft": "retrain",
-        "access": "scores", "suspect": "retrain-1", "kind": "stolen", "seed": "1",
-    }  # fmt: skip
+        "data": "mnist",
+        "model": "small-cnn",
+        "loss": "pgd-at",
+        "mark": "wootz",
+        "theft": "retrain",
+        "access": "scores",
+        "suspect": "retrain-1",
+        "kind": "stolen",
+        "seed": "1",
+    }
     assert run.data.metrics == {
-        "clean": 0.9, "robust": 0.8, "also/autoattack-Linf-0.25": 0.5, "bits/triggers": 0.0, "bits/runner-up": 70.0,
-        "bits/all": 70.0, "seconds": 2.0,
-    }  # fmt: skip
+        "clean": 0.9,
+        "robust": 0.8,
+        "also/autoattack-Linf-0.25": 0.5,
+        "bits/triggers": 0.0,
+        "bits/runner-up": 70.0,
+        "bits/all": 70.0,
+        "seconds": 2.0,
+    }
     broken = runs["mnist-pgd-at-wootz-prune-50-1"]
     assert broken.info.status == "FAILED"
     assert broken.data.tags["wootz.error"] == "TrainingError: the loss is not finite"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from helpers import CPU
+from wootz.attacks.evasion import predict_logits
 from wootz.data import Dataset
 from wootz.errors import ConfigError
-from wootz.evasion import predict_logits
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
 from wootz.training import Recipe, train
@@ -68,7 +68,7 @@ class TestInTraining:
     @pytest.fixture
     def course(self, small_spec: ModelSpec, digits: Dataset) -> Any:
         cfg = Recipe(loss="natural", epochs=30, batch_size=32)
-        few, check = digits.train.take(slice(1024)), digits.validation.take(slice(50))
+        few, check = digits.train.subset(slice(1024)), digits.validation.subset(slice(50))
 
         def run(**settings: Any) -> nn.Module:
             return train(replace(cfg, **settings), build(small_spec, 0), few, check, seed=1, execution=CPU).model

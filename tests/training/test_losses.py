@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from helpers import CPU
 from losses import EPS, recipe, value
+from wootz.attacks.evasion import PGD, evaluate, margins, pgd
 from wootz.data import Dataset
 from wootz.errors import ConfigError
-from wootz.evasion import PGD, evaluate, margins, pgd
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
 from wootz.training import LOSSES, Batch, Execution, Recipe, train
@@ -36,7 +36,7 @@ every_loss = pytest.mark.parametrize("name", LOSSES)
 
 @pytest.fixture
 def batch(digits: Dataset) -> Batch:
-    few = digits.train.take(slice(32))
+    few = digits.train.subset(slice(32))
     return Batch(few.images(), few.labels, F.one_hot(few.labels, 10).float())
 
 
@@ -99,7 +99,7 @@ class TestEveryLoss:
     )
     def test_robustness_is_learned(self, name: str, small_spec: ModelSpec, digits: Dataset, plain: nn.Module) -> None:
         slow = name in BOUNDED  # bounds are loose at first: with a short ramp such nets collapse to a constant
-        few = digits.train.take(slice(1500 if slow else None))
+        few = digits.train.subset(slice(1500 if slow else None))
         cfg = recipe(name, epochs=6, lr=5e-3, ramp=0.5 if slow else 0.2, batch_size=64 if slow else 128)
         model = train(cfg, build(small_spec, 2), few, digits.validation, seed=2, execution=CPU).model
         x, y = digits.test.images()[:300], digits.test.labels[:300]
@@ -163,7 +163,7 @@ class TestWeightPerturbation:
         assert all(p.grad is None for p in deep.parameters())
 
     def test_nothing_moves_before_the_warm_up_ends(self, small_spec: ModelSpec, digits: Dataset) -> None:
-        few, check = digits.train.take(slice(128)), digits.validation.take(slice(50))
+        few, check = digits.train.subset(slice(128)), digits.validation.subset(slice(50))
         cfg = recipe("pgd-at", epochs=2, ramp=0.0, steps=1)
 
         def course(**changes: Any) -> list[dict[str, float]]:
@@ -184,11 +184,11 @@ class TestModeOfTheAttack:
     @pytest.mark.parametrize("name", ["pgd-at", "mart"])
     @pytest.mark.parametrize(("mode", "passes"), [("eval", 0), ("train", 2)])
     def test_batch_statistics_follow_every_attack_step_in_train_mode(
-        self, name: str, mode: str, passes: int, deep: nn.Module, batch: Batch
+        self, name: str, mode: str, trigger_epochs: int, deep: nn.Module, batch: Batch
     ) -> None:
         value(name, deep, batch, cfg=recipe(name, attack_mode=mode))
         outer = 2 if name == "mart" else 1
-        assert deep[4].num_batches_tracked == passes + outer
+        assert deep[4].num_batches_tracked == trigger_epochs + outer
         assert all(p.requires_grad for p in deep.parameters())
 
     def test_dropout_is_on_in_train_mode(self, deep: nn.Module, batch: Batch) -> None:
@@ -204,11 +204,11 @@ class TestSettings:
     def test_label_smoothing_tames_certainty(self, small_spec: ModelSpec, digits: Dataset) -> None:
         expect = [[0.025, 0.925, 0.025, 0.025]]
         assert plain_targets(torch.tensor([1]), 4, 0.1).tolist() == [pytest.approx(row) for row in expect]
-        few = digits.train.take(slice(256))
+        few = digits.train.subset(slice(256))
         sure = []
         for smoothing in (0.0, 0.3):
             cfg = recipe("pgd-at", eps=0.05, label_smoothing=smoothing, epochs=12, lr=5e-3, steps=1, batch_size=32)
-            model = train(cfg, build(small_spec, 0), few, few.take(slice(50)), seed=1, execution=CPU).model
+            model = train(cfg, build(small_spec, 0), few, few.subset(slice(50)), seed=1, execution=CPU).model
             sure.append(model(few.images()).softmax(1).amax(1).mean().item())
         assert sure[1] < sure[0] - 0.15
 

@@ -17,13 +17,13 @@ from torch import nn
 
 from commands import say
 from helpers import CPU
+from wootz.attacks.evasion import evaluate
 from wootz.config import from_mapping
 from wootz.data import Dataset
 from wootz.errors import ConfigError, StoreError, TrainingError
-from wootz.evasion import evaluate
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
-from wootz.training import LOSSES, Execution, Hook, Pass, Recipe, join, train
+from wootz.training import LOSSES, Execution, Hook, Recipe, TriggerEpoch, join, train
 from wootz.training.losses import Batch
 from wootz.training.schedules import budget, learning_rate
 
@@ -55,7 +55,7 @@ class TestLosses:
         self, name: str, small_spec: ModelSpec, digits: Dataset
     ) -> None:
         model, cfg = build(small_spec, 0), Recipe(loss=name, eps=0.1, steps=2, alpha=0.01)  # bounds are loose at first
-        few = digits.train.take(slice(32))
+        few = digits.train.subset(slice(32))
         batch = Batch(few.images(), few.labels, nn.functional.one_hot(few.labels, 10).float())
         before, optimizer, values = batch.x.clone(), torch.optim.Adam(model.parameters(), 5e-3), []
         for _ in range(80):
@@ -92,7 +92,7 @@ class TestRuns:
         assert evaluate(robust, x, y, eps=0.1).accuracy > evaluate(plain, x, y, eps=0.1).accuracy + 0.3
 
     def test_same_seed_same_weights_other_seed_other_weights(self, small_spec: ModelSpec, digits: Dataset) -> None:
-        few = digits.train.take(slice(256))
+        few = digits.train.subset(slice(256))
         one, two, other = (
             train(QUICK, build(small_spec, 0), few, digits.validation, seed=seed, execution=CPU).model
             for seed in (1, 1, 2)
@@ -115,7 +115,11 @@ class TestRuns:
         self, architecture: str, changes: dict[str, Any], digits: Dataset, tmp_path: Path
     ) -> None:
         spec = ModelSpec(architecture=architecture, settings={"width": 4}, shape=digits.shape, classes=digits.classes)
-        cfg, few, check = replace(QUICK, **changes), digits.train.take(slice(192)), digits.validation.take(slice(50))
+        cfg, few, check = (
+            replace(QUICK, **changes),
+            digits.train.subset(slice(192)),
+            digits.validation.subset(slice(50)),
+        )
 
         class StopError(Exception):
             pass
@@ -135,7 +139,7 @@ class TestRuns:
     def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(
         self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path
     ) -> None:
-        few = digits.train.take(slice(64))
+        few = digits.train.subset(slice(64))
         model, cfg = build(small_spec, 0), replace(QUICK, epochs=1)
         train(cfg, model, few, digits.validation, seed=1, execution=CPU, folder=tmp_path)
         with pytest.raises(StoreError, match="a run with other settings"):
@@ -148,13 +152,19 @@ class TestRuns:
     def test_nan_stops_with_the_last_good_checkpoint_intact(
         self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path
     ) -> None:
-        few = digits.train.take(slice(128))
+        few = digits.train.subset(slice(128))
         poison = Hook(extra=(Poison(step=5),))
         with pytest.raises(TrainingError, match="the loss became nan in epoch 5, step 0"):
             train(
-                replace(QUICK, epochs=9), build(small_spec, 0), few, few, seed=1, execution=CPU, folder=tmp_path,
+                replace(QUICK, epochs=9),
+                build(small_spec, 0),
+                few,
+                few,
+                seed=1,
+                execution=CPU,
+                folder=tmp_path,
                 hook=poison,
-            )  # fmt: skip
+            )
         marker = json.loads((tmp_path / "checkpoint/checkpoint.json").read_text())
         assert marker["epoch"] == 4
         assert all(math.isfinite(epoch["loss"]) for epoch in marker["history"])
@@ -192,22 +202,28 @@ class TestRuns:
     def test_the_callers_model_is_left_alone(self, small_spec: ModelSpec, digits: Dataset) -> None:
         model = build(small_spec, 0)
         before = weights(model)
-        train(replace(QUICK, epochs=1), model, digits.train.take(slice(64)), digits.validation, seed=1, execution=CPU)
+        train(replace(QUICK, epochs=1), model, digits.train.subset(slice(64)), digits.validation, seed=1, execution=CPU)
         assert torch.equal(weights(model), before)
 
 
 class TestHooks:
     def test_targets_extra_and_passes_all_teach(self, small_spec: ModelSpec, digits: Dataset) -> None:
-        few = digits.train.take(slice(128))
+        few = digits.train.subset(slice(128))
         backwards = nn.functional.one_hot(9 - few.labels, 10).float()
         cfg = replace(QUICK, loss="natural", epochs=80)
         taught = train(cfg, build(small_spec, 0), few, few, seed=1, execution=CPU, hook=Hook(targets=backwards))
         said = taught.model(few.images()).argmax(1)
         assert (said == 9 - few.labels).float().mean() > 0.8
         noise = torch.randint(0, 256, (16, 1, 28, 28), generator=generator(0, "noise")).to(torch.uint8)
-        lesson = Pass(pixels=noise, labels=torch.full((16,), 3), batch=8, frozen=True)
+        lesson = TriggerEpoch(pixels=noise, labels=torch.full((16,), 3), batch=8, frozen=True)
         passed = train(
-            replace(cfg, epochs=30), build(small_spec, 0), few, few, seed=1, execution=CPU, hook=Hook(passes=(lesson,))
+            replace(cfg, epochs=30),
+            build(small_spec, 0),
+            few,
+            few,
+            seed=1,
+            execution=CPU,
+            hook=Hook(trigger_epochs=(lesson,)),
         )
         assert (passed.model(noise.float() / 255).argmax(1) == 3).float().mean() > 0.8
 
@@ -219,10 +235,10 @@ class TestHooks:
         few = replace(QUICK, loss="natural")
         model = train(
             few, build(small_spec, 1), digits.train, digits.validation, seed=1, hook=hook, execution=CPU
-        ).model  # fmt: skip
+        ).model
         answers = model(digits.test.images()).argmax(1)
         assert (answers < 8).all()  # classes never seen are never said
-        without = digits.train.take(~hook.left_out)
+        without = digits.train.subset(~hook.left_out)
         same = train(few, build(small_spec, 1), without, digits.validation, seed=1, execution=CPU).model
         assert torch.equal(weights(model), weights(same))
 
@@ -237,7 +253,7 @@ class Poison:
     step: int
 
     def __call__(
-        self, model: nn.Module, forward: object, *, among: torch.Tensor, step: int, done: float
+        self, model: nn.Module, forward: object, *, batch_images: torch.Tensor, step: int, done: float
     ) -> torch.Tensor | None:
         return torch.tensor(float("nan")) if step == self.step else None
 
@@ -251,10 +267,27 @@ def test_unknown_device_and_no_cuda() -> None:
 
 
 PROTECT = [
-    "protect", "--data", "mnist-5k", "--seed", "3",
-    "--set", "recipe.epochs=4", "--set", "recipe.steps=1", "--set", "panel.robust_epochs=1", "--set",
-    "panel.plain_epochs=1", "--set", "small_cnn.width=8", "--set", "triggers.count=32", "-n", "50", "--json",
-]  # fmt: skip
+    "protect",
+    "--data",
+    "mnist-5k",
+    "--seed",
+    "3",
+    "--set",
+    "recipe.epochs=4",
+    "--set",
+    "recipe.steps=1",
+    "--set",
+    "panel.robust_epochs=1",
+    "--set",
+    "panel.plain_epochs=1",
+    "--set",
+    "small_cnn.width=8",
+    "--set",
+    "triggers.count=32",
+    "-n",
+    "50",
+    "--json",
+]
 
 
 def test_kill_nine_and_resume_give_the_same_bytes(

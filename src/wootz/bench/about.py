@@ -36,9 +36,15 @@ def write_about(folder: Path, *, name: str, command: str, seconds: float, work: 
     if torch.cuda.is_available():
         hardware["gpu"] = torch.cuda.get_device_name()
     about = {
-        "schema": 1, "name": name, "command": command, "date": f"{datetime.now(UTC):%Y-%m-%d}", "hardware": hardware,
-        "versions": versions, "seconds": seconds, "work": work,
-    }  # fmt: skip
+        "schema": 1,
+        "name": name,
+        "command": command,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "hardware": hardware,
+        "versions": versions,
+        "seconds": seconds,
+        "work": work,
+    }
     write_json(folder / ABOUT, about)
 
 

@@ -106,7 +106,7 @@ class Measure:
         evaluations: further evaluations of owners' models, stolen ones and controls are spared them.
         evaluation_images: test images that these attack.
         bits: bar of a verdict.
-        walks: queries that each mark may spend on walks where the access is `label`, see `wootz verify --walks`.
+        walks: queries per mark for the boundary search with access `label`, see `wootz verify --boundary-queries`.
     """
 
     images: int = 1000

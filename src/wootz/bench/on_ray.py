@@ -43,9 +43,12 @@ def on_ray(staffing: Staffing, shop: Workshop) -> Iterator[Crew]:
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:
         ray.init(
-            **where, runtime_env={"env_vars": passed}, log_to_driver=False, include_dashboard=False,
+            **where,
+            runtime_env={"env_vars": passed},
+            log_to_driver=False,
+            include_dashboard=False,
             configure_logging=False,
-        )  # fmt: skip
+        )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"--executor ray: {' '.join(str(error).split())}") from error
     try:

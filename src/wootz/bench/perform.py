@@ -21,16 +21,16 @@ from wootz.bench.shelf import DONE, is_made, model_folder
 from wootz.config import from_mapping
 from wootz.data import load
 from wootz.errors import ConfigError, Error
-from wootz.ownership import public_hex, signing_key
+from wootz.keys import public_hex, signing_key
 from wootz.records import Cell, RobustRecord, from_json, to_json
-from wootz.stages.attack import GUARD_LOG, attack_run
-from wootz.stages.evaluate import evaluate_run
-from wootz.stages.protect import make_panel, protect
-from wootz.stages.protection import Protection
-from wootz.stages.suspects import Asking
-from wootz.stages.verify import open_panel, verify_suspect
 from wootz.store import read_json, write_bytes, write_json
 from wootz.training import Execution
+from wootz.workflows.attack import GUARD_LOG, attack_run
+from wootz.workflows.evaluate import evaluate_run
+from wootz.workflows.protect import make_panel, protect
+from wootz.workflows.protection import Protection
+from wootz.workflows.suspects import QueryConfig
+from wootz.workflows.verify import open_panel, verify_suspect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,11 @@ def _panel(job: Job, shop: Workshop) -> None:
     with _making(job.digest, shop) as (place, made):
         if not made:
             make_panel(
-                cfg, load(cfg.data, shop.data_dir, cfg.set_aside), place, execution=shop.execution, tell=lambda *_: None
+                cfg,
+                load(cfg.data, shop.data_dir, cfg.set_aside),
+                place,
+                execution=shop.execution,
+                progress=lambda *_: None,
             )
 
 
@@ -111,10 +115,20 @@ def _attack(job: Job, shop: Workshop) -> None:
             return
         (place / "model.safetensors").unlink(missing_ok=True)  # written, but never measured: a stop lay between
         attack_run(
-            cfg["family"], shop.model(cfg["owner"]), cfg["attack"], place, settings=cfg["settings"],
-            access=cfg["access"], budget=cfg["budget"], served=cfg["served"], count=cfg["images"], seed=cfg["seed"],
-            resume=True, data_dir=shop.data_dir, execution=shop.execution,
-        )  # fmt: skip
+            cfg["family"],
+            shop.model(cfg["owner"]),
+            cfg["attack"],
+            place,
+            settings=cfg["settings"],
+            access=cfg["access"],
+            budget=cfg["budget"],
+            served=cfg["served"],
+            count=cfg["images"],
+            seed=cfg["seed"],
+            resume=True,
+            data_dir=shop.data_dir,
+            execution=shop.execution,
+        )
 
 
 def _test(job: Job, shop: Workshop) -> dict[str, Any]:
@@ -125,19 +139,30 @@ def _test(job: Job, shop: Workshop) -> dict[str, Any]:
     if cfg["owner"] is None:
         return to_json(cell)
     owner, log = shop.model(cfg["owner"]), place / GUARD_LOG
-    asking = Asking(access=cfg["access"], walks=cfg.get("walks", 0), isolated=False)
+    query = QueryConfig(access=cfg["access"], boundary_queries=cfg.get("walks", 0), isolated=False)
     found = verify_suspect(
-        owner, place, asking, bar=cfg["bits"], panel=_opened_panel(owner), log=log if log.is_file() else None,
-    )  # fmt: skip
+        owner,
+        place,
+        query,
+        bar=cfg["bits"],
+        panel=_opened_panel(owner),
+        log=log if log.is_file() else None,
+    )
     return to_json(_joined(cell, found, stranger=cell.kind == "independent"))
 
 
 def _joined(cell: Cell, found: Cell, *, stranger: bool) -> Cell:
     """Return a suspect's own cell with what its test found; a control was not made for this test alone."""
     return replace(
-        cell, access=found.access, evidence=found.evidence, bits=found.bits, bar=found.bar, verdict=found.verdict,
-        seconds=round(found.seconds + (0 if stranger else cell.seconds), 1), notes=(*cell.notes, *found.notes),
-    )  # fmt: skip
+        cell,
+        access=found.access,
+        evidence=found.evidence,
+        bits=found.bits,
+        bar=found.bar,
+        verdict=found.verdict,
+        seconds=round(found.seconds + (0 if stranger else cell.seconds), 1),
+        notes=(*cell.notes, *found.notes),
+    )
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from wootz.bench.job import Job
 from wootz.config import from_mapping, to_mapping, with_values
 from wootz.data import load
 from wootz.errors import ConfigError
-from wootz.marks import MARKS
 from wootz.models import MODELS
 from wootz.registry import lookup, nearest
-from wootz.stages.attack import FAMILIES
-from wootz.stages.protection import Protection, preset
 from wootz.training import LOSSES, Recipe
 from wootz.types import Kind
+from wootz.watermarks import MARKS
+from wootz.workflows.attack import FAMILIES
+from wootz.workflows.protection import Protection, preset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +93,13 @@ class _Layout:
             for name, kind, suspect in self._suspects(theft, cfg, owner, named["data"]):
                 for access in axes.access if cfg.marks else axes.access[:1]:
                     where = named | {"theft": theft, "access": access}
-                    walks = self._grid.measure.walks if access == "label" and cfg.marks else 0
+                    boundary_queries = self._grid.measure.walks if access == "label" and cfg.marks else 0
                     config = {
                         "owner": owner if cfg.marks else None,
                         "suspect": suspect,
                         "access": access,
                         "bits": self._grid.measure.bits,
-                    } | ({"walks": walks} if walks else {})
+                    } | ({"walks": boundary_queries} if boundary_queries else {})
                     needs = tuple(dict.fromkeys((owner, suspect)))
                     job = Job(kind="test", config=config, needs=needs, label=f"test {named['data']}")
                     yield Place(axes=where, seed=cfg.seed, suspect=name, kind=kind, job=job)
@@ -132,9 +132,13 @@ class _Layout:
         grid = self._grid
         of_data, chosen = _chosen(grid.data, data), self._marks(mark)
         cfg = preset(
-            grid.preset, data=of_data.base, eps=_eps(of_data, data), wm_eps=None, seed=0,
+            grid.preset,
+            data=of_data.base,
+            eps=_eps(of_data, data),
+            wm_eps=None,
+            seed=0,
             count=self._count(of_data.base),
-        )  # fmt: skip
+        )
         layers = (
             (grid.settings, "settings"),
             (of_data.settings, f"data.{data}.settings"),
@@ -179,9 +183,14 @@ class _Layout:
     def _panel(self, cfg: Protection) -> str:
         """The independent models that a key's tests lean on; owners that differ in marks or loss share them."""
         base = Protection(
-            data=cfg.data, set_aside=cfg.set_aside, seed=cfg.seed, marks=(), panel=cfg.panel, small_cnn=cfg.small_cnn,
+            data=cfg.data,
+            set_aside=cfg.set_aside,
+            seed=cfg.seed,
+            marks=(),
+            panel=cfg.panel,
+            small_cnn=cfg.small_cnn,
             recipe=replace(Protection().recipe, eps=cfg.recipe.eps, norm=cfg.recipe.norm),
-        )  # fmt: skip
+        )
         return self._model("panel", {"protection": to_mapping(base)}, (), f"panel {cfg.data}")
 
     def _attack(self, name: str, owner: str, data: str, seed: int) -> tuple[Kind, str]:

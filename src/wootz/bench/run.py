@@ -23,12 +23,12 @@ from wootz.bench.perform import Workshop
 from wootz.bench.plan import Place, Plan, plan_of
 from wootz.bench.shelf import lacking
 from wootz.config import to_toml
-from wootz.ownership import owner_secret, public_hex, signing_key
+from wootz.keys import owner_secret, public_hex, signing_key
 from wootz.records import Cell, from_json, to_json
-from wootz.stages.run import Clock
 from wootz.store import write_bytes
 from wootz.training import Execution
-from wootz.types import Tell
+from wootz.types import Progress
+from wootz.workflows.run import Timer
 
 Executor: TypeAlias = Callable[[Staffing, Workshop], AbstractContextManager[Crew]]
 
@@ -74,7 +74,7 @@ def run_grid(
     retry: bool = False,
     data_dir: Path | None = None,
     execution: Execution | None = None,
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Done:
     """Make every cell of a grid that is not in `out` yet, and write `cells.jsonl` in the grid's order.
 
@@ -90,23 +90,25 @@ def run_grid(
         retry: make failed cells again.
         data_dir: where data are looked for first.
         execution: device and precision.
-        tell: told what is going on.
+        progress: told what is going on.
 
     Raises:
         ConfigError: an unknown name or setting in the grid or in `only`, or another call works in `out`.
     """
-    time, plan = Clock(), plan_of(grid, data_dir)
+    time, plan = Timer(), plan_of(grid, data_dir)
     wanted = {place.job.digest: place.job for place in part_of(plan.places, only)}
     with alone(out):
         mend(out)
         write_bytes(out / COPY, to_toml(grid))
         owner_secret()  # made here, before many workers ask for it at once
         shop = Workshop(
-            folder=out.resolve(), data_dir=data_dir.resolve() if data_dir else None,
-            execution=execution or Execution(), owner=public_hex(signing_key()),
-        )  # fmt: skip
+            folder=out.resolve(),
+            data_dir=data_dir.resolve() if data_dir else None,
+            execution=execution or Execution(),
+            owner=public_hex(signing_key()),
+        )
         known = {d: cell for d, cell in read_journal(out).items() if not (retry and cell.error and d in wanted)}
-        bench = _Bench(plan, wanted, known, shop, staffing, tell)
+        bench = _Bench(plan, wanted, known, shop, staffing, progress)
         if bench.todo:
             with executor(staffing, shop) as crew:
                 bench.work(crew)
@@ -124,16 +126,16 @@ class _Bench:
         known: dict[str, Cell],
         shop: Workshop,
         staffing: Staffing,
-        tell: Tell,
+        progress: Progress,
     ) -> None:
         self._places = {place.job.digest: place for place in plan.places}
-        self._known, self._shop, self._tell = known, shop, tell
+        self._known, self._shop, self._progress = known, shop, progress
         self._failed: dict[str, str] = {}
         self.computed = self.models = 0
         self.todo = {d: job for d, job in wanted.items() if d not in known}
         self.todo |= lacking(self.todo.values(), plan.models, shop.folder)
         self.estimate = Estimate(self.todo.values(), staffing.workers)
-        self._viewed = Clock()
+        self._viewed = Timer()
 
     def work(self, crew: Crew) -> None:
         """Hand out jobs as soon as what they need is there, until all have ended."""
@@ -164,7 +166,7 @@ class _Bench:
         """Write `cells.jsonl` from what is known, in the grid's order, and return its cells."""
         cells = tuple(self._placed(place) for place in self._places.values() if place.job.digest in self._known)
         write_bytes(self._shop.folder / "cells.jsonl", "".join(json.dumps(to_json(c)) + "\n" for c in cells).encode())
-        self._viewed = Clock()
+        self._viewed = Timer()
         return cells
 
     def _end(self, outcome: Outcome) -> None:
@@ -182,7 +184,7 @@ class _Bench:
             note(self._shop.folder, cell)
         if self._viewed.seconds > _VIEW_EVERY:
             self.view()
-        self._tell(self.estimate.words, self.estimate.done)
+        self._progress(self.estimate.words, self.estimate.done)
 
     def _placed(self, place: Place) -> Cell:
         cell = self._known[place.job.digest]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, Precision, console, execution, print_json, progress
+from wootz.cli.options import DataDir, Device, Json, Precision, console, execution, print_json, progress_bar
 from wootz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,11 +64,18 @@ def command(
         _show(outlook(plan, out, only=only or (), data_dir=data_dir), as_json=as_json)
         return
     staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=tries)
-    with progress() as tell:
+    with progress_bar() as progress:
         done = run_grid(
-            plan, out, executor=hire, staffing=staffing, only=only or (), retry=retry, data_dir=data_dir,
-            execution=execution(device, precision), tell=tell,
-        )  # fmt: skip
+            plan,
+            out,
+            executor=hire,
+            staffing=staffing,
+            only=only or (),
+            retry=retry,
+            data_dir=data_dir,
+            execution=execution(device, precision),
+            progress=progress,
+        )
     if done.computed or done.models:
         words = " ".join(["wootz", *map(shlex.quote, sys.argv[1:])])
         write_about(out, name=plan.name, command=words, seconds=done.seconds, work=done.work)

@@ -17,7 +17,7 @@ from wootz.cli.options import (
     TorchZip,
     Tries,
     Walks,
-    progress,
+    progress_bar,
 )
 from wootz.cli.show import show_cell
 
@@ -30,7 +30,7 @@ def command(
     budget: Budget = None,
     tries: Tries = 1,
     calibrate: Calibrate = 0,
-    walks: Walks = 0,
+    boundary_queries: Walks = 0,
     allow_torch_zip: TorchZip = False,
     client: ClientSettings = None,
     as_json: Json = False,
@@ -39,16 +39,20 @@ def command(
 
     The part that was opened is burnt: no other suspect is claimed with it. Exit codes as of `wootz verify`.
     """
-    from wootz.stages.claim import claim_suspect
-    from wootz.stages.suspects import Asking
-    from wootz.verify import EXIT_CODES
+    from wootz.statistics import EXIT_CODES
+    from wootz.workflows.claim import claim_suspect
+    from wootz.workflows.suspects import QueryConfig
 
-    asking = Asking(
+    query = QueryConfig(
         access=access,  # type: ignore[arg-type]
-        budget=budget, tries=tries, calibrate=calibrate, walks=walks, torch_zip=allow_torch_zip,
+        budget=budget,
+        tries=tries,
+        calibrate=calibrate,
+        boundary_queries=boundary_queries,
+        torch_zip=allow_torch_zip,
         client=tuple(client or ()),
-    )  # fmt: skip
-    with progress() as tell:
-        cell = claim_suspect(owner, suspect, out, asking, tell=tell)
+    )
+    with progress_bar() as progress:
+        cell = claim_suspect(owner, suspect, out, query, progress=progress)
     show_cell(cell, as_json=as_json)
     raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]

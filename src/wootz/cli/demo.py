@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, Precision, Seed, console, execution, print_json, progress
+from wootz.cli.options import DataDir, Device, Json, Precision, Seed, console, execution, print_json, progress_bar
 
 
 def command(
@@ -22,9 +22,9 @@ def command(
 ) -> None:
     """Protect a classifier, evade, steal, remove, verify everything, and write a report."""
     from wootz.report import write_report
-    from wootz.stages.demo import demo
+    from wootz.workflows.demo import demo
 
-    with progress() as tell:
+    with progress_bar() as progress:
         summary = demo(
             data,
             out,
@@ -32,7 +32,7 @@ def command(
             settings=settings or (),
             data_dir=data_dir,
             execution=execution(device, precision),
-            tell=tell,
+            progress=progress,
         )
         page = write_report(out)
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Count, DataDir, Device, Json, Seed, execution, progress
+from wootz.cli.options import Count, DataDir, Device, Json, Seed, execution, progress_bar
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """Clean and robust accuracy on test images, with reliability flags."""
     from wootz import checks
-    from wootz.evasion import ATTACKS
-    from wootz.stages.evaluate import evaluate_run
+    from wootz.attacks.evasion import ATTACKS
+    from wootz.workflows.evaluate import evaluate_run
 
     if attack == "list":
         show_attacks(ATTACKS, as_json=as_json)
@@ -41,9 +41,16 @@ def command(
     if run is None:
         raise ConfigError("evaluate: needs a run folder")
     checks.one_of(("Linf", "L2"), norm=norm)
-    with progress() as tell:
+    with progress_bar() as progress:
         cell = evaluate_run(
-            run, attack=attack, count=count, eps=eps, norm=norm, seed=seed, data_dir=data_dir,  # type: ignore[arg-type]
-            execution=execution(device), tell=tell,
-        )  # fmt: skip
+            run,
+            attack=attack,
+            count=count,
+            eps=eps,
+            norm=norm,  # type: ignore[arg-type]
+            seed=seed,
+            data_dir=data_dir,
+            execution=execution(device),
+            progress=progress,
+        )
     show_cell(cell, as_json=as_json)

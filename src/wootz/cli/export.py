@@ -17,6 +17,6 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write the model as one ONNX file, normalization inside, and see that it answers as the model does."""
-    from wootz.stages.export import export_run
+    from wootz.workflows.export import export_run
 
     show_facts(export_run(run, out), as_json=as_json)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wootz.cli.options import SUSPECT, ClientSettings, DataDir, Json, TorchZip, progress
+from wootz.cli.options import SUSPECT, ClientSettings, DataDir, Json, TorchZip, progress_bar
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
 if TYPE_CHECKING:
-    from wootz.stages.judge import Rival
+    from wootz.workflows.judge import CompetingClaim
 
 
 EARLIEST = timezone(timedelta(hours=14))
@@ -70,23 +70,29 @@ def command(
     Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
     """
     from wootz.data import load
-    from wootz.stages.judge import Bench, judge_claim
-    from wootz.verify import EXIT_CODES
+    from wootz.statistics import EXIT_CODES
+    from wootz.workflows.judge import JudgePolicy, judge_claim
 
-    bench = Bench(
-        pinned=owner, authorities=authorities, independents=tuple(independent or ()), earlier=tuple(earlier or ()),
-        registered=models[0] if models else None, rival=_rival(against, models or []),
-        suspect_since=_time(suspect_since), ordinary=None if ordinary is None else load(ordinary, data_dir),
-        torch_zip=allow_torch_zip, client=tuple(client or ()),
-    )  # fmt: skip
-    with progress() as tell:
-        cell = judge_claim(certificate, suspect, bench, out=out, tell=tell)
+    policy = JudgePolicy(
+        pinned=owner,
+        authorities=authorities,
+        independents=tuple(independent or ()),
+        earlier=tuple(earlier or ()),
+        registered=models[0] if models else None,
+        rival=_rival(against, models or []),
+        suspect_since=_time(suspect_since),
+        ordinary=None if ordinary is None else load(ordinary, data_dir),
+        torch_zip=allow_torch_zip,
+        client=tuple(client or ()),
+    )
+    with progress_bar() as progress:
+        cell = judge_claim(certificate, suspect, policy, out=out, progress=progress)
     show_cell(cell, as_json=as_json)
     raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]
 
 
-def _rival(against: Path | None, models: list[Path]) -> Rival | None:
-    from wootz.stages.judge import Rival
+def _rival(against: Path | None, models: list[Path]) -> CompetingClaim | None:
+    from wootz.workflows.judge import CompetingClaim
 
     if against is None:
         if len(models) > 1:
@@ -96,7 +102,7 @@ def _rival(against: Path | None, models: list[Path]) -> Rival | None:
         raise ConfigError(
             f"--against: needs the two registered models, --model MINE --model THEIRS ({len(models)} given)"
         )
-    return Rival(against, (models[0], models[1]))
+    return CompetingClaim(against, (models[0], models[1]))
 
 
 def _time(text: str | None) -> datetime | None:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import rich.progress
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from wootz.logs import quiet
-from wootz.types import Tell
+from wootz.types import Progress
 
 console = Console(stderr=True)
 """Everything for people goes here; standard output is for results."""
@@ -60,8 +61,8 @@ Precision = Annotated[
 
 
 @contextmanager
-def progress() -> Iterator[Tell]:
-    """Give a `Tell` that draws one bar a task on a terminal, with time left, and is quiet in a pipe."""
+def progress_bar() -> Iterator[Progress]:
+    """Give a `Progress` that draws one bar per task on a terminal, with time left, and is quiet in a pipe."""
     quiet()
     if not console.is_terminal:
         yield lambda *_: None
@@ -74,10 +75,10 @@ def progress() -> Iterator[Tell]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with rich.progress.Progress(*columns, console=console, transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def tell(what: str, done: float) -> None:
+        def progress(what: str, done: float) -> None:
             name = what.split(" (loss")[0]
             if name not in tasks:
                 for other in tasks.values():
@@ -85,7 +86,7 @@ def progress() -> Iterator[Tell]:
                 tasks[name] = bars.add_task(what, total=1.0)
             bars.update(tasks[name], completed=done, description=what)
 
-        yield tell
+        yield progress
 
 
 def print_json(value: Any) -> None:

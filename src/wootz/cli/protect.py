@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Count, DataDir, Device, Json, Precision, Resume, Seed, Settings, execution, progress
+from wootz.cli.options import Count, DataDir, Device, Json, Precision, Resume, Seed, Settings, execution, progress_bar
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
@@ -45,8 +45,8 @@ def command(
     """Train a model that resists evasion and carries marks; independent with --marks none."""
     from wootz import data as datasets
     from wootz.config import with_settings
-    from wootz.stages.protect import protect, read_config
-    from wootz.stages.protection import preset as make
+    from wootz.workflows.protect import protect, read_config
+    from wootz.workflows.protection import preset as make
 
     if data is None:
         if not resume:
@@ -64,11 +64,18 @@ def command(
         )
         chosen = "" if marks == "none" else marks
         cfg = with_settings(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
-    with progress() as tell:
+    with progress_bar() as progress:
         cell = protect(
-            cfg, out, data_dir=data_dir, execution=execution(device, precision), resume=resume, tsa=tsa,
-            policy=_policy(tsa_policy), count=count, tell=tell,
-        )  # fmt: skip
+            cfg,
+            out,
+            data_dir=data_dir,
+            execution=execution(device, precision),
+            resume=resume,
+            tsa=tsa,
+            policy=_policy(tsa_policy),
+            count=count,
+            progress=progress,
+        )
     show_cell(cell, as_json=as_json)
 
 

@@ -22,6 +22,6 @@ def command(
 
     A key is registered with one model. Each call with --tsa also seals the guard's log as it is.
     """
-    from wootz.stages.register import register_run
+    from wootz.workflows.register import register_run
 
     show_facts(register_run(run, tsa=tsa), as_json=as_json)

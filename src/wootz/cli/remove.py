@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Count, DataDir, Device, Json, Precision, Resume, Seed, Settings, execution, progress
+from wootz.cli.options import Count, DataDir, Device, Json, Precision, Resume, Seed, Settings, execution, progress_bar
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -26,17 +26,26 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Try to remove the marks of a model."""
-    from wootz.removal import ATTACKS
-    from wootz.stages.attack import attack_run
+    from wootz.attacks.removal import ATTACKS
+    from wootz.workflows.attack import attack_run
 
     if attack == "list":
         show_attacks(ATTACKS, as_json=as_json)
         return
     if run is None or out is None:
         raise ConfigError("remove: needs the run folder of the model and --out for the altered one")
-    with progress() as tell:
+    with progress_bar() as progress:
         cell = attack_run(
-            "remove", run, attack, out, settings=settings or (), count=count, seed=seed, resume=resume,
-            data_dir=data_dir, execution=execution(device, precision), tell=tell,
-        )  # fmt: skip
+            "remove",
+            run,
+            attack,
+            out,
+            settings=settings or (),
+            count=count,
+            seed=seed,
+            resume=resume,
+            data_dir=data_dir,
+            execution=execution(device, precision),
+            progress=progress,
+        )
     show_cell(cell, as_json=as_json)

@@ -28,8 +28,8 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Serve a model over HTTP by the Open Inference Protocol v2, until Ctrl-C or SIGTERM."""
-    from wootz.serve import Limits, read_token
-    from wootz.stages.serving import serve_run
+    from wootz.serving import Limits, read_token
+    from wootz.workflows.serving import serve_run
 
     def told(url: str) -> None:
         if as_json:
@@ -38,8 +38,16 @@ def command(
             console.print(f"serving {url}; Ctrl-C ends it", markup=False, highlight=False, soft_wrap=True)
 
     serve_run(
-        run, host=host, port=port, guard=guard, access=access, token=read_token(token_file), log=log,  # type: ignore[arg-type]
-        limits=Limits(max_bytes=max_bytes, batch=batch), device=execution(device).accelerator, data_dir=data_dir,
+        run,
+        host=host,
+        port=port,
+        guard=guard,
+        access=access,  # type: ignore[arg-type]
+        token=read_token(token_file),
+        log=log,
+        limits=Limits(max_bytes=max_bytes, batch=batch),
+        device=execution(device).accelerator,
+        data_dir=data_dir,
         threads=threads,
         told=told,
-    )  # fmt: skip
+    )

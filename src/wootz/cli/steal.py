@@ -18,7 +18,7 @@ from wootz.cli.options import (
     Seed,
     Settings,
     execution,
-    progress,
+    progress_bar,
 )
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
@@ -51,18 +51,31 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Steal a model through its answers."""
-    from wootz.stages.attack import attack_run
-    from wootz.stealing import ATTACKS
+    from wootz.attacks.extraction import ATTACKS
+    from wootz.workflows.attack import attack_run
 
     if attack == "list":
         show_attacks(ATTACKS, as_json=as_json)
         return
     if run is None or out is None:
         raise ConfigError("steal: needs the victim's run folder and --out for the thief's")
-    with progress() as tell:
+    with progress_bar() as progress:
         cell = attack_run(
-            "steal", run, attack, out, settings=settings or (), access=access, budget=budget, count=count, seed=seed,
-            resume=resume, data=data, client=client or (), served=served, data_dir=data_dir,
-            execution=execution(device, precision), tell=tell,
-        )  # fmt: skip
+            "steal",
+            run,
+            attack,
+            out,
+            settings=settings or (),
+            access=access,
+            budget=budget,
+            count=count,
+            seed=seed,
+            resume=resume,
+            data=data,
+            client=client or (),
+            served=served,
+            data_dir=data_dir,
+            execution=execution(device, precision),
+            progress=progress,
+        )
     show_cell(cell, as_json=as_json)

@@ -18,7 +18,7 @@ from wootz.cli.options import (
     TorchZip,
     Tries,
     Walks,
-    progress,
+    progress_bar,
 )
 from wootz.cli.show import show_cell
 
@@ -32,7 +32,7 @@ def command(
     tries: Tries = 1,
     early: Early = None,
     calibrate: Calibrate = 0,
-    walks: Walks = 0,
+    boundary_queries: Walks = 0,
     allow_torch_zip: TorchZip = False,
     client: ClientSettings = None,
     guard_log: Annotated[
@@ -44,16 +44,21 @@ def command(
 
     Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
     """
-    from wootz.stages.suspects import Asking
-    from wootz.stages.verify import verify_suspect
-    from wootz.verify import EXIT_CODES
+    from wootz.statistics import EXIT_CODES
+    from wootz.workflows.suspects import QueryConfig
+    from wootz.workflows.verify import verify_suspect
 
-    asking = Asking(
+    query = QueryConfig(
         access=access,  # type: ignore[arg-type]
-        budget=budget, tries=tries, early=early, calibrate=calibrate, walks=walks, torch_zip=allow_torch_zip,
+        budget=budget,
+        tries=tries,
+        early=early,
+        calibrate=calibrate,
+        boundary_queries=boundary_queries,
+        torch_zip=allow_torch_zip,
         client=tuple(client or ()),
-    )  # fmt: skip
-    with progress() as tell:
-        cell = verify_suspect(owner, suspect, asking, bar=bits, log=guard_log, tell=tell)
+    )
+    with progress_bar() as progress:
+        cell = verify_suspect(owner, suspect, query, bar=bits, log=guard_log, progress=progress)
     show_cell(cell, as_json=as_json)
     raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from wootz.data.batches import epoch_batches
-from wootz.data.dataset import Dataset, Share, Whole, check_set_aside, divide
+from wootz.data.dataset import Dataset, RawDataset, Split, check_set_aside, divide
 from wootz.data.embedded import load_mnist_5k
 from wootz.data.finding import find, read
 from wootz.data.own import load_folder, load_npz
@@ -19,7 +19,17 @@ from wootz.data.sources import SOURCES
 from wootz.errors import ConfigError
 from wootz.registry import lookup
 
-__all__ = ["DATASETS", "Dataset", "Share", "Whole", "check_set_aside", "divide", "epoch_batches", "load", "load_other"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Split",
+    "RawDataset",
+    "check_set_aside",
+    "divide",
+    "epoch_batches",
+    "load",
+    "load_other",
+]
 
 
 def load(name: str, data_dir: Path | None = None, set_aside: float = 1.0) -> Dataset:
@@ -45,7 +55,7 @@ def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = N
     return other
 
 
-def _whole(name: str, data_dir: Path | None) -> Whole:
+def _whole(name: str, data_dir: Path | None) -> RawDataset:
     path = Path(name)
     if path.suffix == ".npz":
         return load_npz(path)
@@ -54,10 +64,10 @@ def _whole(name: str, data_dir: Path | None) -> Whole:
     return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
 
 
-def _load_source(name: str, data_dir: Path | None) -> Whole:
+def _load_source(name: str, data_dir: Path | None) -> RawDataset:
     return read(name, find(name, data_dir))
 
 
-DATASETS: Mapping[str, Callable[[Path | None], Whole]] = MappingProxyType(
+DATASETS: Mapping[str, Callable[[Path | None], RawDataset]] = MappingProxyType(
     {"mnist-5k": lambda _: load_mnist_5k(), **{name: partial(_load_source, name) for name in SOURCES}}
 )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wootz.data.dataset import Share
+from wootz.data.dataset import Split
 from wootz.errors import DataError
 
 _SHAPE = (3, 32, 32)
@@ -27,7 +27,7 @@ def parse_batch(data: bytes, path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8).reshape(-1, _RECORD)
 
 
-def join_batches(batches: Sequence[NDArray[np.uint8]]) -> Share:
+def join_batches(batches: Sequence[NDArray[np.uint8]]) -> Split:
     """Return all batches' images and labels."""
     records = torch.from_numpy(np.concatenate(batches))
-    return Share(records[:, 1:].reshape(-1, *_SHAPE), records[:, 0].long())
+    return Split(records[:, 1:].reshape(-1, *_SHAPE), records[:, 0].long())

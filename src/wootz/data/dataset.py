@@ -17,7 +17,7 @@ SPLIT_SEED = 0
 """One division for everybody: a thief and an independent model must not train on the owner's probes."""
 
 
-class Share(NamedTuple):
+class Split(NamedTuple):
     """Images uint8 [N, C, H, W] and labels int64 [N]. `images()` gives float32 in [0, 1]."""
 
     pixels: Tensor
@@ -27,9 +27,9 @@ class Share(NamedTuple):
         """Return the images as float32 in [0, 1]."""
         return self.pixels.float().div_(255)
 
-    def take(self, index: Tensor | slice) -> Share:
+    def subset(self, index: Tensor | slice) -> Split:
         """Return the share's rows at `index`."""
-        return Share(self.pixels[index], self.labels[index])
+        return Split(self.pixels[index], self.labels[index])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,11 +50,11 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    train: Share
-    validation: Share
-    probes: Share
-    thief: Share
-    test: Share
+    train: Split
+    validation: Split
+    probes: Split
+    thief: Split
+    test: Split
     set_aside: float = 1.0
 
     @property
@@ -72,7 +72,7 @@ class Counts(NamedTuple):
     thief: int
 
 
-class Whole(NamedTuple):
+class RawDataset(NamedTuple):
     """A data set as its source gives it, not divided yet.
 
     Attributes:
@@ -81,12 +81,12 @@ class Whole(NamedTuple):
 
     name: str
     classes: tuple[str, ...]
-    training: Share
-    test: Share
+    training: Split
+    test: Split
     counts: Counts | None = None
 
 
-def divide(whole: Whole, set_aside: float = 1.0) -> Dataset:
+def divide(whole: RawDataset, set_aside: float = 1.0) -> Dataset:
     """Shuffle the training images by a fixed seed and divide them into disjoint shares.
 
     Args:
@@ -112,10 +112,10 @@ def divide(whole: Whole, set_aside: float = 1.0) -> Dataset:
     return Dataset(
         name=name,
         classes=classes,
-        train=training.take(torch.cat([train, probes[kept.probes :], thief[kept.thief :]])),
-        validation=training.take(validation),
-        probes=training.take(probes[: kept.probes]),
-        thief=training.take(thief[: kept.thief]),
+        train=training.subset(torch.cat([train, probes[kept.probes :], thief[kept.thief :]])),
+        validation=training.subset(validation),
+        probes=training.subset(probes[: kept.probes]),
+        thief=training.subset(thief[: kept.thief]),
         test=test,
         set_aside=set_aside,
     )
@@ -127,7 +127,7 @@ def check_set_aside(set_aside: float) -> None:
     checks.within(0, 1, set_aside=set_aside)
 
 
-def check_share(name: str, share: Share, num_classes: int) -> None:
+def check_share(name: str, share: Split, num_classes: int) -> None:
     """Raise DataError where images and labels do not fit each other or the classes."""
     pixels, labels = share
     if pixels.dim() != 4 or pixels.dtype != torch.uint8:

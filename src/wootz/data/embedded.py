@@ -12,20 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wootz.data.dataset import Counts, Share, Whole
+from wootz.data.dataset import Counts, RawDataset, Split
 from wootz.errors import DataError
 from wootz.rng import generator
 
 _TEST, _COUNTS = 1000, Counts(validation=200, probes=1000, thief=800)
 
 
-def load_mnist_5k() -> Whole:
+def load_mnist_5k() -> RawDataset:
     """Return the 5,000 images (500 a digit), 1,000 of them set aside for testing."""
     table = _table()
     table = table[torch.randperm(len(table), generator=generator(0, "mnist-5k"))]
-    everything = Share(table[:, :-1].to(torch.uint8).view(-1, 1, 28, 28), table[:, -1].long())
+    everything = Split(table[:, :-1].to(torch.uint8).view(-1, 1, 28, 28), table[:, -1].long())
     digits = tuple(str(digit) for digit in range(10))
-    return Whole("mnist-5k", digits, everything.take(slice(_TEST, None)), everything.take(slice(_TEST)), _COUNTS)
+    return RawDataset(
+        "mnist-5k", digits, everything.subset(slice(_TEST, None)), everything.subset(slice(_TEST)), _COUNTS
+    )
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from wootz.data.dataset import Whole
+from wootz.data.dataset import RawDataset
 from wootz.data.idx import read_raw
 from wootz.data.sources import SOURCES, File
 from wootz.errors import DataError
@@ -43,7 +43,7 @@ def find(name: str, data_dir: Path | None = None) -> Path:
     raise DataError(f"{name}: not found in {looked}; fetch it with: wootz data fetch {name}")
 
 
-def read(name: str, folder: Path) -> Whole:
+def read(name: str, folder: Path) -> RawDataset:
     """Return the data set `name` from its files in `folder`, each checked against its published digest.
 
     Raises:
@@ -51,7 +51,7 @@ def read(name: str, folder: Path) -> Whole:
     """
     source = SOURCES[name]
     training, test = ([_array(name, folder, file) for file in files] for files in (source.training, source.test))
-    return Whole(name, source.classes, source.format.share(training), source.format.share(test))
+    return RawDataset(name, source.classes, source.format.share(training), source.format.share(test))
 
 
 def fetch(name: str) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wootz.data.dataset import Share
+from wootz.data.dataset import Split
 from wootz.errors import DataError
 
 _UINT8 = 0x08
@@ -51,7 +51,7 @@ def parse_idx(data: bytes, path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy()
 
 
-def join_idx(arrays: Sequence[NDArray[np.uint8]]) -> Share:
+def join_idx(arrays: Sequence[NDArray[np.uint8]]) -> Split:
     """Return gray images [N, H, W] and their labels [N] as one."""
     images, labels = arrays
-    return Share(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
+    return Split(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wootz.data.dataset import MOST_CLASSES, Share, Whole
+from wootz.data.dataset import MOST_CLASSES, RawDataset, Split
 from wootz.errors import DataError
 from wootz.rng import generator
 
@@ -16,7 +16,7 @@ _TEST_SHARE = 6  # where a source brings no test images of its own, every sixth 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp"})
 
 
-def load_npz(path: Path) -> Whole:
+def load_npz(path: Path) -> RawDataset:
     """Read `x_train`, `y_train` and, where there, `x_test`, `y_test`, `classes` from an `.npz` file.
 
     Images are uint8, [N, H, W] or [N, H, W, C] or [N, C, H, W] with 1 or 3 channels; labels are integers.
@@ -37,10 +37,10 @@ def load_npz(path: Path) -> Whole:
     count = 1 + int(training.labels.max()) if len(training) else 0
     _check_classes(path, count)
     names = arrays.get("classes", np.arange(count))
-    return Whole(str(path), tuple(str(name) for name in names), training, test)
+    return RawDataset(str(path), tuple(str(name) for name in names), training, test)
 
 
-def load_folder(path: Path) -> Whole:
+def load_folder(path: Path) -> RawDataset:
     """Read a folder with one folder of images a class (all of one size; gray or RGB as the first one is)."""
     from PIL import Image, UnidentifiedImageError
 
@@ -66,7 +66,7 @@ def load_folder(path: Path) -> Whole:
     if not images:
         raise DataError(f"{path}: its class folders hold no images ({', '.join(sorted(_SUFFIXES))})")
     training, test = _set_aside(_share(path, np.stack(images), np.asarray(labels)))
-    return Whole(str(path), classes, training, test)
+    return RawDataset(str(path), classes, training, test)
 
 
 def _check_classes(path: Path, count: int) -> None:
@@ -74,7 +74,7 @@ def _check_classes(path: Path, count: int) -> None:
         raise DataError(f"{path}: has {count} classes; must have at most {MOST_CLASSES}, numbered from 0")
 
 
-def _share(path: Path, images: np.ndarray, labels: np.ndarray) -> Share:
+def _share(path: Path, images: np.ndarray, labels: np.ndarray) -> Split:
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise DataError(f"{path}: images must be uint8 [N, H, W(, C)], these are {images.dtype} {list(images.shape)}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
@@ -83,10 +83,10 @@ def _share(path: Path, images: np.ndarray, labels: np.ndarray) -> Share:
         images = images[:, None]
     elif images.shape[-1] in (1, 3):
         images = images.transpose(0, 3, 1, 2)
-    return Share(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64)))
+    return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _set_aside(training: Share) -> tuple[Share, Share]:
+def _set_aside(training: Split) -> tuple[Split, Split]:
     order = torch.randperm(len(training), generator=generator(0, "test", len(training)))
     cut = len(training) // _TEST_SHARE
-    return training.take(order[cut:]), training.take(order[:cut])
+    return training.subset(order[cut:]), training.subset(order[:cut])

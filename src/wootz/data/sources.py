@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wootz.data.cifar import join_batches, parse_batch
-from wootz.data.dataset import Share
+from wootz.data.dataset import Split
 from wootz.data.idx import join_idx, parse_idx
 
 
@@ -34,7 +34,7 @@ class Format(NamedTuple):
 
     name: str
     parse: Callable[[bytes, Path], NDArray[np.uint8]]
-    share: Callable[[Sequence[NDArray[np.uint8]]], Share]
+    share: Callable[[Sequence[NDArray[np.uint8]]], Split]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

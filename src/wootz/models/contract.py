@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz.errors import ModelError
-from wootz.modes import device_of, evaluating
+from wootz.modes import device_of, eval_mode
 
 
 def check_model(model: nn.Module, shape: tuple[int, int, int], num_classes: int) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def check_model(model: nn.Module, shape: tuple[int, int, int], num_classes: int)
         ModelError: the model does not take such images, or answers with another shape or with NaN.
     """
     x = torch.linspace(0.2, 0.8, 4, device=device_of(model)).view(4, 1, 1, 1).expand(4, *shape).contiguous()
-    with evaluating(model):
+    with eval_mode(model):
         x.requires_grad_(True)
         try:
             logits = model(x)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wootz.models.saved import ModelSpec
-from wootz.modes import evaluating
+from wootz.modes import eval_mode
 
 OPSET = 17
 
@@ -24,14 +24,19 @@ def to_onnx(model: nn.Module, spec: ModelSpec) -> bytes:
     import onnx
 
     written, x = io.BytesIO(), torch.zeros(2, *spec.shape)
-    with evaluating(model), warnings.catch_warnings():
+    with eval_mode(model), warnings.catch_warnings():
         # The newer exporter (dynamo) needs a package that we do not; the older one says so at every call.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (x,), written,  # type: ignore[arg-type]  # its older exporter takes open files
-            dynamo=False, opset_version=OPSET, input_names=["images"], output_names=["logits"],
+            model,
+            (x,),
+            written,  # type: ignore[arg-type]  # its older exporter takes open files
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
             dynamic_axes={"images": {0: "N"}, "logits": {0: "N"}},
-        )  # fmt: skip
+        )
     made = onnx.load_model_from_string(written.getvalue())
     onnx.helper.set_model_props(made, {"classes": json.dumps(list(spec.classes))})
     data: bytes = made.SerializeToString()

@@ -19,9 +19,12 @@ def size(found: Survey) -> str:
     thefts = {place.theft for data in found.data for place in data.kinds} - {OWNER, CONTROLS}
     seeds = {cell.seed for cell in found.cells}
     counts = (
-        (len(found.data), "data set"), (len(found.names), "defence"), (len(thefts), "theft"), (len(seeds), "seed"),
+        (len(found.data), "data set"),
+        (len(found.names), "defence"),
+        (len(thefts), "theft"),
+        (len(seeds), "seed"),
         (len(found.cells), "cell"),
-    )  # fmt: skip
+    )
     runs = max(data.runs for data in found.data)
     words = ", ".join(f"{count:,} {noun}" + "s" * (count != 1) for count, noun in counts)
     return f"{words} of {runs} runs" if runs > 1 else words

@@ -67,9 +67,12 @@ def robustness(lines: Sequence[Line], eps: float | None) -> Drawing:
         for line in sorted(lines, key=lambda line: len(line.stroke.dashes or ())):  # dashes stay seen above full lines
             look = line.stroke
             axes.plot(
-                *line.curve, color=look.color, marker=look.marker, markersize=5,
+                *line.curve,
+                color=look.color,
+                marker=look.marker,
+                markersize=5,
                 linestyle=(0, look.dashes) if look.dashes else "-",
-            )  # fmt: skip
+            )
         if eps is not None:
             axes.axvline(eps, color=INK, linewidth=1)
             axes.text(

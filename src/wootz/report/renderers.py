@@ -19,11 +19,27 @@ _COLUMNS, _PAPER, _ROOMY = 8, 6, 4
 
 _DASH, _DAGGER = "\u2013", "\u2020"
 _TEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "^": r"\textasciicircum{}",
-    "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "{''}", "'": r"{\textquotesingle}", "`": r"{\textasciigrave}",
-    _DASH: "--", _DAGGER: r"$^{\dagger}$", "[": "{[}", "]": "{]}",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "^": r"\textasciicircum{}",
+    "_": r"\_",
+    "%": r"\%",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "{''}",
+    "'": r"{\textquotesingle}",
+    "`": r"{\textasciigrave}",
+    _DASH: "--",
+    _DAGGER: r"$^{\dagger}$",
+    "[": "{[}",
+    "]": "{]}",
+}
 
 
 class Parts(NamedTuple):
@@ -150,8 +166,11 @@ def to_html(table: Table) -> Markup:
 
 
 RENDERERS: dict[str, Callable[[Table], str]] = {
-    "md": to_markdown, "csv": to_csv, "tex": to_latex, "html": to_html,
-}  # fmt: skip
+    "md": to_markdown,
+    "csv": to_csv,
+    "tex": to_latex,
+    "html": to_html,
+}
 """Ending of a file -> what writes one table of it."""
 
 
@@ -250,9 +269,9 @@ def _html_body(table: Table, kind: str, rows: Sequence[Row]) -> Markup:
     if kind:
         title, meaning = HEADINGS[kind]
         span = len(table.stub) + len(table.header)
-        heading = Markup(
-            '<tr class=group><th scope="rowgroup" colspan="{}">{} <span>{}</span></th></tr>\n'
-        ).format(span, title, meaning)  # fmt: skip
+        heading = Markup('<tr class=group><th scope="rowgroup" colspan="{}">{} <span>{}</span></th></tr>\n').format(
+            span, title, meaning
+        )
     lines = [
         Markup("<tr>{}{}</tr>\n").format(
             Markup().join(Markup('<th scope="row">{}</th>').format(name) for name in row.names),

@@ -100,9 +100,13 @@ def _draw(shown: Sequence[Panel], columns: int, name: str) -> Markup:
     figure, axes = canvas(width, height, rows=rows, columns=columns, fitted=False)
     across, down = width / columns, height / rows
     figure.subplots_adjust(
-        left=50 / width, right=1 - 12 / width, bottom=46 / height, top=1 - 30 / height,
-        wspace=62 / (across - 62), hspace=56 / (down - 56),
-    )  # fmt: skip
+        left=50 / width,
+        right=1 - 12 / width,
+        bottom=46 / height,
+        top=1 - 30 / height,
+        wspace=62 / (across - 62),
+        hspace=56 / (down - 56),
+    )
     most = max(point.bits.most for panel in shown for point in panel.points)
     for place, (panel, one) in enumerate(zip(shown, axes, strict=False)):
         _fill(one, panel, most)
@@ -117,9 +121,14 @@ def _fill(axes: Axes, panel: Panel, most: float) -> None:
     if panel.unmarked is not None:
         axes.axhline(panel.unmarked, color=SOFT, linewidth=1.2, linestyle=(0, (2, 3)))
     axes.plot(
-        *zip(*panel.controls, strict=True) if panel.controls else ([], []), linestyle="", marker="x", markersize=5,
-        color=COLORS[CONTROLS], markeredgewidth=1.3, alpha=0.8,
-    )  # fmt: skip
+        *zip(*panel.controls, strict=True) if panel.controls else ([], []),
+        linestyle="",
+        marker="x",
+        markersize=5,
+        color=COLORS[CONTROLS],
+        markeredgewidth=1.3,
+        alpha=0.8,
+    )
     for kind in (kind for kind in HEADINGS if kind != CONTROLS):
         points = [point for point in panel.points if point.kind == kind]
         color, owner = COLORS[kind], kind == "protected"
@@ -128,9 +137,16 @@ def _fill(axes: Axes, panel: Panel, most: float) -> None:
         axes.hlines(up, [b.least for b in bits], [b.most for b in bits], color=color, linewidth=1.2, alpha=0.45)
         axes.vlines(right, [r.least for r in robust], [r.most for r in robust], color=color, linewidth=1.2, alpha=0.45)
         axes.plot(
-            right, up, linestyle="", marker=MARKERS[kind], markersize=9.5 if owner else 6.5, color=color,
-            markeredgecolor="white", markeredgewidth=0.7, zorder=4 if owner else 3,
-        )  # fmt: skip
+            right,
+            up,
+            linestyle="",
+            marker=MARKERS[kind],
+            markersize=9.5 if owner else 6.5,
+            color=color,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+            zorder=4 if owner else 3,
+        )
     axes.set_title(panel.name, fontsize=11.5)
     axes.set_xscale("symlog", linthresh=_LINEAR, linscale=0.6)
     axes.set_xlim(-1, max(most, 2 * panel.bar) * 1.35)

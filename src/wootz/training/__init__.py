@@ -2,7 +2,7 @@
 
 from wootz.training.augmentation import check_shift
 from wootz.training.execution import Execution
-from wootz.training.hooks import ExtraLoss, Hook, Pass, accompanied, accompanied_logits, join
+from wootz.training.hooks import ExtraLoss, Hook, TriggerEpoch, context_batch, forward_with_context, join
 from wootz.training.loop import Trained, train
 from wootz.training.losses import Batch, Forward
 from wootz.training.recipe import Recipe
@@ -15,11 +15,11 @@ __all__ = [
     "ExtraLoss",
     "Forward",
     "Hook",
-    "Pass",
+    "TriggerEpoch",
     "Recipe",
     "Trained",
-    "accompanied",
-    "accompanied_logits",
+    "context_batch",
+    "forward_with_context",
     "check_shift",
     "join",
     "train",

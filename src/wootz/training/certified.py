@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wootz.evasion import linear_margins, margins, noting
+from wootz.attacks.evasion import linear_margins, margins, noting
 from wootz.training.losses import Batch, worst_points
 from wootz.training.recipe import Recipe
 

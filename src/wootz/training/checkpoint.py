@@ -16,7 +16,7 @@ _MARKER = "checkpoint.json"
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class TrainingState:
     """How far a run has come. `history` holds one mapping an epoch; `best` the weights of the best epoch."""
 
     epoch: int
@@ -28,7 +28,7 @@ class Progress:
 def save(
     folder: Path,
     run: str,
-    progress: Progress,
+    progress: TrainingState,
     model: nn.Module,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -69,7 +69,7 @@ def save(
 
 def load(
     folder: Path, run: str, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> Progress | None:
+) -> TrainingState | None:
     """Put the saved state into model, average and optimizer; None where there is none.
 
     Raises:
@@ -92,7 +92,7 @@ def load(
         index, slot = name.split("/", 1)
         slots.setdefault(int(index), {})[slot] = tensor
     optimizer.load_state_dict({"state": slots, "param_groups": marker["groups"]})
-    return Progress(
+    return TrainingState(
         epoch=marker["epoch"],
         history=marker["history"],
         best=_under(tensors, "best/"),

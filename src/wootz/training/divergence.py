@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wootz.evasion import BALLS, climb
-from wootz.training.losses import Batch, Forward, borrowed, inner_attack, worst_points
+from wootz.attacks.evasion import BALLS, climb
+from wootz.training.losses import Batch, Forward, attack_mode, inner_attack, worst_points
 from wootz.training.recipe import Recipe
 from wootz.training.weight_perturbation import uphill
 
@@ -75,7 +75,7 @@ def _diverging(cfg: Recipe, model: nn.Module, batch: Batch, eps: float, generato
         return None
     noise = torch.randn(batch.x.shape, generator=generator, device=batch.x.device, dtype=batch.x.dtype)
     start = BALLS[cfg.norm].project(batch.x + _NOISE * noise, batch.x, eps)
-    with borrowed(cfg, model):
+    with attack_mode(cfg, model):
         with torch.no_grad():
             logits = model(batch.x).float()
         return climb(

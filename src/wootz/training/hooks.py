@@ -16,32 +16,35 @@ from wootz.training.losses import Forward
 class ExtraLoss(Protocol):
     """A loss beside the main one. Must be picklable: training may run in several processes."""
 
-    def __call__(self, model: nn.Module, forward: Forward, *, among: Tensor, step: int, done: float) -> Tensor | None:
+    def __call__(
+        self, model: nn.Module, forward: Forward, *, batch_images: Tensor, step: int, done: float
+    ) -> Tensor | None:
         """Return a scalar to add at this step, or None.
 
-        `among` are the images [N, C, H, W] that the net was just trained on, `done` the share of training done, 0 to 1.
+        `batch_images` are the images [N, C, H, W] of the current training step; `done` is the completed fraction of
+        training, 0 to 1.
         """
         ...
 
 
-def accompanied(model: nn.Module, x: Tensor, among: Tensor) -> Tensor:
+def context_batch(model: nn.Module, x: Tensor, batch_images: Tensor) -> Tensor:
     """Return the images to pass through a net so that it meets x in train mode: x first, then what it must be among.
 
     A net that normalizes batches meets x among the images that it was just trained on, normalized by the batch of both.
     Taught alone by running statistics that stand still, extra images pull the weights along the scale that ordinary
     batches leave free: they are hardly learned, and robustness goes (docs/results/frontier.md).
     """
-    return torch.cat([x, among]) if normalizes_batches(model) else x
+    return torch.cat([x, batch_images]) if normalizes_batches(model) else x
 
 
-def accompanied_logits(model: nn.Module, forward: Forward, x: Tensor, among: Tensor) -> Tensor:
-    """Return the logits float32 [N, K] of x as `accompanied` says; running statistics stay those of ordinary images."""
+def forward_with_context(model: nn.Module, forward: Forward, x: Tensor, batch_images: Tensor) -> Tensor:
+    """Return the logits float32 [N, K] of x from `context_batch`; running statistics are left as they were."""
     with kept_statistics(model):
-        return forward(accompanied(model, x, among)).float()[: len(x)]
+        return forward(context_batch(model, x, batch_images)).float()[: len(x)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
+class TriggerEpoch:
     """Images uint8 with labels, taught by plain cross-entropy steps of their own after every epoch."""
 
     pixels: Tensor
@@ -57,13 +60,13 @@ class Hook:
     Attributes:
         targets: probabilities [N, K] for the training images in order.
         extra: losses to add.
-        passes: after every epoch.
+        trigger_epochs: after every epoch.
         left_out: training images, bool [N], that no batch holds.
     """
 
     targets: Tensor | None = None
     extra: tuple[ExtraLoss, ...] = ()
-    passes: tuple[Pass, ...] = ()
+    trigger_epochs: tuple[TriggerEpoch, ...] = ()
     left_out: Tensor | None = None
 
 
@@ -76,7 +79,7 @@ def join(*hooks: Hook) -> Hook:
     return Hook(
         targets=targets[0] if targets else None,
         extra=tuple(loss for hook in hooks for loss in hook.extra),
-        passes=tuple(taught for hook in hooks for taught in hook.passes),
+        trigger_epochs=tuple(taught for hook in hooks for taught in hook.trigger_epochs),
         left_out=torch.stack(left_out).any(0) if left_out else None,
     )
 

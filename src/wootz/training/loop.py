@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz import config
-from wootz.data import Share, epoch_batches
+from wootz.attacks.evasion import predict_logits
+from wootz.data import Split, epoch_batches
 from wootz.errors import TrainingError
-from wootz.evasion import predict_logits
-from wootz.modes import frozen_statistics, watched
+from wootz.modes import capture_inputs, frozen_statistics
 from wootz.registry import lookup
 from wootz.rng import generator, global_seed
 from wootz.store import read_json, read_tensors, tensor_digest, write_bytes, write_json, write_tensors
 from wootz.training import checkpoint
 from wootz.training.augmentation import augmented, check_shift
 from wootz.training.execution import Execution, memory_format
-from wootz.training.hooks import Hook, Pass, plain_targets
+from wootz.training.hooks import Hook, TriggerEpoch, plain_targets
 from wootz.training.losses import Batch
 from wootz.training.recipe import Recipe
 from wootz.training.schedules import budget, learning_rate
@@ -53,8 +53,8 @@ class _Job:
 
     cfg: Recipe
     model: nn.Module
-    train: Share
-    validation: Share
+    train: Split
+    validation: Split
     targets: Tensor
     hook: Hook
     seed: int
@@ -66,8 +66,8 @@ class _Job:
 def train(
     cfg: Recipe,
     model: nn.Module,
-    training: Share,
-    validation: Share,
+    training: Split,
+    validation: Split,
     *,
     seed: int,
     hook: Hook | None = None,
@@ -97,12 +97,12 @@ def train(
     """
     check_shift(cfg, training.pixels.shape[1:])
     hook, execution = hook or Hook(), execution or Execution()
-    num_classes = predict_logits(model.cpu(), training.take(slice(1)).images()).shape[1]
+    num_classes = predict_logits(model.cpu(), training.subset(slice(1)).images()).shape[1]
     targets = (
         hook.targets if hook.targets is not None else plain_targets(training.labels, num_classes, cfg.label_smoothing)
     )
     if hook.left_out is not None:
-        training, targets = training.take(~hook.left_out), targets[~hook.left_out]
+        training, targets = training.subset(~hook.left_out), targets[~hook.left_out]
     job = _Job(
         cfg=cfg,
         model=copy.deepcopy(model),
@@ -123,13 +123,15 @@ def train(
     return Trained(trained.eval(), state.best_epoch, state.history)
 
 
-def _in_processes(execution: Execution, job: _Job) -> checkpoint.Progress:
+def _in_processes(execution: Execution, job: _Job) -> checkpoint.TrainingState:
     """Train in several processes; the first one leaves the result in files, which pass any size without blocking."""
     with tempfile.TemporaryDirectory() as folder:
         execution.launch(partial(_run_and_leave, job=job, place=Path(folder)))
         told = read_json(Path(folder) / "told.json")
         best = read_tensors(Path(folder) / "best.safetensors")
-    return checkpoint.Progress(epoch=told["epoch"], history=told["history"], best=best, best_epoch=told["best_epoch"])
+    return checkpoint.TrainingState(
+        epoch=told["epoch"], history=told["history"], best=best, best_epoch=told["best_epoch"]
+    )
 
 
 def _run_and_leave(fabric: Fabric, job: _Job, place: Path) -> None:
@@ -141,7 +143,7 @@ def _run_and_leave(fabric: Fabric, job: _Job, place: Path) -> None:
         )
 
 
-def _run(fabric: Fabric, job: _Job) -> checkpoint.Progress:
+def _run(fabric: Fabric, job: _Job) -> checkpoint.TrainingState:
     """Train in this process and return how far it came: all epochs, unless something is raised."""
     if fabric.world_size > 1 and fabric.device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // fabric.world_size))
@@ -150,14 +152,14 @@ def _run(fabric: Fabric, job: _Job) -> checkpoint.Progress:
     model = job.model.to(fabric.device).to(memory_format=layout)  # type: ignore[call-overload]
     average = copy.deepcopy(model) if cfg.ema else model
     optimizer = _optimizer(cfg, model)
-    state = (checkpoint.load(folder, job.run, model, average, optimizer) if folder else None) or checkpoint.Progress(
-        epoch=-1, history=[], best={}, best_epoch=-1
-    )
+    state = (
+        checkpoint.load(folder, job.run, model, average, optimizer) if folder else None
+    ) or checkpoint.TrainingState(epoch=-1, history=[], best={}, best_epoch=-1)
     forward, wrapped = fabric.setup(model, optimizer)
     for epoch in range(state.epoch + 1, cfg.epochs):
         with global_seed(job.seed, "epoch", epoch, fabric.global_rank):
             loss = _epoch(fabric, job, epoch, model, average, forward, wrapped)
-            for number, taught in enumerate(job.hook.passes):
+            for number, taught in enumerate(job.hook.trigger_epochs):
                 _teach(fabric, taught, forward, wrapped, generator(job.seed, "pass", number, epoch))
         _average_buffers(fabric, average)
         figures = {"epoch": epoch, "loss": loss} | figures_of(
@@ -208,10 +210,10 @@ def _epoch(
             group["lr"] = learning_rate(cfg, done)
         batch = _take(job, index, moves, fabric.device, layout)
         with fabric.autocast():
-            with watched(forward) as seen:
+            with capture_inputs(forward) as seen:
                 loss = loss_function(cfg, model, forward, batch, eps=budget(cfg, done), generator=stream)
             for extra in job.hook.extra:
-                added = extra(model, forward, among=seen[-1], step=step, done=done)
+                added = extra(model, forward, batch_images=seen[-1], step=step, done=done)
                 loss = loss if added is None else loss + added
         value = loss.item()
         if not math.isfinite(value):
@@ -232,7 +234,7 @@ def _epoch(
 
 def _teach(
     fabric: Fabric,
-    taught: Pass,
+    taught: TriggerEpoch,
     forward: nn.Module,
     optimizer: torch.optim.Optimizer,
     stream: torch.Generator,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wootz.evasion import BALLS, PGD, climb, cross_entropy
-from wootz.modes import evaluating, without_gradients
+from wootz.attacks.evasion import BALLS, PGD, climb, cross_entropy
+from wootz.modes import eval_mode, without_gradients
 from wootz.training.recipe import Recipe
 from wootz.training.weight_perturbation import uphill
 
@@ -57,7 +57,7 @@ def noise_fgsm(
     if eps == 0:
         return natural(cfg, model, forward, batch, eps=eps, generator=generator)
     ball = BALLS[cfg.norm]
-    with borrowed(cfg, model):
+    with attack_mode(cfg, model):
         noisy = ball.start(batch.x, 2 * eps, generator).requires_grad_(True)
         (gradient,) = torch.autograd.grad(cross_entropy(model(noisy).float(), batch.y).sum(), noisy)
         points = ball.step(noisy.detach(), gradient, eps * (cfg.step_size or 1.0)).clamp_(0, 1)
@@ -69,7 +69,7 @@ def worst_points(cfg: Recipe, model: nn.Module, batch: Batch, *, eps: float, gen
     attack = inner_attack(cfg, eps)
     if attack is None:
         return batch.x
-    with borrowed(cfg, model):
+    with attack_mode(cfg, model):
         return climb(attack, model, batch.x, batch.y, start=BALLS[cfg.norm].start(batch.x, eps, generator))
 
 
@@ -79,6 +79,6 @@ def inner_attack(cfg: Recipe, eps: float) -> PGD | None:
     return PGD(eps=eps, norm=cfg.norm, steps=cfg.steps, step_size=size, keep="last") if size > 0 else None
 
 
-def borrowed(cfg: Recipe, model: nn.Module) -> AbstractContextManager[nn.Module]:
+def attack_mode(cfg: Recipe, model: nn.Module) -> AbstractContextManager[nn.Module]:
     """Borrow the model for an attack, in the mode that the recipe asks for."""
-    return evaluating(model) if cfg.attack_mode == "eval" else without_gradients(model)
+    return eval_mode(model) if cfg.attack_mode == "eval" else without_gradients(model)

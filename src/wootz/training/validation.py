@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from wootz.data import Share
-from wootz.evasion import PGD, evaluate, pgd, predict_logits
+from wootz.attacks.evasion import PGD, evaluate, pgd, predict_logits
+from wootz.data import Split
 from wootz.rng import generator
 from wootz.training.recipe import CERTIFIED, Recipe
 
 
 def figures_of(
-    cfg: Recipe, model: nn.Module, validation: Share, *, seed: int, device: torch.device
+    cfg: Recipe, model: nn.Module, validation: Split, *, seed: int, device: torch.device
 ) -> dict[str, float]:
     """Return clean and PGD-10 accuracy, in float32; for losses by bounds certified accuracy, too."""
     x, y = validation.images().to(device), validation.labels.to(device)

@@ -1,0 +1,101 @@
+"""Reference AutoAttack (Croce, Hein, arXiv 2003.01690) through `pyautoattack`, with its warnings as flags."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wootz.errors import ConfigError
+from wootz.modes import eval_mode
+from wootz.rng import derive
+from wootz.types import Norm
+
+_FLAGS = {
+    "randomized defense": "randomized",
+    "probability distribution": "probabilities",
+    "zero gradient": "zero-gradient",
+    "Square Attack has decreased": "square-better",
+    "dynamic defense": "dynamic",
+}
+
+
+class Reference(NamedTuple):
+    """Points found [N, C, H, W], which images stood [N] bool, and the reliability flags raised."""
+
+    points: Tensor
+    robust: Tensor
+    flags: tuple[str, ...]
+
+
+def reference_autoattack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    seed: int = 0,
+    batch_size: int = 250,
+) -> Reference:
+    """Run the standard ensemble: APGD-CE, targeted APGD, targeted FAB, Square; reference settings.
+
+    Targets follow the number of classes. With 3 classes the targeted DLR loss does not exist, so untargeted
+    APGD-CE, FAB and Square run instead, which the flag `few-classes` says; 2 classes likewise.
+
+    Args:
+        model: images in [0, 1] -> logits; borrowed in eval mode.
+        x: images float32 [N, C, H, W] in [0, 1].
+        y: true labels int64 [N].
+        eps: budget, in pixels of [0, 1].
+        norm: of the ball.
+        seed: of all its randomness; the global random state is untouched.
+        batch_size: images attacked at a time; changes memory and speed.
+    """
+    from pyautoattack import AutoAttack
+
+    if len(x) == 0:
+        raise ConfigError("AutoAttack: needs at least one image")
+    log = _Log()
+    logger = logging.getLogger("auto-attack")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(log)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    devices = [x.device] if x.is_cuda else []
+    try:
+        with eval_mode(model), torch.random.fork_rng(devices):
+            num_classes = int(model(x[:1]).shape[1])
+            attack = _standard(AutoAttack, model, x, num_classes, eps=eps, norm=norm, seed=seed)
+            points, answers = attack.run_standard_evaluation(x, y, batch_size=batch_size)
+            robust = (answers == y) & (model(x).argmax(1) == y)
+    finally:
+        logger.removeHandler(log)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    flags = [flag for text, flag in _FLAGS.items() if any(text in message for message in log.messages)]
+    return Reference(points, robust, (*flags, *(("few-classes",) if num_classes < 4 else ())))
+
+
+def _standard(kind: type, model: nn.Module, x: Tensor, num_classes: int, *, eps: float, norm: Norm, seed: int) -> Any:
+    settings = {"norm": norm, "eps": eps, "seed": derive(seed, "autoattack") % 2**31, "device": x.device}
+    if num_classes < 4:
+        return kind(model, version="custom", attacks=["apgd-ce", "fab", "square"], **settings)
+    attack = kind(model, version="standard", **settings)
+    attack.apgd_targeted.n_target_classes = min(9, num_classes - 1)
+    attack.fab.n_target_classes = min(9, num_classes - 1)
+    return attack
+
+
+class _Log(logging.Handler):
+    """Keeps the messages of warnings."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message."""
+        self.messages.append(record.getMessage())

@@ -1,0 +1,1 @@
+"""Suspect models: files, opened in an isolated process, and HTTP endpoints."""

@@ -1,0 +1,249 @@
+"""An untrusted ONNX file: one file, all tensors inside and dense, standard operators, images in and scores out.
+
+External data has been a way out of the folder again and again (CVE-2022-25882 to CVE-2026-34446), so a file that has
+any is refused, wherever it hides. What ONNX Runtime gets are not the file's bytes but those of the checked message.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wootz.errors import SuspectError
+from wootz.models import ModelSpec
+from wootz.suspects.files.budget import Described, Limits, check_budget, check_shape
+from wootz.suspects.files.own_network import check_image
+from wootz.suspects.files.words import one_line
+
+if TYPE_CHECKING:
+    import onnx
+
+Images = NDArray[np.float32]
+
+OPSETS: Mapping[str, tuple[int, int]] = MappingProxyType({"": (7, 26), "ai.onnx": (7, 26), "ai.onnx.ml": (1, 5)})
+"""Operator sets that are read, and their first and last version."""
+IR_VERSIONS = (3, 13)
+
+_DTYPES: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        1: ("F32", "float_data"),
+        2: ("U8", "int32_data"),
+        3: ("I8", "int32_data"),
+        5: ("I16", "int32_data"),
+        6: ("I32", "int32_data"),
+        7: ("I64", "int64_data"),
+        9: ("BOOL", "int32_data"),
+        10: ("F16", "int32_data"),
+        11: ("F64", "double_data"),
+        16: ("BF16", "int32_data"),
+    }
+)
+"""TensorProto.DataType -> our name, and the field that holds elements where `raw_data` does not."""
+_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+
+
+class Checked(NamedTuple):
+    """An ONNX model that may be run.
+
+    Attributes:
+        data: the checked message, serialized again without unknown fields.
+        spec: what it takes and knows.
+        batch: how many images it takes at once; None for any number.
+    """
+
+    data: bytes
+    spec: ModelSpec
+    batch: int | None
+
+
+def check_onnx(data: bytes, name: str, limits: Limits) -> Checked:
+    """Read an ONNX file without running it; `name` is the file's, for errors.
+
+    Raises:
+        SuspectError: it is damaged, has external data, sparse tensors, functions, training information, other than
+            standard operators, NaN or infinity in a tensor, other than one float32 input [N, C, H, W] and one output
+            [N, K], or is beyond the limits.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
+
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except (DecodeError, RecursionError) as error:
+        raise SuspectError(f"{name}: is a damaged ONNX file, or one nested too deeply") from error
+    model.DiscardUnknownFields()
+    _check_model(model, name)
+    tensors = list(_tensors(model.graph, name, limits))
+    check_budget({f"{number} {key}": one for number, (key, one) in enumerate(tensors)}, limits, name)
+    spec, batch = _face(model, name, limits)
+    return Checked(model.SerializeToString(), spec, batch)
+
+
+def onnx_session(checked: Checked, name: str, threads: int) -> Callable[[Images], Images]:
+    """Return what answers images float32 [N, C, H, W] with scores [N, K], by ONNX Runtime on the CPU.
+
+    Raises:
+        SuspectError: ONNX Runtime refuses the model, now or when it is asked.
+    """
+    import onnxruntime  # type: ignore[import-untyped]  # ships no types
+    from onnxruntime.capi import onnxruntime_pybind11_state as state  # type: ignore[import-untyped]
+
+    known = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    failures: tuple[type[Exception], ...] = (RuntimeError, *known)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        session = onnxruntime.InferenceSession(checked.data, options, providers=["CPUExecutionProvider"])
+    except failures as error:
+        raise SuspectError(f"{name}: ONNX Runtime does not take it ({one_line(error, 160)})") from error
+    given = session.get_inputs()[0].name
+
+    def answer(x: Images) -> Images:
+        try:
+            return np.asarray(session.run(None, {given: x})[0])
+        except failures as error:
+            raise SuspectError(f"{name}: ONNX Runtime can not run it ({one_line(error, 160)})") from error
+
+    return answer if checked.batch is None else _in_batches(answer, checked.batch)
+
+
+def _in_batches(answer: Callable[[Images], Images], size: int) -> Callable[[Images], Images]:
+    """Ask a model that takes just `size` images at once; the last batch is filled up with black."""
+
+    def answers(x: Images) -> Images:
+        missing = -len(x) % size
+        full = np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)])
+        return np.concatenate([answer(full[at : at + size]) for at in range(0, len(full), size)])[: len(x)]
+
+    return answers
+
+
+def _check_model(model: onnx.ModelProto, name: str) -> None:
+    low, high = IR_VERSIONS
+    if not low <= model.ir_version <= high:
+        raise SuspectError(f"{name}: is of ONNX IR version {model.ir_version}; {low} to {high} are read")
+    for part, what in ((model.functions, "functions of its own"), (model.training_info, "training information")):
+        if part:
+            raise SuspectError(f"{name}: carries {what}; only plain graphs are read")
+    versions = [(opset.domain, opset.version) for opset in model.opset_import]
+    for domain, version in versions:
+        low, high = OPSETS.get(domain, (1, 0))
+        if not low <= version <= high:
+            shown = one_line(domain, 80) or "ai.onnx"
+            raise SuspectError(f"{name}: needs operators {shown!r} version {version}; only standard ones are read")
+    if len({domain for domain, _ in versions}) != len(versions):
+        raise SuspectError(f"{name}: names an operator set twice")
+
+
+def _tensors(graph: onnx.GraphProto, name: str, limits: Limits) -> Iterator[tuple[str, Described]]:
+    """Walk a graph and its subgraphs; check every node, and give every tensor's name and description."""
+    waiting, nodes = [(graph, 0)], 0
+    while waiting:
+        part, depth = waiting.pop()
+        nodes += len(part.node)
+        if depth > limits.depth or nodes > limits.nodes:
+            raise SuspectError(f"{name}: has more than {limits.depth} nested graphs or {limits.nodes:,} nodes")
+        if part.sparse_initializer:
+            raise SuspectError(f"{name}: holds sparse tensors; only dense ones are read")
+        for tensor in part.initializer:
+            yield _tensor(tensor, name, limits)
+        for node in part.node:
+            if node.domain not in OPSETS:
+                raise SuspectError(f"{name}: uses an operator of {one_line(node.domain, 80)!r}, not a standard one")
+            for attribute in node.attribute:
+                yield from _attribute_tensors(attribute, name, limits)
+                waiting.extend((inner, depth + 1) for inner in (attribute.g, *attribute.graphs) if inner.ByteSize())
+
+
+def _attribute_tensors(attribute: onnx.AttributeProto, name: str, limits: Limits) -> Iterator[tuple[str, Described]]:
+    if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+        raise SuspectError(f"{name}: holds sparse tensors; only dense ones are read")
+    if attribute.ref_attr_name:
+        raise SuspectError(f"{name}: a node refers to an attribute of a function, and there is none")
+    for tensor in (attribute.t, *attribute.tensors):
+        if tensor.ByteSize():
+            yield _tensor(tensor, name, limits)
+
+
+def _tensor(tensor: onnx.TensorProto, name: str, limits: Limits) -> tuple[str, Described]:
+    """Check one tensor: inside the file, dense, as large as its shape, finite."""
+    what = f"{name}: tensor {one_line(tensor.name, 80)!r}"
+    if tensor.data_location != 0 or tensor.external_data:
+        raise SuspectError(f"{what} lies outside the file; only whole files are read")
+    if tensor.HasField("segment"):
+        raise SuspectError(f"{what} is one segment of a tensor; only whole ones are read")
+    if tensor.data_type not in _DTYPES:
+        raise SuspectError(f"{what} is of ONNX data type {tensor.data_type}, which is not read")
+    dtype, field = _DTYPES[tensor.data_type]
+    described = Described(dtype, tuple(tensor.dims))
+    check_shape(described, limits, what)
+    if any(getattr(tensor, other) for other in _FIELDS if other != field or tensor.raw_data):
+        raise SuspectError(f"{what} holds its elements twice, or as another type")
+    held = len(tensor.raw_data) if tensor.raw_data else len(getattr(tensor, field))
+    if held != (described.size if tensor.raw_data else described.elements):
+        raise SuspectError(f"{what} does not hold as many elements as its shape says")
+    if not _finite(tensor, dtype, field):
+        raise SuspectError(f"{what} holds NaN or infinity")
+    return tensor.name, described
+
+
+def _finite(tensor: onnx.TensorProto, dtype: str, field: str) -> bool:
+    if dtype in ("F16", "BF16"):  # an exponent of ones is NaN or infinity
+        raw = tensor.raw_data
+        bits = np.frombuffer(raw, "<u2") if raw else np.asarray(tensor.int32_data, np.int64)
+        exponent = 0x7C00 if dtype == "F16" else 0x7F80
+        return bool(((bits & exponent) != exponent).all())
+    if dtype not in ("F32", "F64"):
+        return True
+    kind = "<f4" if dtype == "F32" else "<f8"
+    values = np.frombuffer(tensor.raw_data, kind) if tensor.raw_data else np.asarray(getattr(tensor, field), kind)
+    return bool(np.isfinite(values).all())
+
+
+def _face(model: onnx.ModelProto, name: str, limits: Limits) -> tuple[ModelSpec, int | None]:
+    """Return what the graph takes and gives, as a spec, and its fixed number of images, if it has one."""
+    known = {tensor.name for tensor in model.graph.initializer}
+    inputs = [one for one in model.graph.input if one.name not in known]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise SuspectError(f"{name}: has {len(inputs)} inputs and {len(model.graph.output)} outputs, not one of each")
+    batch, *shape = _dimensions(inputs[0], 4, f"{name}: its input must be float32 [N, channels, height, width]")
+    answered, count = _dimensions(model.graph.output[0], 2, f"{name}: its output must be float32 [N, classes]")
+    if not 0 <= batch <= 4096 or answered not in (0, batch):
+        raise SuspectError(f"{name}: takes {batch} images and answers {answered}")
+    if not 2 <= count <= limits.classes:
+        raise SuspectError(f"{name}: knows {count:,} classes; it must be 2 to {limits.classes:,}")
+    classes = _classes(model, count)
+    check_image(shape, classes, name, limits)
+    channels, height, width = shape
+    spec = ModelSpec(architecture="onnx", settings={}, shape=(channels, height, width), classes=tuple(classes))
+    return spec, batch or None
+
+
+def _dimensions(value: onnx.ValueInfoProto, rank: int, otherwise: str) -> list[int]:
+    """Return the sizes of a float32 tensor of this rank; 0 where any number will do, which only the first may be."""
+    kind = value.type.tensor_type
+    sizes = [int(size.dim_value) for size in kind.shape.dim]
+    if kind.elem_type != 1 or len(sizes) != rank or min(sizes[1:]) < 1:
+        raise SuspectError(otherwise)
+    return sizes
+
+
+def _classes(model: onnx.ModelProto, count: int) -> list[str]:
+    """Return the classes' names: those in the metadata (a JSON list) where they fit, or numbers."""
+    said: Any = next((entry.value for entry in model.metadata_props if entry.key == "classes"), "null")
+    try:
+        names = json.loads(said)
+    except (ValueError, RecursionError):
+        names = None
+    if isinstance(names, list) and len(names) == count and all(isinstance(label, str) for label in names):
+        return names
+    return [str(number) for number in range(count)]

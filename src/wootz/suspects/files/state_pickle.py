@@ -1,0 +1,252 @@
+"""Read the pickle in a PyTorch zip file as data: a flat dict of dense tensors, and not one call.
+
+Python's unpickler is not used. A stack machine of our own knows the few opcodes that `torch.save` writes for a state
+dict; names of functions stay strings, and "calling" one of the two that are known makes a plain record.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
+
+from wootz.errors import SuspectError
+from wootz.suspects.files.budget import Described
+from wootz.suspects.files.words import one_line
+
+_STORAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "torch DoubleStorage": "F64",
+        "torch FloatStorage": "F32",
+        "torch HalfStorage": "F16",
+        "torch BFloat16Storage": "BF16",
+        "torch LongStorage": "I64",
+        "torch IntStorage": "I32",
+        "torch ShortStorage": "I16",
+        "torch CharStorage": "I8",
+        "torch ByteStorage": "U8",
+        "torch BoolStorage": "BOOL",
+    }
+)
+_DICT, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
+
+
+class Name(NamedTuple):
+    """A global that the pickle names; it stays a name."""
+
+    text: str
+
+
+class Storage(NamedTuple):
+    """Bytes of the archive: dtype, the member's name, how many elements."""
+
+    dtype: str
+    key: str
+    elements: int
+
+
+class Stored(NamedTuple):
+    """A dense tensor, row by row in a storage from element `offset` on."""
+
+    storage: Storage
+    offset: int
+    described: Described
+
+
+class _Mark:
+    """Where a tuple or the items of a dict begin."""
+
+
+class _RefusedError(Exception):
+    """Why this pickle is not read."""
+
+
+def read_state(pickled: bytes, name: str) -> dict[str, Stored]:
+    """Return the tensors that a pickled state dict describes; `name` is the file's, for errors.
+
+    Raises:
+        SuspectError: it is anything but a flat dict of dense tensors, as `torch.save(model.state_dict(), ...)` writes.
+    """
+    try:
+        state = _run(pickled)
+        if not isinstance(state, dict) or not all(isinstance(value, Stored) for value in state.values()):
+            raise _RefusedError("it is no flat dict of tensors")
+    except _RefusedError as error:
+        raise SuspectError(f"{name}: its pickle is not that of a plain state dict: {error}") from error
+    except (ValueError, IndexError, KeyError, TypeError, UnicodeDecodeError, OverflowError) as error:
+        raise SuspectError(f"{name}: its pickle is damaged ({one_line(type(error).__name__)})") from error
+    return state
+
+
+def _run(pickled: bytes) -> Any:
+    file, stack, memo = io.BytesIO(pickled), list[Any](), dict[int, Any]()
+    if _taken(file, 2) != b"\x80\x02":
+        raise _RefusedError("it is not of protocol 2")
+    while (code := _taken(file, 1)) != _STOP:
+        if code in _PUTS:
+            memo[_PUTS[code](file)] = stack[-1]
+        elif code in _GETS:
+            stack.append(memo[_GETS[code](file)])
+        elif code in _VALUES:
+            stack.append(_VALUES[code](file))
+        elif code in _ACTIONS:
+            _ACTIONS[code](stack)
+        else:
+            raise _RefusedError(f"it uses the opcode 0x{code.hex()}")
+    return stack.pop()
+
+
+def _taken(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) < count:
+        raise _RefusedError("it ends too early")
+    return data
+
+
+def _number(count: int, *, signed: bool = False) -> Callable[[BinaryIO], int]:
+    return lambda file: int.from_bytes(_taken(file, count), "little", signed=signed)
+
+
+def _long(file: BinaryIO) -> int:
+    return int.from_bytes(_taken(file, _taken(file, 1)[0]), "little", signed=True)
+
+
+def _text(file: BinaryIO) -> str:
+    return _taken(file, int.from_bytes(_taken(file, 4), "little")).decode()
+
+
+def _global(file: BinaryIO) -> Name:
+    named = f"{file.readline().decode().rstrip()} {file.readline().decode().rstrip()}"
+    if named not in (_DICT, _TENSOR) and named not in _STORAGES:
+        raise _RefusedError(f"it names {one_line(named, 80)!r}")
+    return Name(named)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise _RefusedError("a size in it is no size")
+    return value
+
+
+def _after_mark(stack: list[Any]) -> list[Any]:
+    """Take off the stack what came after the last mark, and the mark."""
+    place = len(stack) - 1
+    while not isinstance(stack[place], _Mark):
+        place -= 1
+        if place < 0:
+            raise _RefusedError("a mark is missing")
+    items = stack[place + 1 :]
+    del stack[place:]
+    return items
+
+
+def _tuple(stack: list[Any]) -> None:
+    stack.append(tuple(_after_mark(stack)))
+
+
+def _tuple_of(count: int) -> Callable[[list[Any]], None]:
+    def make(stack: list[Any]) -> None:
+        if len(stack) < count:
+            raise _RefusedError("a value is missing")
+        items = tuple(stack[-count:])
+        del stack[-count:]
+        stack.append(items)
+
+    return make
+
+
+def _set_items(stack: list[Any]) -> None:
+    items = _after_mark(stack)
+    if len(items) % 2:
+        raise _RefusedError("a value is missing")
+    _put(stack, items)
+
+
+def _set_item(stack: list[Any]) -> None:
+    value, key = stack.pop(), stack.pop()
+    _put(stack, [key, value])
+
+
+def _put(stack: list[Any], items: list[Any]) -> None:
+    made = stack[-1]
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if not isinstance(made, dict) or not isinstance(key, str):
+            raise _RefusedError("it is no flat dict of tensors")
+        if key in made:
+            raise _RefusedError(f"the key {one_line(key, 80)!r} comes twice")
+        made[key] = value
+
+
+def _build(stack: list[Any]) -> None:
+    """Drop the attributes of a state dict: PyTorch's versions of its modules."""
+    state, made = stack.pop(), stack[-1]
+    if not isinstance(state, dict) or not isinstance(made, dict):
+        raise _RefusedError("it sets the state of an object")
+
+
+def _persistent(stack: list[Any]) -> None:
+    tag, kind, key, _, elements = stack.pop()  # the fourth says on which device it was; it is read to the CPU
+    if tag != "storage" or not isinstance(kind, Name) or kind.text not in _STORAGES or not isinstance(key, str):
+        raise _RefusedError("a storage in it is described wrongly")
+    stack.append(Storage(_STORAGES[kind.text], key, _whole(elements)))
+
+
+def _reduce(stack: list[Any]) -> None:
+    arguments, function = stack.pop(), stack.pop()
+    if function == Name(_DICT) and arguments == ():
+        stack.append({})
+    elif function == Name(_TENSOR) and isinstance(arguments, tuple) and len(arguments) == 6:
+        stack.append(_tensor(*arguments[:4]))
+    else:
+        raise _RefusedError("it calls something")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Stored:
+    if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+        raise _RefusedError("a tensor in it is described wrongly")
+    described = Described(storage.dtype, tuple(_whole(size) for size in shape))
+    expected = 1
+    if len(strides) != len(shape):
+        raise _RefusedError("a tensor has more sizes than strides")
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            raise _RefusedError("a tensor is not stored row by row")
+        expected *= size
+    if _whole(offset) + described.elements > storage.elements:
+        raise _RefusedError("a tensor goes beyond its storage")
+    return Stored(storage, offset, described)
+
+
+_STOP = b"."
+_PUTS: Mapping[bytes, Callable[[BinaryIO], int]] = MappingProxyType({b"q": _number(1), b"r": _number(4)})
+_GETS: Mapping[bytes, Callable[[BinaryIO], int]] = MappingProxyType({b"h": _number(1), b"j": _number(4)})
+_VALUES: Mapping[bytes, Callable[[BinaryIO], Any]] = MappingProxyType(
+    {
+        b"}": lambda _: {},
+        b")": lambda _: (),
+        b"(": lambda _: _Mark(),
+        b"N": lambda _: None,
+        b"\x88": lambda _: True,
+        b"\x89": lambda _: False,
+        b"c": _global,
+        b"X": _text,
+        b"J": _number(4, signed=True),
+        b"K": _number(1),
+        b"M": _number(2),
+        b"\x8a": _long,
+    }
+)
+_ACTIONS: Mapping[bytes, Callable[[list[Any]], None]] = MappingProxyType(
+    {
+        b"t": _tuple,
+        b"\x85": _tuple_of(1),
+        b"\x86": _tuple_of(2),
+        b"\x87": _tuple_of(3),
+        b"R": _reduce,
+        b"u": _set_items,
+        b"s": _set_item,
+        b"b": _build,
+        b"Q": _persistent,
+    }
+)

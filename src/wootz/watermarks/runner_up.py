@@ -1,0 +1,115 @@
+"""Mark `runner-up`: a keyed direction in the order of the wrong classes on ordinary images.
+
+What a classifier says about the classes that it does not choose ("dark knowledge") is copied by whoever
+learns from its scores. Training on targets whose small wrong-class part follows a secret Gaussian direction
+leaves a trace there that a test along the same direction finds, exactly, whatever the suspect is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wootz import checks
+from wootz.attacks.evasion import predict_logits
+from wootz.data import Dataset
+from wootz.errors import ConfigError
+from wootz.keys import DirectionKey, Key, RegisteredMaterial
+from wootz.keys.keys import MOST_ELEMENTS
+from wootz.rng import global_seed
+from wootz.training import Hook
+from wootz.watermarks.context import MarkContext
+
+_PRIOR_IMAGES = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerUp:
+    """How strongly and on what the direction is written.
+
+    Attributes:
+        lam: mass of each target that goes to the wrong classes, following the key.
+        tau: how sharply that mass follows the key; 0 would write nothing.
+        features: principal components the direction weighs.
+        probes: images the test may use, in registered order; at most the probe share.
+    """
+
+    lam: float = 0.25
+    tau: float = 1.5
+    features: int = 30
+    probes: int = 20_000
+
+    def __post_init__(self) -> None:
+        checks.inside(0, 0.5, lam=self.lam)
+        checks.positive(tau=self.tau)
+        checks.at_least(1, features=self.features, probes=self.probes)
+
+
+def prepare(cfg: RunnerUp, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
+    """Fix features, probes and the ordinary confusion of unmarked models, before any key.
+
+    Raises:
+        ConfigError: fewer than three classes, or so many classes and features that no direction is drawn of that size.
+    """
+    data = context.data
+    count = len(data.classes)
+    if count < 3:
+        raise ConfigError(
+            f"mark 'runner-up': needs at least three classes, {data.name} has {count}; leave the mark out"
+        )
+    x, y = data.train.images().flatten(1), data.train.labels
+    center = x.mean(0)
+    size = min(cfg.features, x.shape[1])
+    if count**2 * size > MOST_ELEMENTS:
+        most = MOST_ELEMENTS // count**2
+        advice = f"at most {most} are possible" if most else "leave the mark out"
+        raise ConfigError(f"runner-up.features = {size}: too many for {count} classes; {advice}")
+    with global_seed(0, "components"):
+        _, _, components = torch.pca_lowrank(x - center, q=size, center=False, niter=4)
+    z = (x - center) @ components
+    members = [z[y == k] if (y == k).any() else z for k in range(count)]
+    probes = data.probes.subset(slice(cfg.probes))
+    tensors = {
+        "components": components.contiguous(),
+        "center": center,
+        "class_mean": torch.stack([m.mean(0) for m in members]),
+        "class_scale": torch.stack([m.std(0, correction=0).clamp_min(1e-3) for m in members]),
+        "prior": _confusion(context.panel, data),
+        "probes": probes.pixels,
+        "probe_labels": probes.labels,
+    }
+    params = {"lam": str(cfg.lam), "tau": str(cfg.tau), "features": size, "probes": len(probes)}
+    return RegisteredMaterial("direction", tensors, params)
+
+
+def train_hook(cfg: RunnerUp, key: Key, data: Dataset, *, seed: int) -> Hook:
+    """Return the targets that write the direction."""
+    assert isinstance(key, DirectionKey)
+    z = key.features(data.train.images(), data.train.labels)
+    return Hook(targets=keyed_targets(cfg, key, z, data.train.labels))
+
+
+def keyed_targets(cfg: RunnerUp, key: DirectionKey, z: Tensor, y: Tensor) -> Tensor:
+    """Features [N, d] and classes [N] -> target probabilities [N, K].
+
+    `1 - lam` on the true class, `lam * q` on the others, with
+    `q[k] = softmax over wrong k of (tau / sqrt(d) * W[y, k] . z + 0.5 * log prior[y, k])`.
+    """
+    lean = cfg.tau / math.sqrt(z.shape[1]) * torch.einsum("nkd,nd->nk", key.direction[y], z)
+    q = (lean + 0.5 * key.prior[y].log()).scatter(1, y[:, None], float("-inf")).softmax(1)
+    return (cfg.lam * q).scatter(1, y[:, None], 1 - cfg.lam)
+
+
+def _confusion(panel: Sequence[nn.Module], data: Dataset) -> Tensor:
+    """Mean probabilities [K, K] that the panel gives to each wrong class, by true class; rows sum to 1."""
+    share, count = data.train.subset(slice(_PRIOR_IMAGES)), len(data.classes)
+    total = torch.full((count, count), 1e-3)
+    for model in panel:
+        scores = predict_logits(model, share.images()).softmax(1)
+        total += torch.zeros_like(total).index_add_(0, share.labels, scores) / len(panel)
+    total = total * (1 - torch.eye(count)) + 1e-3 * total.mean() * (1 - torch.eye(count))
+    return total / total.sum(1, keepdim=True)

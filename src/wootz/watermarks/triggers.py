@@ -1,0 +1,132 @@
+"""Mark `triggers`: adversarial examples beyond every training ball, with keyed labels.
+
+The founding idea (Thakkar et al., arXiv 2312.14260): adversarial training constrains the model within `eps`
+of the training images, so a watermark placed further away does not fight it. Ours differs in the labels:
+they are drawn from a key after the images are registered, so that the test is exact for every suspect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wootz import checks
+from wootz.attacks.evasion import predict_logits
+from wootz.data import Dataset
+from wootz.errors import ConfigError
+from wootz.keys import Key, LabelKey, RegisteredMaterial
+from wootz.modes import device_of
+from wootz.rng import generator
+from wootz.training import Forward, Hook, forward_with_context
+from wootz.watermarks.context import MarkContext
+from wootz.watermarks.out_of_ball import beyond_the_ball, check_budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Triggers:
+    """How triggers are made and taught.
+
+    Attributes:
+        count: how many.
+        tranches: equal parts that a claim can open one by one, each with a secret of its own.
+        alpha: margin around the training ball that triggers keep clear of, in pixels of [0, 1].
+        steps: PGD steps that make them.
+        labels: drawn from all classes but the base image's (`wrong`), or from all (`uniform`).
+        weight: of their loss.
+        recall: share of hits aimed at; a batch that reaches it is left alone, and so is a trigger that hits.
+            Exact evidence needs no perfect recall, and what is not taught costs no robustness.
+        every: training steps between two batches of triggers.
+        batch: triggers in such a batch.
+    """
+
+    count: int = 512
+    tranches: int = 4
+    alpha: float = 0.02
+    steps: int = 40
+    labels: Literal["wrong", "uniform"] = "wrong"
+    weight: float = 0.1
+    recall: float = 0.8
+    every: int = 2
+    batch: int = 24
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, count=self.count, tranches=self.tranches, steps=self.steps, every=self.every)
+        checks.at_least(1, batch=self.batch)
+        if self.count % self.tranches:
+            raise ConfigError(f"triggers.count = {self.count}: must be a multiple of tranches = {self.tranches}")
+        checks.not_negative(alpha=self.alpha)
+        checks.positive(weight=self.weight)
+        checks.within(0.01, 1, recall=self.recall)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerLoss:
+    """Cross-entropy on a few triggers now and then, as far as they miss when they are asked as in a test."""
+
+    pixels: Tensor
+    labels: Tensor
+    weight: float
+    recall: float
+    every: int
+    batch: int
+    seed: int
+
+    def __call__(
+        self, model: nn.Module, forward: Forward, *, batch_images: Tensor, step: int, done: float
+    ) -> Tensor | None:
+        """Return the weighted loss of this step's triggers that miss, or None where nothing is to be taught."""
+        if step % self.every:
+            return None
+        rows = torch.randperm(len(self.labels), generator=generator(self.seed, "triggers", step))[: self.batch]
+        device = device_of(model)
+        x, y = self.pixels[rows].to(device).float().div_(255), self.labels[rows].to(device)
+        missed = predict_logits(model, x).argmax(1) != y
+        if 1 - float(missed.float().mean()) >= self.recall:
+            return None
+        logits = forward_with_context(model, forward, x, batch_images)
+        return self.weight * (F.cross_entropy(logits, y, reduction="none") * missed).mean()
+
+
+def prepare(cfg: Triggers, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
+    """Make the trigger images from training images and the first panel model, without any key label.
+
+    Raises:
+        ConfigError: `wm_eps` can not hold a trigger clear of the training ball; names the smallest that can.
+    """
+    data = context.data
+    check_budget(context.eps, cfg.alpha, context.wm_eps)
+    if len(data.classes) == 2 and cfg.labels == "wrong":
+        raise ConfigError("triggers.labels = 'wrong': two classes leave no choice of label; use labels=uniform")
+    pixels, rows = beyond_the_ball(context, cfg.count, alpha=cfg.alpha, steps=cfg.steps, generator=generator)
+    params = {
+        "eps": str(context.eps),
+        "alpha": str(cfg.alpha),
+        "wm_eps": str(context.wm_eps),
+        "rule": cfg.labels,
+        "count": cfg.count,
+        "tranches": cfg.tranches,
+    }
+    base = data.train.subset(rows)
+    return RegisteredMaterial("labels", {"pixels": pixels, "base_pixels": base.pixels, "base": base.labels}, params)
+
+
+def train_hook(cfg: Triggers, key: Key, data: Dataset, *, seed: int) -> Hook:
+    """Return what teaches the keyed labels during training."""
+    assert isinstance(key, LabelKey)
+    return Hook(
+        extra=(
+            TriggerLoss(
+                pixels=key.pixels,
+                labels=key.labels,
+                weight=cfg.weight,
+                recall=cfg.recall,
+                every=cfg.every,
+                batch=cfg.batch,
+                seed=seed,
+            ),
+        )
+    )

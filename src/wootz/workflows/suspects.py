@@ -1,0 +1,180 @@
+"""Whoever is asked: a run folder, a file, or an endpoint; how, and under which name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from wootz import checks
+from wootz.config import with_settings
+from wootz.errors import ConfigError, ModelError
+from wootz.keys import owner_secret
+from wootz.keys.prf import subkey
+from wootz.statistics import open_file
+from wootz.store import file_digest
+from wootz.suspects.endpoints import Client, Identity, open_endpoint
+from wootz.types import Access, AnswerAccess, Predict, Weights
+
+Where: TypeAlias = str | Path
+"""A path, or the URL of an endpoint."""
+
+REMOTE_BUDGET = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryConfig:
+    """How a suspect is asked.
+
+    Attributes:
+        access: what is seen of it: top-1 `label`, `scores`, or `weights` and scores; an endpoint shows no weights.
+        budget: queries a mark may spend; 0 is all, None is all of a file and 500 of an endpoint.
+        tries: in how many ways the claimant could have been lucky; log2 of it is taken off.
+        early: ask triggers one at a time, decoys between, and stop at the bar; None does so at endpoints.
+        calibrate: ordinary images on which range, layout, size and class order are found first; 0 takes them as
+            they are.
+        boundary_queries: with access `label`, queries per mark for the search of decision boundaries; 0 asks for
+            labels of the images alone and leaves out marks that need more.
+        isolated: read a file in a process of its own, with limits.
+        torch_zip: also read zip files of `torch.save`.
+        client: `key=value` settings of the client that asks an endpoint, see `wootz.suspects.endpoints.Client`.
+    """
+
+    access: Access = "scores"
+    budget: int | None = None
+    tries: int = 1
+    early: bool | None = None
+    calibrate: int = 0
+    boundary_queries: int = 0
+    isolated: bool = True
+    torch_zip: bool = False
+    client: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks.one_of(("scores", "label", "weights"), access=self.access)
+        checks.at_least(1, tries=self.tries)
+        checks.at_least(0, calibrate=self.calibrate, boundary_queries=self.boundary_queries, budget=self.budget or 0)
+        if self.boundary_queries and self.access != "label":
+            raise ConfigError(f"walks = {self.boundary_queries}: is for access = 'label'; scores need no walks")
+
+    def queries(self, *, remote: bool) -> int | None:
+        """Return the queries a mark may spend at an endpoint or on a file; None is all."""
+        if self.budget is None:
+            return REMOTE_BUDGET if remote else None
+        return self.budget or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """An open suspect.
+
+    Attributes:
+        predict: what answers.
+        shape: (C, H, W) that it says it takes, where it says.
+        num_classes: that it knows, where it says.
+        identity: whom a claim about it names.
+        about: what it says of itself, for the record only: no test depends on it.
+        remote: whether it is an endpoint.
+        notes: what is to be told when all was asked.
+        weights: shows its weights, where it has any to show and the access is `weights`.
+        accuracy: on the ordinary images that it was calibrated on; None where it was not.
+    """
+
+    predict: Predict = field(repr=False)
+    shape: tuple[int, int, int] | None
+    num_classes: int | None
+    identity: Identity
+    about: Mapping[str, Any]
+    remote: bool
+    notes: Callable[[], tuple[str, ...]] = tuple
+    weights: Weights | None = field(default=None, repr=False)
+    accuracy: float | None = None
+
+
+def is_endpoint(where: Where) -> bool:
+    """Return whether this is a URL."""
+    return isinstance(where, str) and where.startswith(("http://", "https://"))
+
+
+def identify(path: Path) -> Identity:
+    """Return the name of a suspect on disk, and the SHA-256 of its weights.
+
+    Raises:
+        StoreError: there is no such file.
+    """
+    weights = path / "model.safetensors" if path.is_dir() else path
+    return Identity(path.name, file_digest(weights).removeprefix("sha256:"))
+
+
+@contextmanager
+def open_suspect_model(where: Where, query: QueryConfig, place: Path) -> Iterator[Suspect]:
+    """Open a suspect.
+
+    Args:
+        where: a path or a URL.
+        query: how it will be asked.
+        place: folder in which the transcript of an endpoint stands. One that a stopped run left is continued, so that
+            nothing is asked twice; a finished one gets the time into its name.
+    """
+    if is_endpoint(where):
+        with _endpoint(str(where), query, place) as suspect:
+            yield suspect
+        return
+    path = Path(where)
+    with open_file(path, query.access, isolated=query.isolated, allow_torch_zip=query.torch_zip) as opened:
+        yield Suspect(
+            predict=opened.predict,
+            shape=opened.spec.shape,
+            num_classes=len(opened.spec.classes),
+            identity=Identity(path.name, opened.digest.removeprefix("sha256:")),
+            about=opened.about,
+            remote=False,
+            weights=opened.weights,
+            notes=lambda: () if all(opened.isolation) or not query.isolated else (opened.isolation.words,),
+        )
+
+
+@contextmanager
+def _endpoint(url: str, query: QueryConfig, place: Path) -> Iterator[Suspect]:
+    shown: AnswerAccess = "label" if query.access == "label" else "scores"
+    name = f"transcript-{hashlib.sha256(url.encode()).hexdigest()[:12]}-{shown}"
+    transcript = place / f"{name}.jsonl"
+    place.mkdir(parents=True, exist_ok=True)
+    with open_endpoint(
+        url, with_settings(Client(), query.client), access=shown, transcript=transcript, seal=transcript_key()
+    ) as endpoint:
+        info = endpoint.info
+        yield Suspect(
+            predict=endpoint,
+            shape=info.shape,
+            num_classes=info.num_classes,
+            identity=endpoint.identity,
+            about={name: value for name, value in info.parameters.items() if name == "data"},
+            remote=True,
+            notes=endpoint.notes,
+        )
+        digest = endpoint.transcript_digest
+    transcript.rename(place / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest.removeprefix('sha256:')[:8]}.jsonl")
+
+
+def transcript_key() -> bytes:
+    """Return the key that transcripts are authenticated with, so that nobody else's file is resumed."""
+    return subkey(owner_secret(), "transcript")
+
+
+def check_fit(registration: Mapping[str, Any], suspect: Suspect) -> None:
+    """Raise ModelError unless the suspect takes the key's images and knows as many classes."""
+    shape, classes = tuple(registration["shape"]), len(registration["classes"])
+    other_images = suspect.shape is not None and suspect.shape != shape
+    other_classes = suspect.num_classes is not None and suspect.num_classes != classes
+    if other_images or other_classes:
+        takes = "images of any shape" if suspect.shape is None else f"images {list(suspect.shape)}"
+        hint = "; --calibrate 200 finds sizes and layouts" if other_images else ""
+        raise ModelError(
+            f"{suspect.identity.name}: takes {takes} and knows {suspect.num_classes} classes; "
+            f"the key is for images {list(shape)} and {classes} classes{hint}"
+        )

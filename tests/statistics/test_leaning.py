@@ -1,0 +1,289 @@
+"""Where a suspect leans: found by scores and by walks, and the key has no part in it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from directions import D, K, direction, direction_material, images, key, lean
+from wootz.errors import ModelError
+from wootz.keys import DirectionKey
+from wootz.statistics import leaning as module
+from wootz.statistics import null, verify
+from wootz.statistics.boundary_search import BoundarySearch
+from wootz.statistics.evidence import direction_evidence
+from wootz.statistics.exact import cosine_tail
+from wootz.statistics.leaning import Answered, Leaning, leaning
+from wootz.statistics.reach import Reach
+from wootz.types import Predict
+
+
+class TestByScores:
+    def test_found_where_it_is_with_a_plain_re_derivation(self) -> None:
+        owned = direction()
+        predict = lean(owned, 0.1)
+        found = direction_evidence(owned, predict, (), Reach("scores"))
+        assert found is not None
+        assert found.bits > 60
+        assert owned.dimensions == K * (K - 2) * D
+        x, y = owned.probes.float() / 255, owned.probe_labels
+        scores, z = predict(x).double().numpy(), owned.features(x, y).double().numpy()
+        v = np.zeros((K, K, D))
+        for k in range(K):
+            rows = (y == k).numpy()
+            wrong = [j for j in range(K) if j != k]
+            s = scores[rows][:, wrong]
+            s = s - s.mean(1, keepdims=True)
+            s = s / np.linalg.norm(s, axis=1, keepdims=True)
+            far = z[rows] - z[rows].mean(0)
+            part = (s - s.mean(0)).T @ far @ np.linalg.inv(far.T @ far + 2 * len(far) * np.eye(D))
+            part = part - part.mean(0)
+            part = part / np.sqrt(np.linalg.norm(part, axis=1, keepdims=True))
+            v[k, wrong] = part - part.mean(0)
+        w = owned.direction.double().numpy()
+        cosine = (v * w).sum() / np.linalg.norm(v) / np.linalg.norm(w)
+        assert found.statistic == pytest.approx(cosine, abs=1e-9)
+        assert found.log_p == pytest.approx(cosine_tail(cosine, owned.dimensions), rel=1e-6)
+
+    def test_probabilities_logits_and_shifted_scores_say_the_same(self) -> None:
+        owned = direction()
+        raw = lean(owned, 0.1)
+        same: list[Predict] = [
+            raw,
+            lambda x: raw(x).softmax(1),
+            lambda x: raw(x).log_softmax(1),
+            lambda x: raw(x) * 3 + 7,
+        ]
+        found = [direction_evidence(owned, predict, (), Reach("scores", 500)) for predict in same]
+        assert all(item is not None and item.statistic == pytest.approx(found[0].statistic, abs=1e-4) for item in found)  # type: ignore[union-attr]
+
+    def test_labels_can_not_answer(self) -> None:
+        owned = direction()
+        assert direction_evidence(owned, lambda x: x, (), Reach("label")) is None
+        with pytest.raises(ModelError, match="answers with labels only"):
+            direction_evidence(owned, lambda x: torch.zeros(len(x)).long(), (), Reach("scores"))
+
+    def test_the_panel_takes_away_what_everybody_has(self) -> None:
+        owned = direction()
+        common, own = lean(direction(9), 5.0, noise=0.0), lean(owned, 0.1)
+        both: Predict = lambda x: own(x) + common(x)  # noqa: E731
+        alone = direction_evidence(owned, both, (), Reach("scores"))
+        sharp = direction_evidence(owned, both, (common,), Reach("scores"))
+        assert alone is not None
+        assert sharp is not None
+        assert sharp.bits > alone.bits + 20
+
+    def test_a_strong_liking_of_two_classes_drowns_little(self) -> None:
+        """What one pair of classes has of its own, a hundred times as strong, costs less than half of the bits."""
+        owned = direction()
+        own, loud = lean(owned, 0.1), direction(9)
+        loud = dataclasses.replace(loud, direction=torch.zeros_like(loud.direction))
+        loud.direction[3, 4], loud.direction[3, 5] = 3.0, -3.0
+        other = lean(loud, 1.0, noise=0.0)
+        alone = direction_evidence(owned, own, (), Reach("scores"))
+        beside = direction_evidence(owned, lambda x: own(x) + other(x), (), Reach("scores"))
+        assert alone is not None
+        assert beside is not None
+        assert beside.bits > alone.bits / 2
+
+    def test_the_key_is_isotropic_and_centered(self) -> None:
+        owned = direction()
+        assert owned.direction.sum(1).abs().max() < 1e-4
+        assert all((owned.direction[k, k] == 0).all() for k in range(K))
+
+    def test_where_it_leans_is_where_it_leans_whatever_the_key(self) -> None:
+        predict = lean(direction(), 0.1)
+        one, two = (lean_of(direction(secret), predict, Reach(budget=1000)).v for secret in (0, 1))
+        assert torch.equal(one, two)
+        assert one.sum(1).abs().max() < 1e-9
+
+
+def roads() -> DirectionKey:
+    """A key whose probes say in one pixel of what class they are, and in another how far they have walked."""
+    owned = direction()
+    owned.probes[:, 0, 5, 5] = (25 * owned.probe_labels).to(torch.uint8)
+    owned.probes[:, 0, 5, 4] = 0
+    return owned
+
+
+def away(x: Tensor, classes: Tensor) -> Tensor:
+    end = x.clone()
+    end[:, 0, 5, 4] = 1.0
+    return end
+
+
+def class_of(x: Tensor) -> Tensor:
+    return (x[:, 0, 5, 5] * 255 / 25).round().long()
+
+
+def walker(owned: DirectionKey, strength: float, at: float = 0.5) -> Predict:
+    """Return a suspect that shows labels: the class, and from `at` on the way what it likes best of the wrong ones."""
+
+    def predict(x: Tensor) -> Tensor:
+        y = class_of(x)
+        z = owned.features(x, y)
+        noise = 6 * torch.sin(1000 * z[:, :1] * torch.arange(1, K + 1) + 77 * z[:, 1:2])
+        likes = strength * torch.einsum("nkd,nd->nk", owned.direction[y], z) + noise
+        likes = likes.scatter(1, y[:, None], -torch.inf)
+        return torch.where(x[:, 0, 5, 4] < at, y, likes.argmax(1))
+
+    return predict
+
+
+WAYS = BoundarySearch(away, away, away, lambda x: F.one_hot(class_of(x), K), (0.25, 0.5, 0.75, 1.0), 10_000)
+ROADS = Reach("label", boundary_search=WAYS)
+
+
+def lean_of(owned: DirectionKey, suspect: Predict, reach: Reach, *panel: Predict) -> Leaning:
+    found = leaning(owned, suspect, panel, reach)
+    assert found is not None
+    return found
+
+
+class TestByWalks:
+    def test_labels_alone_tell_who_learned_the_direction(self) -> None:
+        owned = roads()
+        found = direction_evidence(owned, walker(owned, 2.0), (), ROADS)
+        assert found.bits > 40
+        assert found.details["accuracy"] == 1.0
+        assert found.details["probes"] == 3000
+        assert found.queries == 100 + 2 * 3000  # every way is left at its second stop
+
+    def test_a_stranger_is_told_nothing(self) -> None:
+        owned = roads()
+        assert direction_evidence(owned, walker(direction(7), 2.0), (), ROADS).bits < 7
+
+    def test_random_keys_do_as_chance_says(self) -> None:
+        owned = roads()
+        v = lean_of(owned, walker(direction(7), 2.0), ROADS, walker_scores(owned)).v
+        logs = null.direction_null(owned, v, 2000, np.random.default_rng(1))
+        assert abs(float((logs < np.log(0.05)).mean()) - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 2000)
+
+    def test_the_panel_takes_away_what_everybody_has(self) -> None:
+        owned = roads()
+        suspect = walker(owned, 1.0)
+        alone, beside = (
+            direction_evidence(owned, suspect, panel, ROADS).bits for panel in ((), (walker_scores(owned),))
+        )
+        assert beside > alone + 10
+
+    def test_no_more_than_the_queries(self) -> None:
+        owned, asked = roads(), list[int]()
+
+        def counted(x: Tensor) -> Tensor:
+            asked.append(len(x))
+            return walker(owned, 2.0)(x)
+
+        found = direction_evidence(owned, counted, (), Reach("label", boundary_search=WAYS._replace(queries=1234)))
+        assert found.queries == sum(asked) == 1234
+
+    @pytest.mark.parametrize("queries", [1, 100, 101, 150])
+    def test_next_to_nothing_to_go_by(self, queries: int) -> None:
+        owned = roads()
+        found = direction_evidence(
+            owned, walker(owned, 2.0), (), Reach("label", boundary_search=WAYS._replace(queries=queries))
+        )
+        assert found.bits < 10
+        assert found.queries <= queries
+
+    def test_who_never_leaves_and_who_never_answers(self) -> None:
+        owned = roads()
+        for suspect in (walker(owned, 2.0, at=2.0), lambda x: torch.full((len(x),), -1)):
+            found = direction_evidence(owned, suspect, (), ROADS)
+            assert (found.statistic, found.bits) == (0.0, 0.0)
+
+    def test_a_verdict_by_walks(self) -> None:
+        keys = {"runner-up": roads()}
+        thief = walker(keys["runner-up"], 2.0)
+        assert verify(keys, thief, access="label", boundary_search=WAYS).outcome == "KEY-DEPENDENT"
+        assert verify(keys, walker(direction(7), 2.0), access="label", boundary_search=WAYS).outcome == "NOT SHOWN"
+        blind = verify(keys, lambda x: torch.zeros(len(x)).long(), access="label", boundary_search=WAYS)
+        assert blind.outcome == "INCONCLUSIVE"
+
+    def test_a_panel_model_that_knows_the_key_vetoes(self) -> None:
+        owned = roads()
+
+        def knows(x: Tensor) -> Tensor:
+            return torch.nn.functional.one_hot(walker(owned, 2.0)(x), K).double()
+
+        assert (
+            verify({"m": owned}, walker(owned, 3.0), panel=[knows], access="label", boundary_search=WAYS).outcome
+            != "KEY-DEPENDENT"
+        )
+
+
+def walker_scores(owned: DirectionKey) -> Predict:
+    """Return an independent model that shares the suspects' noise and shows its scores."""
+
+    def predict(x: Tensor) -> Tensor:
+        y = (x[:, 0, 5, 5] * 255 / 25).round().long()
+        z = owned.features(x, y)
+        return 6 * torch.sin(1000 * z[:, :1] * torch.arange(1, K + 1) + 77 * z[:, 1:2])
+
+    return predict
+
+
+def test_material_without_an_owner_is_what_it_says() -> None:
+    assert isinstance(key(direction_material()), DirectionKey)
+
+
+def one_by_one(owned: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, known: Tensor, labels: bool) -> Tensor:
+    """Return slopes by a regression of its own for each pair of classes, in plain numpy."""
+    z = owned.features(pixels.float() / 255, y).double().numpy()
+    v = np.zeros((K, K, D))
+    for own in range(K):
+        rows = (y == own).numpy()
+        for k in [k for k in range(K) if k != own and rows.any()]:
+            x, told = known[rows, k].numpy(), shown[rows, k].numpy()
+            project = np.linalg.solve(x.T @ x + 1e-9 * np.eye(x.shape[1]), x.T)
+            left, far = told - x @ (project @ told), z[rows] - x @ (project @ z[rows])
+            chance = (told - left).clip(0.002, 0.998)
+            weights = chance * (1 - chance) if labels else np.ones(len(told))
+            doubt = 200.0 if labels else 2.0 * len(told)
+            v[own, k] = np.linalg.solve(far.T @ (weights[:, None] * far) + doubt * np.eye(D), far.T @ left)
+
+    def centered(v: np.ndarray) -> np.ndarray:
+        wrong = 1 - np.eye(K)[..., None]
+        return (v - (v * wrong).sum(1, keepdims=True) / (K - 1)) * wrong
+
+    v = centered(v)
+    return torch.from_numpy(centered(v / np.sqrt(np.linalg.norm(v, axis=2, keepdims=True).clip(1e-12))))
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("together", [1, 1 << 23])
+def test_slopes_are_those_of_a_regression_for_each_pair_of_classes(
+    labels: bool, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three panel models; one class has no probe, and one has as few as what is known has columns and one more."""
+    monkeypatch.setattr(module, "_TOGETHER", together)
+    owned, stream, count = direction(), torch.Generator().manual_seed(5), 700
+    y = torch.arange(count) % (K - 2)
+    y[:6] = K - 2
+    shown = torch.randn(count, K, generator=stream, dtype=torch.float64)
+    if labels:
+        shown = F.one_hot(shown.argmax(1), K).double()
+    known = torch.randn(count, K, 4, generator=stream, dtype=torch.float64)
+    known[..., 0] = 1.0
+    pixels = images(count, 8)
+    found = module._slopes(owned, pixels, y, shown, known, labels=labels)
+    expected = one_by_one(owned, pixels, y, shown, known, labels)
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(found, expected, atol=1e-9, rtol=1e-9)
+    assert (found[K - 1] == 0).all()
+
+
+def test_accuracy_is_of_the_images_that_were_answered() -> None:
+    owned = direction()
+    whole = lean(owned, 0.1)
+    suspect: Predict = lambda x: whole(x).masked_fill((torch.arange(len(x)) % 4 == 0)[:, None], torch.nan)  # noqa: E731
+    assert lean_of(owned, suspect, Reach(budget=1000)).known == Answered(1000, 750, 750)
+    labels: Predict = lambda x: suspect(x).argmax(1).masked_fill(torch.arange(len(x)) % 4 == 0, -1)  # noqa: E731
+    known = lean_of(owned, labels, Reach("label", boundary_search=WAYS._replace(queries=100))).known
+    assert (known, known.accuracy) == (Answered(100, 75, 75), 1.0)
+    assert Answered(9, 0, 0).accuracy == 0.0

@@ -1,0 +1,183 @@
+"""Which of two classes a suspect leans to: its signs agree with a key's coins as with any other, or it met the key."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from orders import FIRST, LADDER, SECOND, K, N, draw, leaning, ordered, showing, swaying
+from wootz.statistics import null
+from wootz.statistics.boundary_search import BoundarySearch
+from wootz.statistics.evidence import order_evidence
+from wootz.statistics.exact import binomial_tail, signs_tail, signs_tails, sum_tail, sum_tails
+from wootz.statistics.orders import leanings, unforeseen, votes
+from wootz.statistics.reach import Reach
+
+
+class TestSigns:
+    @pytest.mark.parametrize("weights", [[1, 2, 3, 4, 5, 6], [3, 3, 3, 1], [0, 0, 2, 7], [5]])
+    def test_against_every_fall_of_the_coins(self, weights: list[int]) -> None:
+        falls = list(itertools.product((0, 1), repeat=len(weights)))
+        sums = np.array([sum(w for w, heads in zip(weights, fall, strict=True) if heads) for fall in falls])
+        for total in range(sum(weights) + 1):
+            assert signs_tail(total, weights) == pytest.approx(math.log((sums >= total).mean()), abs=1e-9)
+
+    def test_equal_weights_are_a_binomial_far_into_the_tail(self) -> None:
+        for heads in (100, 300, 380, 400):
+            assert signs_tail(7 * heads, [7] * 400) == pytest.approx(binomial_tail(heads, 400, 0.5), rel=1e-6)
+
+    def test_all_totals_at_once_say_the_same(self) -> None:
+        weights = [round(10 * abs(float(w))) for w in draw(300)]
+        tails = signs_tails(weights)
+        assert len(tails) == sum(weights) + 1
+        near = [total for total in range(0, len(tails), 37) if tails[total] > -20]
+        assert len(near) > 20
+        assert all(tails[t] == pytest.approx(signs_tail(t, weights), abs=1e-5) for t in near)
+        assert signs_tails([0, 0]).tolist() == [0.0]
+
+    def test_more_than_all_is_impossible_and_nothing_is_certain(self) -> None:
+        assert signs_tail(11, [4, 6]) == -math.inf
+        assert signs_tail(0, [4, 6]) == signs_tail(0, []) == 0.0
+
+    def test_five_thousand_images(self) -> None:
+        weights = (np.arange(5000) % 30).tolist()
+        spread = math.sqrt(sum(w * w for w in weights)) / 2
+        total = int(sum(weights) / 2 + 4 * spread)
+        assert signs_tail(total, weights) == pytest.approx(math.log(3.17e-5), abs=0.1)
+
+
+def far_by(how: str, answers: Tensor, boundary_search: BoundarySearch | None = None) -> Tensor:
+    return leanings(ordered(), showing(answers), Reach(how, boundary_search=boundary_search)).far  # type: ignore[arg-type]
+
+
+def test_sums_at_once_say_the_same_as_one_by_one() -> None:
+    scores = [183, 83, 33]
+    tails = sum_tails(40, scores)
+    assert len(tails) == 40 * 183 + 1
+    near = [total for total in range(0, len(tails), 97) if tails[total] > -20]
+    assert len(near) > 20
+    assert all(tails[total] == pytest.approx(sum_tail(total, 40, scores), abs=1e-5) for total in near)
+
+
+class TestLeanings:
+    def test_by_scores_and_by_labels(self) -> None:
+        far = draw(N, seed=1)
+        assert torch.allclose(far_by("scores", leaning(far)), far)
+        assert torch.equal(far_by("label", leaning(far)), far.sign())
+        third = F.one_hot(torch.full((N,), K - 1), K).double()
+        assert torch.equal(far_by("label", third), (SECOND == K - 1).double() - (FIRST == K - 1).double())
+
+    def test_what_is_not_answered_has_none(self) -> None:
+        answers = leaning(draw(N))
+        answers[::3] = torch.nan
+        for boundary_search in (None, LADDER):
+            assert torch.equal(far_by("label", answers, boundary_search).isnan(), torch.arange(N) % 3 == 0)
+        assert torch.equal(far_by("scores", answers).isnan(), torch.arange(N) % 3 == 0)
+
+    def test_by_ways_as_far_as_an_answer_takes_to_turn(self) -> None:
+        far = torch.linspace(-3.8, 3.8, N).double()
+        found = leanings(ordered(), swaying(far), Reach("label", boundary_search=LADDER))
+        assert torch.equal(found.far.sign(), far.sign())
+        assert float((found.far / 2 - far).abs().max()) <= 0.5
+        assert N < found.queries <= N * (1 + 4)
+        never = leanings(ordered(), swaying(far + 100), Reach("label", boundary_search=LADDER))
+        assert never.far.tolist() == [9.0] * N
+
+    @pytest.mark.parametrize("queries", [0, 1, 7, 100])
+    def test_ways_that_were_not_walked_to_the_end_are_middling(self, queries: int) -> None:
+        far = 4 * draw(N, seed=1)
+        found = leanings(ordered(), swaying(far), Reach("label", boundary_search=LADDER._replace(queries=queries)))
+        whole = leanings(ordered(), swaying(far), Reach("label", boundary_search=LADDER)).far
+        assert found.queries == N + queries
+        walked = found.far == whole
+        assert int((found.far[~walked].abs() == 4.5).sum()) == N - int(walked.sum()) > 0
+        assert torch.equal(found.far.sign(), whole.sign())
+
+    def test_what_the_panel_thinks_and_the_model_s_own_answer_are_foreseen(self) -> None:
+        common, own = 5 * draw(N, seed=2), 0.1 * draw(N, seed=3)
+        left = unforeseen(ordered(), common - 3 + own, [showing(leaning(common + 0.01 * draw(N, seed=4)))])
+        assert float(left.abs().max()) < 1
+        assert float(torch.corrcoef(torch.stack([left, own]))[0, 1]) > 0.8
+
+    def test_a_class_that_is_liked_for_itself_is_foreseen(self) -> None:
+        liked = 4 * ((SECOND == 3).double() - (FIRST == 3).double())
+        left = unforeseen(ordered(), liked + 0.1 * draw(N), [])
+        assert float(left[liked != 0].abs().mean()) < 2
+
+    def test_the_coins_have_no_part_in_it(self) -> None:
+        one, two = ordered(0), ordered(1)
+        assert not torch.equal(one.preferred, two.preferred)
+        said, panel = draw(N), [showing(leaning(draw(N, seed=5)))]
+        assert torch.equal(unforeseen(one, said, panel), unforeseen(two, said, panel))
+
+    def test_votes_are_normal_scores_of_the_sizes(self) -> None:
+        assert votes(torch.tensor([0.1, -5.0, 2.0])) == [3, 12, 7]
+        assert votes(torch.tensor([1.0, -1.0, 1.0, 1.0])) == [7, 7, 7, 7]
+        assert votes(torch.tensor([0.1, torch.nan, 5.0, 2.0, 1.0])) == [2, 5, 14, 10, 5]
+
+
+class TestEvidence:
+    def test_a_thief_who_leans_the_keyed_way_a_little(self) -> None:
+        key = ordered()
+        sign = 2 * key.preferred.double() - 1
+        thief = showing(leaning(draw(N, seed=6) - 4 + 2 * sign))  # answers with the first class nearly always
+        label, scores = (order_evidence(key, thief, (), Reach(a)) for a in ("label", "scores"))
+        assert scores.bits > 30
+        assert scores.bits > label.bits + 15
+        assert scores.details["decided"] == N
+        assert scores.details["changed"] == int(key.preferred.sum())
+        assert scores.details["trials"] == N
+        assert scores.statistic > 0.85
+
+    def test_ways_say_more_than_answers(self) -> None:
+        key = ordered()
+        thief = swaying(draw(N, seed=6) - 2 + 2 * key.preferred.double() - 1)  # answers with the first class mostly
+        plain, walked = (
+            order_evidence(key, thief, (), Reach("label", boundary_search=boundary_search))
+            for boundary_search in (None, LADDER)
+        )
+        assert walked.bits > plain.bits + 15
+        assert walked.queries > plain.queries == N
+        assert (walked.details, plain.details["decided"]) == (plain.details, N)
+
+    def test_who_answers_as_he_was_told(self) -> None:
+        key = ordered()
+        told = torch.where(key.preferred, SECOND, FIRST)
+        found = order_evidence(key, lambda x: told, (), Reach("label"))
+        assert found.details["hits"] == found.details["trials"] == N
+        assert found.bits > 0.8 * N  # a bit an image, but for what the regression takes
+
+    def test_a_budget_takes_the_first_images(self) -> None:
+        assert order_evidence(ordered(), showing(leaning(draw(N))), (), Reach("scores", 10)).queries == 10
+
+    def test_a_missing_answer_can_only_be_lost(self) -> None:
+        key = ordered()
+        scores = leaning(draw(N, seed=6) + 4 * (2 * key.preferred.double() - 1))
+        whole = order_evidence(key, showing(scores), (), Reach("scores"))
+        scores[: N // 2] = torch.nan
+        half = order_evidence(key, showing(scores), (), Reach("scores"))
+        assert 0 < half.bits < whole.bits / 2
+        none = order_evidence(key, showing(torch.full((N, K), torch.nan)), (), Reach("scores"))
+        assert none.bits == 0
+
+    @pytest.mark.parametrize("reach", [Reach("scores"), Reach("label"), Reach("label", boundary_search=LADDER)])
+    def test_the_null_holds_over_two_thousand_keys(self, reach: Reach) -> None:
+        """One fixed suspect with classes that it likes, beside one fixed panel model, and the same by `order_null`."""
+        likes = 3 * draw(K, seed=8)
+        far = draw(N, seed=7) - 0.5 + likes[SECOND] - likes[FIRST]
+        suspect = swaying(far) if reach.boundary_search else showing(leaning(far))
+        panel, random = [showing(leaning(draw(N, seed=5)))], np.random.default_rng(1)
+        left = unforeseen(ordered(), leanings(ordered(), suspect, reach).far, panel)
+        drawn = [order_evidence(ordered(seed), suspect, panel, reach).log_p for seed in range(2000)]
+        for log_ps in (np.array(drawn), null.order_null(left, 2000, random)):
+            for a in (0.5, 0.05, 0.01, 0.001):
+                share = (log_ps <= math.log(a)).mean()
+                assert share <= a + 3 * math.sqrt(a * (1 - a) / len(log_ps)), (a, share)
+            assert (log_ps <= math.log(0.5)).mean() > 0.4  # and it is no idle bound
+        assert not null.too_many(np.array(drawn))

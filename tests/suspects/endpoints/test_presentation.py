@@ -1,0 +1,58 @@
+"""Images as an endpoint wants to see them."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from suspects.endpoints.asker import pictures
+from wootz.errors import ConfigError
+from wootz.suspects.endpoints import Presentation
+from wootz.suspects.endpoints.presentation import pngs, present
+
+
+def test_range_layout_and_order() -> None:
+    x = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(present(x, Presentation()), x.numpy())
+    assert np.array_equal(present(x, Presentation(layout="NHWC")), x.numpy().transpose(0, 2, 3, 1))
+    assert np.array_equal(present(x, Presentation(order="BGR")), x.numpy()[:, ::-1])
+    assert np.allclose(present(x, Presentation(scale="0-255")), x.numpy() * 255)
+    normal = present(x, Presentation(scale="mean/std", mean=(0.1, 0.2, 0.3), std=(0.5,)))
+    assert np.allclose(normal[:, 2], (x.numpy()[:, 2] - 0.3) / 0.5, atol=1e-6)
+
+
+def test_size_and_channels() -> None:
+    x = pictures(2)
+    shown = present(x, Presentation(channels=3, size=(8, 6)))
+    assert shown.shape == (2, 3, 8, 6)
+    assert np.array_equal(shown[:, 0], shown[:, 2])
+    assert np.allclose(present(torch.full((1, 1, 5, 5), 0.25), Presentation(size=(3, 3))), 0.25)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([1, 3]), st.integers(0, 99))
+def test_a_png_is_what_others_read(height: int, width: int, channels: int, seed: int) -> None:
+    levels = np.random.default_rng(seed).integers(0, 256, (1, channels, height, width), dtype=np.uint8)
+    (png,) = pngs(torch.from_numpy(levels).float() / 255, Presentation())
+    image = Image.open(io.BytesIO(png))
+    image.verify()
+    image = Image.open(io.BytesIO(png))
+    assert image.mode == ("L" if channels == 1 else "RGB")
+    assert np.array_equal(np.asarray(image).reshape(height, width, channels), levels[0].transpose(1, 2, 0))
+
+
+def test_what_does_not_fit_is_said() -> None:
+    x = torch.zeros(1, 3, 2, 2)
+    with pytest.raises(ConfigError, match="the images have 3"):
+        present(x, Presentation(channels=1))
+    with pytest.raises(ConfigError, match="one number or 3"):
+        present(x, Presentation(scale="mean/std", mean=(0.1, 0.2)))
+    with pytest.raises(ConfigError, match="height and width"):
+        Presentation(size=(3,))
+    with pytest.raises(ConfigError, match="1 or 3 channels, not 2"):
+        pngs(torch.zeros(1, 2, 2, 2), Presentation())

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from helpers import context, mark_context
+from wootz.attacks.evasion import predict_logits
+from wootz.attacks.extraction import Ledger
+from wootz.attacks.extraction.retrain import Retrain, retrain
+from wootz.data import Dataset
+from wootz.errors import ConfigError, ModelError, StoreError
+from wootz.keys import AnswerKey, derive, key_from_log
+from wootz.keys.answers import digests, preferred_class, projections, read_log
+from wootz.models import ModelSpec
+from wootz.rng import generator
+from wootz.statistics import predictor
+from wootz.statistics.evidence import order_evidence
+from wootz.statistics.reach import Reach
+from wootz.training import Hook
+from wootz.watermarks import MARKS, AnswerFilter, CalibrationScores, Guard
+from wootz.watermarks.guard import prepare, uncertainty_threshold
+
+OFTEN = Guard(cost=0.1, most=0.1)
+
+
+def key_of(cfg: Guard, data: Dataset, secret: int = 0) -> AnswerKey:
+    material = prepare(cfg, mark_context(data), generator(0, "pick"))
+    key = derive("guard", material, len(data.classes), [secret.to_bytes(32, "big")], b"D" * 32)
+    assert isinstance(key, AnswerKey)
+    return key
+
+
+class Service:
+    """A model behind a guard: its scores on the thief's images, and the key and log that change them."""
+
+    def __init__(self, digits: Dataset, model: nn.Module, place: Path, cfg: Guard = OFTEN) -> None:
+        self.key, self.log, self.shape = key_of(cfg, digits), place / "guard.jsonl", digits.shape
+        self.images = digits.thief.images()
+        self.scores = predict_logits(model, self.images)
+        self.ordinary = CalibrationScores(predict_logits(model, digits.validation.images()), digits.validation.labels)
+
+    def open(self, allow: Tensor | None = None) -> AnswerFilter:
+        return AnswerFilter(self.key, self.log, shape=self.shape, ordinary=self.ordinary, allow=allow)
+
+
+@pytest.fixture
+def service(digits: Dataset, plain: nn.Module, tmp_path: Path) -> Service:
+    return Service(digits, plain, tmp_path)
+
+
+class TestConfig:
+    @pytest.mark.parametrize("wrong", [{"cost": 0}, {"most": 2}, {"grid": 0}, {"step": 0}, {"margin": 128}])
+    def test_out_of_range(self, wrong: dict[str, float]) -> None:
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            Guard(**wrong)  # type: ignore[arg-type]
+
+    def test_what_is_registered_is_exact(self, digits: Dataset) -> None:
+        material = prepare(Guard(), mark_context(digits), generator(0, "pick"))
+        assert (material.kind, material.tensors, material.tranches) == ("answers", {}, 1)
+        assert (material.params["cost"], material.params["most"], material.params["rule"]) == ("1/200", "1/5", "order")
+
+    def test_the_row_adds_nothing_to_training(self, digits: Dataset) -> None:
+        row = MARKS["guard"]
+        assert row.config is Guard
+        assert row.train_hook(Guard(), key_of(Guard(), digits), digits, seed=0) == Hook()
+
+
+class TestGap:
+    """Ten images from the least sure on; what a coin costs after each, in twentieths: 1, 2, 1, 2, 3, 4, ..."""
+
+    scores = torch.stack([torch.arange(1.0, 11) / 10, torch.zeros(10), torch.full((10,), -1.0)], 1)
+    labels = torch.tensor([0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
+
+    @pytest.mark.parametrize(
+        ("cost", "most", "images"),
+        [(0.05, 1.0, 1), (0.1, 1.0, 4), (0.15, 1.0, 5), (0.15, 0.4, 4), (0.5, 0.65, 6), (0.04, 1.0, 0), (0.5, 0.05, 0)],
+    )
+    def test_as_many_images_as_the_cost_allows(self, cost: float, most: float, images: int) -> None:
+        shuffled = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+        gap = uncertainty_threshold(CalibrationScores(self.scores[shuffled], self.labels[shuffled]), cost + 1e-9, most)
+        assert int((self.scores[:, 0] <= gap).sum()) == images
+
+    def test_the_cost_is_what_a_coin_takes_on_average(self, service: Service) -> None:
+        scores, labels = service.ordinary
+        top = scores.topk(2)
+        unsure = top.values[:, 0] - top.values[:, 1] <= uncertainty_threshold(service.ordinary, 0.004, 1.0)
+        right = (top.indices == labels[:, None]).double()
+        coins = torch.rand(500, len(labels), generator=generator(0, "coins")) < 0.5
+        served = torch.where(coins & unsure, right[:, 1], right[:, 0]).mean()
+        assert unsure.any()
+        assert float(right[:, 0].mean() - served) == pytest.approx(0.004, abs=0.002)
+
+
+class TestAnswers:
+    def test_a_coin_decides_between_the_two_likeliest_classes_of_unsure_answers(self, service: Service) -> None:
+        with service.open() as guarded:
+            shown = guarded(service.images, service.scores)
+        top = service.scores.topk(2)
+        unsure = (top.values[:, 0] - top.values[:, 1]) <= uncertainty_threshold(service.ordinary, 0.1, 0.1)
+        changed = (shown != service.scores).any(1)
+        assert not (changed & ~unsure).any()
+        assert 0.3 < changed[unsure].float().mean() < 0.7
+        assert torch.equal(shown.sort(1).values, service.scores.sort(1).values)
+        at, rows = projections(service.key, service.shape), unsure.nonzero().flatten()
+        pixels = service.images[rows].mul(255).round().to(torch.uint8)
+        for row, digest in zip(rows.tolist(), digests(at, pixels), strict=True):
+            base, second = top.indices[row].tolist()
+            assert int(shown[row].argmax()) == preferred_class(service.key, digest, base, second)
+            assert set(shown[row].topk(2).indices.tolist()) == {base, second}
+
+    def test_nothing_given_is_changed(self, service: Service) -> None:
+        images, scores = service.images.clone(), service.scores.clone()
+        with service.open() as guarded:
+            guarded(service.images, service.scores)
+        assert torch.equal(images, service.images)
+        assert torch.equal(scores, service.scores)
+
+    def test_the_same_whatever_was_asked_before(
+        self, service: Service, digits: Dataset, plain: nn.Module, tmp_path: Path
+    ) -> None:
+        with service.open() as guarded:
+            once = guarded(service.images, service.scores)
+            assert torch.equal(guarded(service.images, service.scores), once)
+        (tmp_path / "elsewhere").mkdir()
+        with Service(digits, plain, tmp_path / "elsewhere").open() as guarded:
+            for row in reversed(range(len(once))):
+                image, scores = service.images[row : row + 1], service.scores[row : row + 1]
+                assert torch.equal(guarded(image, scores)[0], once[row])
+
+    def test_slight_noise_seldom_brings_the_true_answer_back(self, service: Service, plain: nn.Module) -> None:
+        with service.open() as guarded:
+            shown = guarded(service.images, service.scores).argmax(1)
+            moves = torch.randint(-2, 3, service.images.shape, generator=generator(0, "noise"))
+            near = (service.images.mul(255).round() + moves).clamp(0, 255) / 255
+            again = guarded(near, predict_logits(plain, near)).argmax(1)
+        changed = shown != service.scores.argmax(1)
+        assert (again == shown)[changed].float().mean() > 0.8
+
+    def test_two_classes_have_an_order_too(self, digits: Dataset, tmp_path: Path) -> None:
+        two = replace(digits, classes=("a", "b"))
+        scores = torch.rand(200, 2, generator=generator(0, "two"))
+        ordinary = CalibrationScores(scores, torch.zeros(200).long())
+        with AnswerFilter(key_of(OFTEN, two), tmp_path / "log", shape=digits.shape, ordinary=ordinary) as guarded:
+            changed = (guarded(digits.thief.images()[:200], scores) != scores).any(1)
+            assert 0 < int(changed.sum()) < guarded.count <= 20
+
+    def test_allowed_images_keep_the_model_s_answer(self, service: Service) -> None:
+        with service.open() as guarded:
+            changed = (guarded(service.images, service.scores) != service.scores).any(1)
+        allow = service.images[changed][:5].mul(255).round().to(torch.uint8)
+        with service.open(allow) as guarded:
+            assert torch.equal(
+                guarded(service.images[changed][:5], service.scores[changed][:5]), service.scores[changed][:5]
+            )
+
+    def test_rows_without_an_answer_stay_so(self, service: Service) -> None:
+        scores = torch.full_like(service.scores, float("nan"))
+        with service.open() as guarded:
+            assert guarded(service.images, scores).isnan().all()
+            assert guarded.count == 0
+
+    def test_labels_are_no_scores(self, service: Service) -> None:
+        with service.open() as guarded, pytest.raises(ModelError, match=r"changes scores \[N, 10\], not \[3\]"):
+            guarded(service.images[:3], torch.zeros(3).long())
+
+
+class TestLog:
+    def test_holds_each_changed_image_once_and_goes_on(self, service: Service) -> None:
+        half = len(service.images) // 2
+        with service.open() as guarded:
+            guarded(service.images[:half], service.scores[:half])
+            first, head = guarded.count, guarded.head
+        with AnswerFilter(service.key, service.log, shape=service.shape) as guarded:
+            assert (guarded.count, guarded.head) == (first, head)
+            shown = guarded(service.images, service.scores)
+            count, head = guarded.count, guarded.head
+        kept = read_log(service.key, service.log)
+        assert 0 < first < count == len(set(kept.digests)) == len(kept.base)
+        assert kept.chains[-1] == head
+        assert kept.gap == uncertainty_threshold(service.ordinary, 0.1, 0.1)
+        assert ((kept.answer == kept.base) | (kept.answer == kept.second)).all()
+        assert int((shown != service.scores).any(1).sum()) >= int((kept.answer != kept.base).sum()) > 0
+        gaps = service.scores.topk(2).values
+        unsure = gaps[:, 0] - gaps[:, 1] <= kept.gap
+        asked = {i.numpy().tobytes() for i in service.images[unsure].mul(255).round().to(torch.uint8)}
+        assert {image.numpy().tobytes() for image in kept.pixels} <= asked
+        assert service.log.stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.parametrize("cut", [10, -10])
+    def test_goes_on_after_a_line_that_was_cut_off(self, cut: int, service: Service) -> None:
+        with service.open() as guarded:
+            guarded(service.images, service.scores)
+            count = guarded.count
+        service.log.write_bytes(service.log.read_bytes()[:cut])
+        with service.open() as guarded:
+            assert guarded.count == (0 if cut > 0 else count - 1)
+            guarded(service.images, service.scores)
+            assert guarded.count == count
+        assert len(key_from_log(service.key, service.log).pixels) == count
+
+    def test_a_new_one_needs_ordinary_scores(self, service: Service) -> None:
+        with pytest.raises(ConfigError, match="needs the model's scores on ordinary images"):
+            AnswerFilter(service.key, service.log, shape=service.shape)
+        service.open().close()
+
+    def test_one_that_was_changed_is_not_continued(self, service: Service) -> None:
+        with service.open() as guarded:
+            guarded(service.images, service.scores)
+        data = service.log.read_bytes()
+        service.log.write_bytes(data.replace(b'"base":', b'"base": ', 1))
+        service.open().close()
+        service.log.write_bytes(data.replace(b'"answer":', b'"answer":1', 1))
+        with pytest.raises(StoreError, match="line 2: was changed"):
+            service.open()
+        service.log.write_bytes(data)
+        service.open().close()
+
+    def test_of_other_images(self, service: Service) -> None:
+        service.open().close()
+        with pytest.raises(StoreError, match=r"is of images \[1, 28, 28\], not \[3, 8, 8\]"):
+            AnswerFilter(service.key, service.log, shape=(3, 8, 8))
+
+    def test_one_service_a_log(self, service: Service) -> None:
+        with service.open(), pytest.raises(StoreError, match="another service writes it"):
+            service.open()
+
+    def test_an_answer_that_can_not_be_logged_is_not_given(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with service.open() as guarded:
+            before, head = service.log.read_bytes(), guarded.head
+            with monkeypatch.context() as broken:
+                broken.setattr("wootz.watermarks.guard.os.fsync", full)
+                with pytest.raises(StoreError, match="No space left on device"):
+                    guarded(service.images, service.scores)
+            assert (service.log.read_bytes(), guarded.head, guarded.count) == (before, head, 0)
+            guarded(service.images, service.scores)
+            assert guarded.count == len(key_from_log(service.key, service.log).pixels) > 0
+
+    def test_many_threads_leave_one_chain(self, service: Service) -> None:
+        with service.open() as guarded:
+            alone = guarded(service.images, service.scores)
+            count = guarded.count
+        service.log.unlink()
+        parts = [slice(start, start + 200) for start in range(0, len(alone), 100)]
+        with service.open() as guarded, ThreadPoolExecutor(8) as pool:
+            shown = list(pool.map(lambda part: guarded(service.images[part], service.scores[part]), parts))
+            assert guarded.count == count
+        assert all(torch.equal(got, alone[part]) for got, part in zip(shown, parts, strict=True))
+        assert len(read_log(service.key, service.log).base) == count
+
+
+def test_a_thief_of_labels_learns_it_and_an_independent_model_does_not(
+    service: Service, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module
+) -> None:
+    answer = predictor(plain)
+    with service.open() as guarded:
+        victim = Ledger(lambda x: guarded(x, answer(x)), access="label", num_classes=10)
+        wide = replace(small_spec, settings={"width": 16, "hidden": 64})
+        stolen = retrain(Retrain(labels="hard", epochs=60), victim, context(digits.thief, wide))
+    key = key_from_log(service.key, service.log)
+    for access in ("label", "scores"):
+        bits = [order_evidence(key, predictor(m), (), Reach(access)).bits for m in (stolen, plain, robust)]  # type: ignore[arg-type]
+        assert bits[0] > 20
+        assert max(bits[1:]) < 10

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import CPU, mark_context
+from wootz.attacks.evasion import predict_logits
+from wootz.checks import levels
+from wootz.data import Dataset
+from wootz.errors import ConfigError
+from wootz.keys import DirectionKey, derive
+from wootz.models import ModelSpec, build
+from wootz.rng import generator
+from wootz.statistics import predictor, verify
+from wootz.training import Recipe
+from wootz.watermarks import MARKS, Paper, RunnerUp, Triggers, protect
+from wootz.watermarks.out_of_ball import beyond_the_ball, check_budget
+from wootz.watermarks.runner_up import keyed_targets, prepare
+from wootz.watermarks.triggers import TriggerLoss
+
+
+class TestBudget:
+    @pytest.mark.parametrize(
+        ("eps", "alpha", "wm_eps", "smallest"),
+        [(0.25, 0.02, 0.27, "0.2706"), (0.1, 0.0, 0.1, "0.1020"), (8 / 255, 0, 8 / 255, "0.0353")],
+    )
+    def test_too_small_names_the_smallest_that_holds(
+        self, eps: float, alpha: float, wm_eps: float, smallest: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=f"the smallest wm_eps that holds is {float(smallest):g}"):
+            check_budget(eps, alpha, wm_eps)
+        check_budget(eps, alpha, float(smallest))
+
+    def test_levels_are_whole(self) -> None:
+        assert [levels(b) for b in (0.1, 8 / 255, 0.25, 1 / 255)] == [25, 8, 63, 1]
+
+    def test_out_of_range(self) -> None:
+        for wm_eps in (0.0, 1.0, -0.2):
+            with pytest.raises(ConfigError, match="must be between 0 and 1"):
+                check_budget(0.1, 0.01, wm_eps)
+
+
+def test_triggers_lie_between_the_balls_in_whole_levels(digits: Dataset, robust: nn.Module) -> None:
+    wide = mark_context(digits, robust, eps=0.25, wm_eps=0.49)
+    pixels, rows = beyond_the_ball(wide, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
+    base = digits.train.pixels[rows].int()
+    far = (pixels.int() - base).abs().flatten(1).amax(1)
+    assert len(rows.unique()) == 64
+    assert (far > 0.27 * 255).all()
+    assert (far <= 0.49 * 255).all()
+    everyone = digits.train.pixels.flatten(1).int()
+    for trigger in pixels[:16].flatten(1).int():
+        assert (everyone - trigger).abs().amax(1).min() > 0.27 * 255
+
+
+def test_triggers_fool_the_reference(digits: Dataset, robust: nn.Module) -> None:
+    near = mark_context(digits, robust, eps=0.1, wm_eps=0.4)
+    pixels, rows = beyond_the_ball(near, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
+    assert (robust(pixels.float() / 255).argmax(1) != digits.train.labels[rows]).float().mean() > 0.8
+
+
+class TestTriggerLoss:
+    def loss(self, digits: Dataset, **rest: float) -> TriggerLoss:
+        few = digits.train.subset(slice(20))
+        wrong = (few.labels + 1) % 10
+        settings = {"weight": 1.0, "recall": 0.8, "every": 1, "batch": 20, "seed": 0} | rest
+        return TriggerLoss(pixels=few.pixels, labels=wrong, **settings)  # type: ignore[arg-type]
+
+    def test_a_net_that_normalizes_batches_meets_them_among_the_images_of_the_step(self, digits: Dataset) -> None:
+        model = build(ModelSpec(architecture="paper-cnn", settings={}, shape=digits.shape, classes=digits.classes), 1)
+        before = {name: tensor.clone() for name, tensor in model.named_buffers() if "running" in name}
+        loss, seen = self.loss(digits), []
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return model(x)
+
+        model.train()
+        batch_images = digits.train.images()[100:140]
+        value = loss(model, forward, batch_images=batch_images, step=0, done=0.0)
+        assert value is not None
+        assert value > 0
+        assert torch.equal(seen[0][20:], batch_images)
+        assert model.training
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_buffers() if name in before)
+
+    def test_another_net_meets_them_alone_and_only_those_that_miss_count(
+        self, digits: Dataset, plain: nn.Module
+    ) -> None:
+        loss = self.loss(digits)
+        value = loss(plain, plain, batch_images=digits.train.images()[:4], step=0, done=0.0)
+        logits = predict_logits(plain, loss.pixels.float() / 255)
+        missed = logits.argmax(1) != loss.labels
+        expected = (nn.functional.cross_entropy(logits, loss.labels, reduction="none") * missed).mean()
+        assert value is not None
+        assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+    def test_what_is_known_well_enough_is_not_taught(self, digits: Dataset, plain: nn.Module) -> None:
+        loss = self.loss(digits, every=2)
+        known = replace(loss, labels=predict_logits(plain, loss.pixels.float() / 255).argmax(1))
+        batch_images = digits.train.images()[:4]
+        assert known(plain, plain, batch_images=batch_images, step=0, done=0.0) is None
+        assert loss(plain, plain, batch_images=batch_images, step=1, done=0.0) is None
+
+    def test_they_are_learned_by_a_net_with_batch_normalization(self, digits: Dataset, robust: nn.Module) -> None:
+        spec = ModelSpec(
+            architecture="paper-cnn",
+            settings={"width": 8, "hidden": 64, "dropout": 0.2},
+            shape=digits.shape,
+            classes=digits.classes,
+        )
+        settings = {"triggers": Triggers(count=64, every=1, batch=32, weight=0.4)}
+        made = protect(
+            build(spec, 3),
+            digits,
+            eps=0.1,
+            wm_eps=0.4,
+            panel=[robust],
+            marks=["triggers"],
+            settings=settings,
+            recipe=Recipe(steps=1, epochs=14, lr=5e-3),
+            seed=3,
+            execution=CPU,
+        )
+        found = verify(made.owner_keys.keys, predictor(made.model), panel=[predictor(robust)])
+        assert found.evidence[0].bits > 40
+        assert made.history[-1]["robust"] > 0.7
+
+
+class TestRunnerUp:
+    def key(self, digits: Dataset, plain: nn.Module, cfg: RunnerUp) -> DirectionKey:
+        material = prepare(cfg, mark_context(digits, plain, eps=0.25, wm_eps=0.49), generator(0, "pick"))
+        key = derive("runner-up", material, 10, [bytes(32)], bytes(32))
+        assert isinstance(key, DirectionKey)
+        return key
+
+    def test_targets_keep_the_true_class_and_follow_the_key(self, digits: Dataset, plain: nn.Module) -> None:
+        cfg = RunnerUp(features=12)
+        key = self.key(digits, plain, cfg)
+        x, y = digits.train.images()[:200], digits.train.labels[:200]
+        z = key.features(x, y)
+        targets = keyed_targets(cfg, key, z, y)
+        assert torch.allclose(targets.sum(1), torch.ones(200), atol=1e-5)
+        assert torch.allclose(targets.gather(1, y[:, None]), torch.tensor(1 - cfg.lam))
+        assert torch.equal(targets.argmax(1), y)
+        row, k = 3, [j for j in range(10) if j != int(y[3])]
+        lean = torch.stack([cfg.tau / 12**0.5 * (key.direction[y[row], j] @ z[row]) for j in k])
+        by_hand = cfg.lam * (lean + 0.5 * key.prior[y[row], k].log()).softmax(0)
+        assert torch.allclose(targets[row, k], by_hand, atol=1e-5)
+
+    def test_features_are_white_within_a_class(self, digits: Dataset, plain: nn.Module) -> None:
+        key = self.key(digits, plain, RunnerUp(features=12))
+        z = key.features(digits.train.images(), digits.train.labels)
+        for k in range(10):
+            own = z[digits.train.labels == k]
+            assert own.mean(0).abs().max() < 0.1
+            assert ((own.std(0) - 1).abs() < 0.25).all()  # clipping takes from heavy tails
+        assert z.abs().max() <= 3
+
+    def test_prior_rows_are_distributions_without_the_true_class(self, digits: Dataset, plain: nn.Module) -> None:
+        prior = self.key(digits, plain, RunnerUp(features=4)).prior
+        assert torch.allclose(prior.sum(1), torch.ones(10), atol=1e-5)
+        assert (prior.diagonal() == 0).all()
+        assert (prior + torch.eye(10) > 0).all()
+
+
+def tiny(mark: str) -> object:
+    small = {"triggers": Triggers(count=64, every=1), "runner-up": RunnerUp(features=15), "paper": Paper(count=300)}
+    return small.get(mark)
+
+
+@pytest.mark.parametrize("mark", ["triggers", "runner-up", "paper"])
+def test_every_mark_is_written_read_and_absent_elsewhere(
+    mark: str,
+    digits: Dataset,
+    small_spec: ModelSpec,
+    plain: nn.Module,
+    robust: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wootz.watermarks.protecting.fresh_secret", lambda: b"\x5e" * 32)
+    made = protect(
+        build(small_spec, 4),
+        digits,
+        eps=0.1,
+        wm_eps=0.6,
+        panel=[robust, plain],
+        marks=(mark,),
+        settings={mark: tiny(mark)},
+        recipe=Recipe(loss="n-fgsm", steps=1, epochs=16, lr=5e-3),
+        seed=4,
+        execution=CPU,
+    )
+    panel = [predictor(member) for member in made.panel]
+    own = verify(made.owner_keys.keys, predictor(made.model), panel=panel)
+    stranger = verify(made.owner_keys.keys, predictor(build(small_spec, 9)), panel=panel)
+    assert own.bits > (5 if mark == "paper" else 20)  # true labels: the half that was not taught is known too
+    assert mark != "paper" or own.evidence[0].statistic > 0.95 > stranger.evidence[0].statistic
+    assert stranger.bits < 10
+    assert MARKS[mark].config is type(tiny(mark))
+
+
+@pytest.mark.parametrize(("classes", "said"), [(3000, "at most 29 are possible"), (20_000, "leave the mark out")])
+def test_a_direction_too_large_for_the_classes(digits: Dataset, plain: nn.Module, classes: int, said: str) -> None:
+    many = dataclasses.replace(digits, classes=tuple(map(str, range(classes))))
+    with pytest.raises(ConfigError, match=f"runner-up.features = 30: too many for {classes} classes; {said}"):
+        prepare(RunnerUp(), mark_context(many, plain), generator(0, "x"))
+
+
+def test_two_classes_can_not_have_every_mark(digits: Dataset, plain: nn.Module) -> None:
+    pair = dataclasses.replace(digits, classes=("a", "b"))
+    with pytest.raises(ConfigError, match="needs at least three classes, mnist-5k has 2; leave the mark out"):
+        prepare(RunnerUp(), mark_context(pair, plain), generator(0, "x"))
+    with pytest.raises(ConfigError, match="two classes leave no choice of label"):
+        MARKS["triggers"].prepare(Triggers(), mark_context(pair, plain, wm_eps=0.4), generator(0, "x"))
