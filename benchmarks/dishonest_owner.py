@@ -83,7 +83,7 @@ def main() -> None:
         share = found["with choices taken off"]
         print(
             f"  P(bits >= {level}) = {share:.6f}, at most {limit:.6f} {'ok' if share <= limit else 'ABOVE'}; "
-            f"choices free: {found['without']:.6f}; tranches alone taken off: {found['two looks, tranches only']:.6f}"
+            f"choices free: {found['without']:.6f}; tranches alone taken off: {found['tranches alone taken off']:.6f}"
         )
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from _pytest.monkeypatch import MonkeyPatch
 from torch import nn
+from wootz.workflows.save_run import save_run
 
 from authority import Authority, serving
 from helpers import CPU
@@ -23,7 +24,6 @@ from wootz.models import ModelSpec, build, write_model
 from wootz.training import Recipe
 from wootz.watermarks import Guard, RunnerUp, Triggers, protect, weights_digest
 from wootz.workflows.register import register_run
-from wootz.workflows.save_run import save_run
 
 OWNERS = {
     "triggers": Triggers(count=320, every=1, batch=64, recall=1.0, weight=1.0),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from torch import nn
+from wootz.workflows.save_run import save_run
 
 from helpers import CPU
 from wootz.data import Dataset
@@ -21,7 +22,6 @@ from wootz.watermarks import Uchida, protect
 from wootz.workflows.claim import claim_suspect
 from wootz.workflows.judge import JudgePolicy, judge_claim
 from wootz.workflows.register import register_run
-from wootz.workflows.save_run import save_run
 from wootz.workflows.suspects import QueryConfig
 from wootz.workflows.verify import verify_suspect
 
