@@ -36,8 +36,7 @@ from wootz.store import canonical, write_bytes
 from wootz.training import Recipe, train
 from wootz.watermarks import hook_of
 from wootz.workflows.guard_log import LOG
-from wootz.workflows.protect import read_config
-from wootz.workflows.verify import open_panel
+from wootz.workflows.owner import Owner, read_config
 
 sign = getattr(own, "sign_statement", None) or own.signed  # type: ignore[attr-defined]
 verify = getattr(own, "verify_statement", None) or own.opened  # type: ignore[attr-defined]
@@ -163,7 +162,7 @@ def chosen_guard_log(work: Work) -> str:
         mark="guard", num_classes=10, pixels=pixels, first=first, second=second, preferred=first < 0
     )
     helpers = [leanings(candidates, predictor(read_model(path)[0]), Reach()).far for path in work.independents[:2]]
-    difference = unforeseen(candidates, torch.stack(helpers).mean(0), open_panel(run).answers)
+    difference = unforeseen(candidates, torch.stack(helpers).mean(0), Owner.load(run).reference_models.answers)
     rows = difference.abs().argsort(descending=True)
     lines, known = [first_line(key, data.shape, gap)], set()
     for row, digest in zip(rows.tolist(), digester(key, data.shape)(pixels[rows]), strict=True):

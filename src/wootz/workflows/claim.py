@@ -235,7 +235,7 @@ def _described_references(owner: Owner) -> tuple[list[dict[str, Any]], dict[str,
     assert owner.folder is not None
     described: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
-    for name, model in owner.references._asdict().items():
+    for name, model in (owner.references._asdict() if owner.references else {}).items():
         plain = read_json(owner.folder / "panel" / name / "model.json")
         fields = {key: plain[key] for key in ("schema", "architecture", "settings", "input", "classes")}
         described.append({"name": name, "model": json.dumps(fields, sort_keys=True)})

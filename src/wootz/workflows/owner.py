@@ -75,7 +75,7 @@ class Owner:
 
     Attributes:
         keys: the secret keys, with the registration that they were drawn after.
-        references: the reference models.
+        references: the reference models; None in a run whose registration names none.
         config: what was trained, how, and with which marks.
         about: metadata of the run: data, eps, seed.
         folder: the run folder; None while the owner is in memory only.
@@ -83,7 +83,7 @@ class Owner:
     """
 
     keys: OwnerKeys = field(repr=False)
-    references: References = field(repr=False)
+    references: References | None = field(repr=False)
     config: Protection = field(repr=False)
     about: dict[str, Any]
     folder: Path | None = None
@@ -141,7 +141,9 @@ class Owner:
         """
         folder = Path(folder)
         keys = read_keys(folder)
-        references = References(*(read_model(folder / "panel" / name)[0] for name in References._fields))
+        references = None
+        if keys.registration["panel"]:
+            references = References(*(read_model(folder / "panel" / name)[0] for name in References._fields))
         spec, about = read_spec(folder / "model.json") if (folder / "model.json").is_file() else (None, {})
         if model is not None:
             load_weights(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
@@ -167,7 +169,7 @@ class Owner:
     @cached_property
     def reference_models(self) -> ReferenceModels:
         """The reference models as the tests query them, checked against the registration."""
-        return registered_panel(self.references, self.keys.registration, self.folder or Path("owner"))
+        return registered_panel(self.references or (), self.keys.registration, self.folder or Path("owner"))
 
     def save(self, folder: str | Path) -> None:
         """Write a run folder that every `wootz` command takes, and go on with it.
@@ -269,7 +271,7 @@ class Owner:
 
     def _write_references(self, folder: Path) -> None:
         shape, classes = _input_of(self.keys)
-        for name, member in self.references._asdict().items():
+        for name, member in (self.references._asdict() if self.references else {}).items():
             if not (folder / "panel" / name / "model.json").exists():
                 about = {name: self.about[name] for name in ("data", "eps", "seed") if name in self.about}
                 spec = describe_module(member, shape, classes)
