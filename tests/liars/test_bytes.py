@@ -126,7 +126,15 @@ def test_liar_changes_any_byte_of_any_file(whole: RawDataset) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_liar_swaps_or_leaves_out_a_file(whole: RawDataset, file: str, as_owner: Court, judge: Judge) -> None:
     claim = whole.room / "c.json"
-    words = (as_owner.thief, "--suspect-since", later(), "--independent", as_owner.stranger, "--model", as_owner.owner)
+    words = (
+        as_owner.thief,
+        "--suspect-since",
+        later(),
+        "--independent",
+        as_owner.stranger,
+        "--registered-model",
+        as_owner.owner,
+    )
     assert judge(claim, *words).code == 0
     (whole.room / file).unlink()
     assert judge(claim, *words).code == (2 if file == "c.json" else 4)

@@ -25,7 +25,7 @@ from wootz.types import Access, AnswerAccess, Predict, Weights
 Where: TypeAlias = str | Path
 """A path, or the URL of an endpoint."""
 
-SuspectLike: TypeAlias = Where | nn.Module | Predict
+SuspectLike: TypeAlias = "Where | nn.Module | Predict"
 """A path or URL, a module (images in [0, 1] -> logits), or a function (images -> scores [N, K] or labels [N])."""
 
 REMOTE_BUDGET = 500
