@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from torch import nn
 
-from wootz.config import from_mapping, read_toml, to_mapping, to_toml
+from wootz.config import from_mapping, read_toml, to_mapping, to_toml, with_settings
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import (
@@ -101,6 +101,7 @@ class Owner:
         wm_eps: float | None = None,
         marks: Sequence[str] | None = None,
         references: References | None = None,
+        settings: Sequence[str] | Mapping[str, Any] = (),
         config: Protection | None = None,
         seed: int = 0,
         execution: Execution | None = None,
@@ -112,7 +113,7 @@ class Owner:
 
         The arguments are those of `protect`. The owner's model is `model` itself, which your loop trains.
         """
-        dataset, cfg, network, secret = _resolve(model, data, eps, wm_eps, marks, config, seed, data_dir)
+        dataset, cfg, network, secret = _resolve(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
         return _prepare(
             network,
             dataset,
@@ -289,6 +290,7 @@ def protect(
     wm_eps: float | None = None,
     marks: Sequence[str] | None = None,
     references: References | None = None,
+    settings: Sequence[str] | Mapping[str, Any] = (),
     config: Protection | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -309,7 +311,8 @@ def protect(
         wm_eps: budget of the triggers, larger than `eps`; None takes the customary multiple of `eps`.
         marks: names of `wootz.MARKS`; None takes `triggers`, `runner-up` and `guard`.
         references: independent models trained on the same kind of data; made unless given.
-        config: every setting, instead of `eps`, `wm_eps`, `marks` and `seed`.
+        settings: changes of any other setting, by its path (`{"recipe.epochs": 20}`) or as `key=value` texts.
+        config: every setting, instead of `eps`, `wm_eps`, `marks`, `settings` and `seed`.
         seed: of everything random but keys.
         folder: run folder to write while training, so that a stopped call can be resumed.
         resume: continue what an earlier call with the same settings left in `folder`.
@@ -325,7 +328,7 @@ def protect(
         ModelError: the model does not take the images, or does not return logits.
         DataError: too few images, or images outside [0, 1].
     """
-    dataset, cfg, network, secret = _resolve(model, data, eps, wm_eps, marks, config, seed, data_dir)
+    dataset, cfg, network, secret = _resolve(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
     out = None if folder is None else Path(folder)
     if out is not None:
         begin_run(cfg, out, resume=resume)
@@ -449,6 +452,7 @@ def _resolve(
     eps: float | None,
     wm_eps: float | None,
     marks: Sequence[str] | None,
+    settings: Sequence[str] | Mapping[str, Any],
     config: Protection | None,
     seed: int,
     data_dir: Path | None,
@@ -458,13 +462,16 @@ def _resolve(
     A named network gets a secret that follows from the owner's secret and the settings, so that a stopped run is
     continued exactly; for a module, whose weights the settings do not describe, the secret is new.
     """
-    if config is not None and (eps, wm_eps, marks, seed) != (None, None, None, 0):
-        raise ConfigError("config: holds eps, wm_eps, marks and seed already; give either config or those")
+    if config is not None and ((eps, wm_eps, marks, seed) != (None, None, None, 0) or settings):
+        raise ConfigError("config: holds eps, wm_eps, marks, settings and seed already; give either config or those")
     dataset = as_dataset(data, data_dir, 1.0 if config is None else config.set_aside)
     if config is None:
         config = preset("fast", data=dataset.name, eps=eps, wm_eps=wm_eps, seed=seed, count=len(dataset.train))
         config = config if marks is None else replace(config, marks=tuple(marks))
         config = replace(config, model=model if isinstance(model, str) else MODULE)
+        if isinstance(settings, Mapping):
+            settings = [f"{name}={value}" for name, value in settings.items()]
+        config = with_settings(config, settings)
     if isinstance(model, str):
         network = build(config.spec(dataset), config.seed)
         secret = run_secret(owner_secret(), config.digest)
