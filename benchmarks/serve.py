@@ -42,7 +42,7 @@ serve_run(Path(sys.argv[1]), port=int(sys.argv[2]), threads=1)
 def http_request(port: int, binary: bool) -> bytes:
     """Return a complete HTTP request for one image."""
     image = np.random.default_rng(0).random((1, *SHAPE), np.float32)
-    tensor = {"name": "image", "shape": list(image.shape), "datatype": "FP32"}
+    tensor: dict[str, object] = {"name": "image", "shape": list(image.shape), "datatype": "FP32"}
     payload: dict[str, object] = {"id": "1", "inputs": [tensor]}
     if binary:
         tensor["parameters"] = {"binary_data_size": image.nbytes}
@@ -150,7 +150,8 @@ def main() -> None:
                         rates[name].append(rate(port, connections, options.requests, binary))
                 row = {name: round(statistics.median(values), 1) for name, values in rates.items()}
                 ratio = {"ratio": round(row["wootz"] / row["kserve"], 2)} if "kserve" in row else {}
-                rows.append({"data": "binary" if binary else "json", "connections": connections} | row | ratio)
+                setting = {"data": "binary" if binary else "json", "connections": connections}
+                rows.append({**setting, **row, **ratio})
     if options.json:
         print(json.dumps(rows))
         return

@@ -34,7 +34,7 @@ from wootz.suspects.endpoints.adapters import (
 from wootz.suspects.endpoints.context import EndpointContext, model_name_from_url
 from wootz.suspects.endpoints.parsing import UnusableAnswerError
 from wootz.suspects.endpoints.transport import Response
-from wootz.types import Access
+from wootz.types import AnswerAccess
 
 OIP, V1 = "/v2/models/digits", "/v1/models/digits"
 HF = Client(api="huggingface", classes=tuple(CLASSES))
@@ -52,7 +52,7 @@ CASES = [
 
 @pytest.mark.parametrize("access", ["label", "scores"])
 @pytest.mark.parametrize(("path", "cfg"), CASES)
-def test_all_apis_give_the_same_answers(path: str, cfg: Client, access: Access) -> None:
+def test_all_apis_give_the_same_answers(path: str, cfg: Client, access: AnswerAccess) -> None:
     x = random_images(5)
     expected = torch.tensor([scores(image) for image in x.numpy()])
     with (

@@ -12,7 +12,7 @@ from suspects.endpoints.client_process import random_images
 from suspects.endpoints.fault_server import FAULTS, FaultServer, digest, run_fault_server, scores, url_of
 from wootz.errors import BudgetError, ModelError
 from wootz.suspects.endpoints import Client, open_endpoint
-from wootz.types import Access
+from wootz.types import AnswerAccess
 
 RECOVERED = ("429, seconds", "429, date", "500", "503", "reset before the answer", "closed before the answer")
 """Faults after which a request is sent again."""
@@ -88,7 +88,7 @@ def test_the_deadline_covers_a_whole_response() -> None:
 
 
 @pytest.mark.parametrize("access", ["label", "scores"])
-def test_a_batch_is_answered_or_missing_as_a_whole(access: Access) -> None:
+def test_a_batch_is_answered_or_missing_as_a_whole(access: AnswerAccess) -> None:
     x = random_images(20)
     digests = image_digests(x)
 

@@ -19,7 +19,7 @@ from wootz.suspects.endpoints import Client, EndpointInfo, open_inference
 from wootz.suspects.endpoints.context import EndpointContext
 from wootz.suspects.endpoints.parsing import UnusableAnswerError, parse_answer
 from wootz.suspects.endpoints.transport import Response
-from wootz.types import Access
+from wootz.types import AnswerAccess
 
 INFO = EndpointInfo(model="m", classes=("cat", "dog", "eel"), num_classes=3)
 
@@ -73,7 +73,7 @@ def test_answers_of_every_format(item: Any, label: int, row: list[float] | None)
     ],
 )
 @pytest.mark.parametrize("access", ["label", "scores"])
-def test_unusable_answers(item: Any, access: Access) -> None:
+def test_unusable_answers(item: Any, access: AnswerAccess) -> None:
     with pytest.raises(UnusableAnswerError):
         parse_answer(item, access, INFO)
 
@@ -86,7 +86,7 @@ json_values = st.recursive(
 
 
 @given(json_values, st.sampled_from(["label", "scores"]))
-def test_any_json_is_parsed_or_unusable(item: Any, access: Access) -> None:
+def test_any_json_is_parsed_or_unusable(item: Any, access: AnswerAccess) -> None:
     try:
         row = parse_answer(item, access, INFO)
     except UnusableAnswerError:

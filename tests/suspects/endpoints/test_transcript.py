@@ -66,7 +66,7 @@ def test_every_failing_write_stops_before_the_next_query(tmp_path: Path, monkeyp
         for point in range(2 * 4 + 2):
             transcript, calls = tmp_path / f"{point}.jsonl", 0
 
-            def torn(descriptor: int, data: bytes, point: int = point) -> int:
+            def failing_write(descriptor: int, data: bytes, point: int = point) -> int:
                 nonlocal calls
                 if data.startswith(b'{"after"'):
                     calls += 1
@@ -77,7 +77,7 @@ def test_every_failing_write_stops_before_the_next_query(tmp_path: Path, monkeyp
 
             server.seen.clear()
             server.answered.clear()
-            monkeypatch.setattr(os, "write", torn)
+            monkeypatch.setattr(os, "write", failing_write)
             if point < 9:
                 with pytest.raises(StoreError, match="No space left on device"):
                     query(server, x, transcript)
@@ -114,12 +114,12 @@ def test_a_partial_last_line_is_cut_off(tmp_path: Path) -> None:
         last = data[:-1].rfind(b"\n") + 1
         for end in [*range(last + 1, len(data), 61), len(data) - 1]:
             for tail in (b"", b"\0" * 7):
-                torn = tmp_path / "torn.jsonl"
-                torn.write_bytes(data[:end] + tail)
-                answers = query(server, x, torn)
+                partial = tmp_path / "partial.jsonl"
+                partial.write_bytes(data[:end] + tail)
+                answers = query(server, x, partial)
                 assert torch.equal(answers[:2], expected_scores(x)[:2])
                 assert answers[2].isnan().all()
-                assert torn.read_bytes() == data[:last]
+                assert partial.read_bytes() == data[:last]
     assert server.repeated == []
 
 
