@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from authority import serving
-from commands import Said
+from commands import CommandResult
 from court import Court
 from wootz.data import Dataset
 from wootz.keys import (
@@ -46,21 +46,21 @@ ONE_WAY = ClaimOptions(("label",), (0,))
 class Command(Protocol):
     """`wootz WORDS`, as a person calls it."""
 
-    def __call__(self, *words: object) -> Said: ...
+    def __call__(self, *words: object) -> CommandResult: ...
 
 
 class Judge(Protocol):
     """`wootz judge CLAIM SUSPECT --authorities ... WORDS`."""
 
-    def __call__(self, claim: Path, suspect: object, *words: object) -> Said: ...
+    def __call__(self, claim: Path, suspect: object, *words: object) -> CommandResult: ...
 
 
-def bits_of(said: Said) -> float:
+def bits_of(said: CommandResult) -> float:
     """Return the bits that a command printed as JSON."""
     return float(str(said.json["bits"]))
 
 
-def notes_of(said: Said) -> str:
+def notes_of(said: CommandResult) -> str:
     return " ".join(map(str, said.json["notes"]))  # type: ignore[call-overload]
 
 

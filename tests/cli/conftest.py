@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import FAST, say
+from commands import FAST, run_command
 from wootz.cli.app import main
 
 SHORT = ["--set", "recipe.epochs=8"]  # a stranger needs no marks to be learned
@@ -14,7 +14,7 @@ SHORT = ["--set", "recipe.epochs=8"]  # a stranger needs no marks to be learned
 
 @pytest.fixture
 def wootz(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    return lambda *words: say(capsys, monkeypatch, *words)
+    return lambda *words: run_command(capsys, monkeypatch, *words)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import FAST, refused
+from commands import FAST, assert_usage_error
 from wootz import store
 
 SOFT = ["--set", "epochs=60", "--set", "lr=5e-3", "--set", "data=owner"]
@@ -133,17 +133,23 @@ class TestMistakes:
     """Each is one line on standard error, exit code 2, nothing on standard output, nothing lost."""
 
     def test_unknown_attacks(self, wootz, shelf: Path, tmp_path: Path) -> None:
-        refused(wootz("steal", shelf / "own", "--attack", "retrain", "--out", tmp_path / "s"), "retrain-soft")
-        refused(wootz("remove", shelf / "own", "--attack", "prun", "--out", tmp_path / "s"), "did you mean 'prune'")
-        refused(wootz("evaluate", shelf / "own", "--attack", "pdg"), "unknown evaluation 'pdg'", "did you mean 'pgd'")
+        assert_usage_error(
+            wootz("steal", shelf / "own", "--attack", "retrain", "--out", tmp_path / "s"), "retrain-soft"
+        )
+        assert_usage_error(
+            wootz("remove", shelf / "own", "--attack", "prun", "--out", tmp_path / "s"), "did you mean 'prune'"
+        )
+        assert_usage_error(
+            wootz("evaluate", shelf / "own", "--attack", "pdg"), "unknown evaluation 'pdg'", "did you mean 'pgd'"
+        )
         said = wootz("remove", shelf / "own", "--attack", "prune", "--out", tmp_path / "s", "--set", "sparsity=2")
-        refused(said, "sparsity = 2.0", "from 0 to 0.999")
+        assert_usage_error(said, "sparsity = 2.0", "from 0 to 0.999")
 
     def test_a_run_without_a_key(self, wootz, shelf: Path) -> None:
-        refused(wootz("verify", shelf / "stranger", shelf / "own"), "holds no key", "owner's run folder")
+        assert_usage_error(wootz("verify", shelf / "stranger", shelf / "own"), "holds no key", "owner's run folder")
 
     def test_no_such_run(self, wootz, tmp_path: Path) -> None:
-        refused(wootz("evaluate", tmp_path / "nothing"), "is not a run folder")
+        assert_usage_error(wootz("evaluate", tmp_path / "nothing"), "is not a run folder")
 
     def test_a_model_of_other_classes_or_shape(self, wootz, shelf: Path, tmp_path: Path) -> None:
         x = np.random.default_rng(0).integers(0, 256, (400, 16, 16), dtype=np.uint8)
@@ -163,7 +169,7 @@ class TestMistakes:
         )
         assert made.code == 0
         said = wootz("verify", shelf / "own", tmp_path / "r")
-        refused(said, "takes images [1, 16, 16] and knows 4 classes", "[1, 28, 28] and 10 classes")
+        assert_usage_error(said, "takes images [1, 16, 16] and knows 4 classes", "[1, 28, 28] and 10 classes")
 
     @pytest.mark.parametrize("name", ["key/key.json", "key/triggers.safetensors", "registration.json"])
     def test_a_key_file_with_a_flipped_byte(self, wootz, shelf: Path, tmp_path: Path, name: str) -> None:
@@ -171,11 +177,11 @@ class TestMistakes:
         data = bytearray((tmp_path / "r" / name).read_bytes())
         data[len(data) // 2] ^= 1
         (tmp_path / "r" / name).write_bytes(data)
-        refused(wootz("verify", tmp_path / "r", shelf / "own"), str(tmp_path / "r"))
+        assert_usage_error(wootz("verify", tmp_path / "r", shelf / "own"), str(tmp_path / "r"))
 
     def test_a_file_that_could_run_code(self, wootz, shelf: Path, tmp_path: Path) -> None:
         (tmp_path / "model.pt").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
-        refused(wootz("verify", shelf / "own", tmp_path / "model.pt"), "can run code", "safetensors")
+        assert_usage_error(wootz("verify", shelf / "own", tmp_path / "model.pt"), "can run code", "safetensors")
 
     def test_a_full_disk(self, wootz, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: object) -> None:
@@ -183,24 +189,24 @@ class TestMistakes:
 
         monkeypatch.setattr(store.os, "fsync", full)
         said = wootz("remove", shelf / "own", "--attack", "prune", "--out", tmp_path / "s")
-        refused(said, "model.safetensors", "No space left on device")
+        assert_usage_error(said, "model.safetensors", "No space left on device")
         assert not (tmp_path / "s/model.safetensors").exists()
 
     def test_nothing_is_written_over(self, wootz, shelf: Path) -> None:
         before = (shelf / "own/model.safetensors").read_bytes()
         said = wootz("protect", "--data", "mnist-5k", "--out", shelf / "own", *FAST)
-        refused(said, "already holds a model", "--out")
+        assert_usage_error(said, "already holds a model", "--out")
         said = wootz("steal", shelf / "own", "--attack", "retrain-soft", "--out", shelf / "own")
-        refused(said, "already holds a model")
+        assert_usage_error(said, "already holds a model")
         assert (shelf / "own/model.safetensors").read_bytes() == before
 
     def test_a_budget_too_small(self, wootz, shelf: Path, tmp_path: Path) -> None:
         said = wootz("steal", shelf / "own", "--attack", "retrain-hard", "--budget", "10", "--out", tmp_path / "s")
-        refused(said, "budget = 10 queries: 0 are spent and this attack needs 800 more")
+        assert_usage_error(said, "budget = 10 queries: 0 are spent and this attack needs 800 more")
 
     def test_resume_with_other_settings(self, wootz, shelf: Path) -> None:
         said = wootz("protect", "--data", "mnist-5k", "--out", shelf / "own", *FAST, "--seed", "4", "--resume")
-        refused(said, "begun with other settings")
+        assert_usage_error(said, "begun with other settings")
 
     def test_stopped_by_hand(self, wootz, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def stopped(*_: object, **__: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import refused
+from commands import assert_usage_error
 from wootz import __version__
 
 
@@ -33,7 +33,7 @@ def test_missing_data(wootz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("wootz.data.finding.SYSTEM", tmp_path / "system")
     said = wootz("protect", "--data", "mnist", "--out", tmp_path / "r")
-    refused(said, str(tmp_path / "none/mnist"), str(tmp_path / "cache"), "wootz data fetch mnist")
+    assert_usage_error(said, str(tmp_path / "none/mnist"), str(tmp_path / "cache"), "wootz data fetch mnist")
     assert not (tmp_path / "r").exists()
 
 
@@ -44,7 +44,7 @@ def test_corrupt_idx(wootz, tmp_path: Path) -> None:
     for file in SOURCES["mnist"].files:
         (tmp_path / "mnist" / file.name).write_bytes(b"\0\0\x08\x01\0\0\0\x09123")
     said = wootz("protect", "--data", "mnist", "--out", tmp_path / "r", "--data-dir", tmp_path)
-    refused(said, "train-images-idx3-ubyte", "truncated")
+    assert_usage_error(said, "train-images-idx3-ubyte", "truncated")
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_corrupt_idx(wootz, tmp_path: Path) -> None:
 )
 def test_settings(wootz, tmp_path: Path, words: list[str], parts: list[str]) -> None:
     said = wootz("protect", "--data", "mnist-5k", "--out", tmp_path / "r", *words)
-    refused(said, *parts)
+    assert_usage_error(said, *parts)
     assert not (tmp_path / "r").exists()
 
 
 def test_missing_arguments(wootz, tmp_path: Path) -> None:
-    refused(wootz("protect", "--out", tmp_path / "r"), "--data: missing")
-    refused(wootz("steal", "--attack", "retrain-soft"), "needs the victim's run folder")
+    assert_usage_error(wootz("protect", "--out", tmp_path / "r"), "--data: missing")
+    assert_usage_error(wootz("steal", "--attack", "retrain-soft"), "needs the victim's run folder")
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_missing_arguments(wootz, tmp_path: Path) -> None:
     ],
 )
 def test_words_that_mean_nothing(wootz, words: list[str], parts: list[str]) -> None:
-    refused(wootz(*words), *parts)
+    assert_usage_error(wootz(*words), *parts)

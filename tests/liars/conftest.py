@@ -12,7 +12,7 @@ import torch
 from _pytest.monkeypatch import MonkeyPatch
 from torch import Tensor, nn
 
-from commands import Said, say
+from commands import CommandResult, run_command
 from court import WM_EPS, Court
 from helpers import CPU
 from lies import Command, Judge
@@ -38,12 +38,12 @@ def _same_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def wootz(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    return partial(say, capsys, monkeypatch)
+    return partial(run_command, capsys, monkeypatch)
 
 
 @pytest.fixture
 def judge(wootz: Command, court: Court) -> Judge:
-    def judge(claim: Path, suspect: object, *words: object) -> Said:
+    def judge(claim: Path, suspect: object, *words: object) -> CommandResult:
         return wootz("judge", claim, suspect, "--authorities", court.authority.roots, "--json", *words)
 
     return judge

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from commands import refused
+from commands import assert_usage_error
 from court import Court, label_material
 from helpers import CPU
 from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
@@ -54,7 +54,7 @@ class TestHow:
         change: dict[str, object] | None,
         why: str,
     ) -> None:
-        refused(wootz("claim", as_owner.owner, as_owner.thief, "--out", tmp_path / "c.json", *words), why)
+        assert_usage_error(wootz("claim", as_owner.owner, as_owner.thief, "--out", tmp_path / "c.json", *words), why)
         assert not (as_owner.owner / "key/burnt.jsonl").exists()
         if change is not None:
             claim = honest("theft")
@@ -133,7 +133,7 @@ class TestHow:
         """Fewer than one try would add bits: 2^-50 of a try is worth 50."""
         if tries <= 0:
             words = ("--out", tmp_path / "c.json", "--num-tests", tries)
-            refused(wootz("claim", as_owner.owner, as_owner.stranger, *words), "--num-tests")
+            assert_usage_error(wootz("claim", as_owner.owner, as_owner.stranger, *words), "--num-tests")
         claim = honest("stranger")
         resigned(claim, lambda p: p["test"].update(tries=tries))
         said = judge(claim, as_owner.stranger)

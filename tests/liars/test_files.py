@@ -19,7 +19,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer._signature import Signature
 from torch import Tensor, nn
 
-from commands import refused
+from commands import assert_usage_error
 from court import Court, label_material
 from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
 from wootz.data import Dataset
@@ -67,7 +67,7 @@ def test_liar_plants_a_transcript_beside_his_certificate(
             hers.setenv("WOOTZ_OWNER_KEY", str(tmp_path / "judge.key"))
             assert judge(claim, where).code == 1
             hers.setattr("wootz.workflows.judge.private_folder", lambda _: mine)
-            refused(judge(claim, where), "was not written with this owner's secret")
+            assert_usage_error(judge(claim, where), "was not written with this owner's secret")
         with monkeypatch.context() as weak:  # a judge who continues his transcript as if it were hers
             weak.setattr("wootz.workflows.judge.private_folder", lambda _: claim.parent)
             assert judge(claim, where).code == 0

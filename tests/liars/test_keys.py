@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from authority import with_status
-from commands import Said, refused
+from commands import CommandResult, assert_usage_error
 from court import Court, label_material
 from lies import ONE_WAY, Command, Judge, bits_of, notes_of, ring_of, run_of
 from wootz.data import Dataset
@@ -131,7 +131,7 @@ def test_liar_draws_many_keys_from_one_token(
         assert _judged(run_of(tmp_path / "many", best, blank[0], blank, small_spec), accused, wootz, judge).code == 0
 
 
-def _judged(run: Path, suspect: Path, wootz: Command, judge: Judge) -> Said:
+def _judged(run: Path, suspect: Path, wootz: Command, judge: Judge) -> CommandResult:
     claim = run / "c.json"
     assert wootz("register", run).code == 0
     wootz("claim", run, suspect, "--out", claim, "--access", "label")
@@ -165,7 +165,7 @@ class TestFolder:
             self.unstamped(run, owner_keys)
             token.write_bytes(data)
         for words in (("verify", run, suspect), ("claim", run, suspect, "--out", tmp_path / "c.json")):
-            refused(wootz(*words), "damaged" if how == "damaged" else "time token")
+            assert_usage_error(wootz(*words), "damaged" if how == "damaged" else "time token")
         assert not (run / "key/burnt.jsonl").exists()
         if how == "taken anew":
             with monkeypatch.context() as weak:
@@ -211,10 +211,10 @@ def test_liar_registers_another_model_under_the_same_key(
     """`register` refuses; with the files deleted it does not, and the first statement shows it to a judge."""
     run = Path(shutil.copytree(as_owner.owner, tmp_path / "run"))
     shutil.copy(as_owner.stranger / "model.safetensors", run)
-    refused(wootz("register", run), "not the model that was registered")
+    assert_usage_error(wootz("register", run), "not the model that was registered")
     shutil.copy(run / FILE, tmp_path / "first.dsse.json")
     (run / FILE).unlink()
-    refused(wootz("claim", run, as_owner.thief, "--out", tmp_path / "c.json"), "not registered yet")
+    assert_usage_error(wootz("claim", run, as_owner.thief, "--out", tmp_path / "c.json"), "not registered yet")
     (run / TOKEN).unlink()
     assert wootz("register", run).code == 0
     assert wootz("claim", run, as_owner.thief, "--out", tmp_path / "c.json").code == 0
@@ -232,7 +232,7 @@ def test_liar_signs_a_claim_with_the_registration_of_another(
     """A whole run folder, found or stolen, is of use to the holder of the registered signing key alone."""
     monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(tmp_path / "liar.pem"))
     owner = public_hex(signing_key())
-    refused(wootz("register", as_owner.owner), "another signing key")
+    assert_usage_error(wootz("register", as_owner.owner), "another signing key")
     assert wootz("claim", as_owner.owner, as_owner.thief, "--out", tmp_path / "c.json").code == 0
     said = judge(tmp_path / "c.json", as_owner.thief)
     assert (said.code, "not signed by the registered owner" in notes_of(said)) == (4, True)

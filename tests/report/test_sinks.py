@@ -10,7 +10,7 @@ from typing import Any
 import grids
 import pytest
 
-from commands import say
+from commands import run_command
 from wootz.errors import ConfigError, StoreError
 from wootz.report import send
 from wootz.report.sinks import SINKS
@@ -175,10 +175,10 @@ def test_what_can_not_be_sent_is_one_plain_line(folder: Path, tmp_path: Path, st
 def test_the_command_line_sends(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = say(capsys, monkeypatch, "report", folder, "--sink", f"tensorboard={tmp_path / 'logs'}", "--json")
+    said = run_command(capsys, monkeypatch, "report", folder, "--sink", f"tensorboard={tmp_path / 'logs'}", "--json")
     assert said.json["report"] == str(folder / "report.html")
     assert said.json["files"] == [str(folder / f"report.{ending}") for ending in ("html", "md", "csv", "tex")]
     assert said.json["sent"] == {"tensorboard": 12}
-    said = say(capsys, monkeypatch, "report", folder, "--sink", "tensorboard")
+    said = run_command(capsys, monkeypatch, "report", folder, "--sink", "tensorboard")
     assert said.code == 2
     assert "should be tensorboard=LOGDIR or mlflow=URI" in said.err

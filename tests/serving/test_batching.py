@@ -1,4 +1,4 @@
-"""What is asked at the same time goes to the model together; all in one event loop, nothing left to chance."""
+"""Concurrent requests share batches; deterministic, in one event loop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from wootz.serving.batching import Batcher, BusyError
 Rows = NDArray[Any]
 
 
-class Slow:
-    """Answers with the images doubled; its first call waits until it is let go."""
+class BlockingModel:
+    """Returns the images doubled; calls wait until `go` is set."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -35,30 +35,30 @@ def rows(*values: float) -> Rows:
     return np.array(values)[:, None]
 
 
-def run(work: Callable[[Batcher, Slow], Coroutine[Any, Any, None]], **limits: int) -> Slow:
-    slow = Slow()
+def run(work: Callable[[Batcher, BlockingModel], Coroutine[Any, Any, None]], **limits: int) -> BlockingModel:
+    model = BlockingModel()
 
     async def main() -> None:
-        async with Batcher(slow, **({"batch": 4, "waiting": 100} | limits)) as batcher:
-            await work(batcher, slow)
+        async with Batcher(model, **({"batch": 4, "waiting": 100} | limits)) as batcher:
+            await work(batcher, model)
 
     asyncio.run(main())
-    return slow
+    return model
 
 
-async def asked(batcher: Batcher, *questions: Rows) -> list[asyncio.Task[Rows]]:
-    """Ask each in a task of its own, and return when all of them wait, the first for the model."""
-    tasks = [asyncio.create_task(batcher(question)) for question in questions]
+async def submit(batcher: Batcher, *requests: Rows) -> list[asyncio.Task[Rows]]:
+    """Start one task per request, and return when all of them wait, the first one for the model."""
+    tasks = [asyncio.create_task(batcher(images)) for images in requests]
     for _ in range(3):
         await asyncio.sleep(0)
     return tasks
 
 
-def test_those_who_wait_share_the_next_batch() -> None:
-    async def work(batcher: Batcher, slow: Slow) -> None:
-        tasks = await asked(batcher, rows(1))
-        tasks += await asked(batcher, rows(2), rows(3, 4), rows(5), rows(6), rows(7, 8, 9))
-        slow.go.set()
+def test_waiting_requests_share_the_next_batch() -> None:
+    async def work(batcher: Batcher, model: BlockingModel) -> None:
+        tasks = await submit(batcher, rows(1))
+        tasks += await submit(batcher, rows(2), rows(3, 4), rows(5), rows(6), rows(7, 8, 9))
+        model.go.set()
         assert [answer.ravel().tolist() for answer in await asyncio.gather(*tasks)] == [
             [2],
             [4],
@@ -71,19 +71,19 @@ def test_those_who_wait_share_the_next_batch() -> None:
     assert run(work).sizes == [1, 4, 4]
 
 
-def test_a_question_larger_than_a_batch_is_asked_in_parts() -> None:
-    async def work(batcher: Batcher, slow: Slow) -> None:
-        slow.go.set()
+def test_a_request_larger_than_a_batch_is_split() -> None:
+    async def work(batcher: Batcher, model: BlockingModel) -> None:
+        model.go.set()
         assert (await batcher(rows(*range(10)))).ravel().tolist() == list(range(0, 20, 2))
 
     assert run(work).sizes == [4, 4, 2]
 
 
-def test_a_failure_is_told_to_those_of_its_batch_only() -> None:
-    async def work(batcher: Batcher, slow: Slow) -> None:
-        tasks = await asked(batcher, rows(-1))
-        tasks += await asked(batcher, rows(2))
-        slow.go.set()
+def test_an_error_affects_its_own_batch_only() -> None:
+    async def work(batcher: Batcher, model: BlockingModel) -> None:
+        tasks = await submit(batcher, rows(-1))
+        tasks += await submit(batcher, rows(2))
+        model.go.set()
         with pytest.raises(RuntimeError, match="no"):
             await tasks[0]
         assert (await tasks[1]).tolist() == [[4]]
@@ -92,14 +92,14 @@ def test_a_failure_is_told_to_those_of_its_batch_only() -> None:
     run(work)
 
 
-def test_who_gives_up_is_not_missed() -> None:
-    async def work(batcher: Batcher, slow: Slow) -> None:
-        tasks = await asked(batcher, rows(1))
-        tasks += await asked(batcher, rows(2), rows(3), rows(-1))
-        for gone in (tasks[0], tasks[1], tasks[3]):
-            gone.cancel()
+def test_cancelled_requests_do_not_affect_others() -> None:
+    async def work(batcher: Batcher, model: BlockingModel) -> None:
+        tasks = await submit(batcher, rows(1))
+        tasks += await submit(batcher, rows(2), rows(3), rows(-1))
+        for task in (tasks[0], tasks[1], tasks[3]):
+            task.cancel()
         await asyncio.sleep(0)
-        slow.go.set()
+        model.go.set()
         with pytest.raises(RuntimeError):
             await tasks[2]
         assert (await batcher(rows(4))).tolist() == [[8]]
@@ -107,27 +107,27 @@ def test_who_gives_up_is_not_missed() -> None:
     run(work)
 
 
-def test_too_many_are_sent_away_but_never_a_lone_one() -> None:
-    async def work(batcher: Batcher, slow: Slow) -> None:
-        tasks = await asked(batcher, rows(*range(7)))
-        tasks += await asked(batcher, rows(1, 2))
+def test_excess_requests_are_rejected_unless_nothing_waits() -> None:
+    async def work(batcher: Batcher, model: BlockingModel) -> None:
+        tasks = await submit(batcher, rows(*range(7)))
+        tasks += await submit(batcher, rows(1, 2))
         with pytest.raises(BusyError):
             await batcher(rows(3, 4))
-        tasks += await asked(batcher, rows(5))
-        slow.go.set()
+        tasks += await submit(batcher, rows(5))
+        model.go.set()
         assert [len(answer) for answer in await asyncio.gather(*tasks)] == [7, 2, 1]
         assert len(await batcher(rows(6, 7))) == 2
 
     run(work, waiting=3)
 
 
-def test_closing_finishes_what_was_asked() -> None:
+def test_closing_finishes_waiting_requests() -> None:
     tasks: list[asyncio.Task[Rows]] = []
 
-    async def work(batcher: Batcher, slow: Slow) -> None:
-        tasks.extend(await asked(batcher, rows(1)))
-        tasks.extend(await asked(batcher, rows(2)))
-        slow.go.set()
+    async def work(batcher: Batcher, model: BlockingModel) -> None:
+        tasks.extend(await submit(batcher, rows(1)))
+        tasks.extend(await submit(batcher, rows(2)))
+        model.go.set()
 
     run(work)
     assert [task.result().tolist() for task in tasks] == [[[2]], [[4]]]

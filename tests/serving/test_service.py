@@ -1,4 +1,4 @@
-"""The service over real HTTP: a foreign client, mistakes, strangers, and many at once."""
+"""The service over HTTP: a third-party client, invalid requests, authentication and concurrent requests."""
 
 from __future__ import annotations
 
@@ -16,19 +16,30 @@ import torch
 from torch import Tensor
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
-from serving.small_service import FACTS, INFER, LABEL_ONLY, body, counted, document, images, right, scores, told
+from serving.small_service import (
+    INFER,
+    INFO,
+    LABEL_ONLY,
+    body,
+    document,
+    expected_scores,
+    images,
+    query,
+    read_metrics,
+    scores,
+)
 from wootz.errors import ConfigError, ModelError, StoreError
-from wootz.serving import Limits, app, listen, read_token, running
+from wootz.serving import ServingLimits, app, listen, read_token, running
 from wootz.suspects.endpoints import Client, open_endpoint
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with running(app(scores, FACTS, limits=Limits(max_bytes=100_000))) as url:
+    with running(app(scores, INFO, limits=ServingLimits(max_bytes=100_000))) as url:
         yield url
 
 
-class TestForeignClient:
+class TestThirdPartyClient:
     @pytest.fixture
     def triton(self, url: str) -> Iterator[InferenceServerClient]:
         client = InferenceServerClient(url.removeprefix("http://"))
@@ -43,10 +54,10 @@ class TestForeignClient:
         assert not triton.is_model_ready("huge")
         assert not triton.is_model_ready("tiny", "2")
         assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data"]
-        about = triton.get_model_metadata("tiny", "1")
-        assert about["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 4, 4]}]
-        assert [output["name"] for output in about["outputs"]] == ["scores", "label"]
-        assert about["parameters"] == {
+        metadata = triton.get_model_metadata("tiny", "1")
+        assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 4, 4]}]
+        assert [output["name"] for output in metadata["outputs"]] == ["scores", "label"]
+        assert metadata["parameters"] == {
             "classes": list("abcde"),
             "data": "dots",
             "set_aside": "0.25",
@@ -58,29 +69,29 @@ class TestForeignClient:
 
     @pytest.mark.parametrize("binary", [True, False])
     @pytest.mark.parametrize("version", ["", "1"])
-    def test_questions(self, triton: InferenceServerClient, binary: bool, version: str) -> None:
+    def test_inference(self, triton: InferenceServerClient, binary: bool, version: str) -> None:
         x = images(3)
-        slot = InferInput("image", list(x.shape), "FP32")
-        slot.set_data_from_numpy(x, binary_data=binary)
-        wanted = [InferRequestedOutput(name, binary_data=binary) for name in ("label", "scores")]
-        result = triton.infer("tiny", [slot], model_version=version, outputs=wanted, request_id="r1")
+        tensor = InferInput("image", list(x.shape), "FP32")
+        tensor.set_data_from_numpy(x, binary_data=binary)
+        outputs = [InferRequestedOutput(name, binary_data=binary) for name in ("label", "scores")]
+        result = triton.infer("tiny", [tensor], model_version=version, outputs=outputs, request_id="r1")
         assert result.get_response()["id"] == "r1"
-        assert np.array_equal(result.as_numpy("scores"), right(x))
-        assert np.array_equal(result.as_numpy("label"), right(x).argmax(1))
+        assert np.array_equal(result.as_numpy("scores"), expected_scores(x))
+        assert np.array_equal(result.as_numpy("label"), expected_scores(x).argmax(1))
 
     def test_gray_levels(self, triton: InferenceServerClient) -> None:
-        levels = np.random.default_rng(1).integers(0, 256, (2, *FACTS.shape), np.uint8)
-        slot = InferInput("image", list(levels.shape), "UINT8")
-        slot.set_data_from_numpy(levels)
-        answer = triton.infer("tiny", [slot]).as_numpy("scores")
-        assert np.array_equal(answer, right(levels.astype(np.float32) / np.float32(255)))
+        levels = np.random.default_rng(1).integers(0, 256, (2, *INFO.shape), np.uint8)
+        tensor = InferInput("image", list(levels.shape), "UINT8")
+        tensor.set_data_from_numpy(levels)
+        result = triton.infer("tiny", [tensor]).as_numpy("scores")
+        assert np.array_equal(result, expected_scores(levels.astype(np.float32) / np.float32(255)))
 
     @pytest.mark.parametrize("binary", ["always", "never"])
     @pytest.mark.parametrize("access", ["scores", "label"])
     def test_our_own_client(self, url: str, binary: Any, access: Any) -> None:
         x, cfg = torch.from_numpy(images(5)), Client(batch=2, binary=binary)
         with open_endpoint(f"{url}/v2/models/tiny", cfg, access=access, transcript=None) as endpoint:
-            assert endpoint.info.classes == FACTS.classes
+            assert endpoint.info.classes == INFO.classes
             answers = endpoint(x)
         if access == "label":
             assert answers.equal(scores(x).argmax(1))
@@ -88,7 +99,7 @@ class TestForeignClient:
             assert torch.allclose(answers, scores(x), atol=1e-5)  # the last bits depend on the batch
 
 
-class TestMistakes:
+class TestInvalidRequests:
     @pytest.mark.parametrize(
         ("request_", "status", "message"),
         [
@@ -109,54 +120,54 @@ class TestMistakes:
             ({"path": INFER, "content": iter([b"x" * 60_000] * 20)}, 413, "the body: must be at most 100000 bytes"),
         ],
     )
-    def test_each_is_told_in_one_line(self, url: str, request_: dict[str, Any], status: int, message: str) -> None:
-        before = counted(url).get(f"wootz_errors_total {status}", 0)
-        answer = told(url, **request_)
-        assert answer.status_code == status
-        assert list(answer.json()) == ["error"]
-        assert message in answer.json()["error"]
-        assert counted(url)[f"wootz_errors_total {status}"] == before + 1
+    def test_each_gets_one_line(self, url: str, request_: dict[str, Any], status: int, message: str) -> None:
+        before = read_metrics(url).get(f"wootz_errors_total {status}", 0)
+        response = query(url, **request_)
+        assert response.status_code == status
+        assert list(response.json()) == ["error"]
+        assert message in response.json()["error"]
+        assert read_metrics(url)[f"wootz_errors_total {status}"] == before + 1
 
-    def test_a_long_body_is_refused_before_it_comes(self, url: str) -> None:
-        with socket.create_connection(url.removeprefix("http://").split(":")) as line:  # type: ignore[arg-type]
-            line.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * 18}\r\n\r\n".encode())
-            assert line.recv(1000).startswith(b"HTTP/1.1 413 ")
+    def test_a_long_body_is_rejected_before_it_is_read(self, url: str) -> None:
+        with socket.create_connection(url.removeprefix("http://").split(":")) as connection:  # type: ignore[arg-type]
+            connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * 18}\r\n\r\n".encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
 
-    def test_a_body_that_does_not_come_is_not_waited_for(self) -> None:
-        with running(app(scores, FACTS, limits=Limits(read_seconds=0.05))) as url:
-            with socket.create_connection(url.removeprefix("http://").split(":")) as line:  # type: ignore[arg-type]
-                line.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n12345".encode())
-                answer = b"".join(iter(lambda: line.recv(1000), b""))
-            assert answer.startswith(b"HTTP/1.1 408 ")
-            assert b"the body: must arrive within 0.05 s" in answer
-            assert told(url, INFER, content=body(images(1))).status_code == 200
+    def test_a_body_must_arrive_in_time(self) -> None:
+        with running(app(scores, INFO, limits=ServingLimits(read_seconds=0.05))) as url:
+            with socket.create_connection(url.removeprefix("http://").split(":")) as connection:  # type: ignore[arg-type]
+                connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n12345".encode())
+                response = b"".join(iter(lambda: connection.recv(1000), b""))
+            assert response.startswith(b"HTTP/1.1 408 ")
+            assert b"the body: must arrive within 0.05 s" in response
+            assert query(url, INFER, content=body(images(1))).status_code == 200
 
-    def test_a_model_that_fails_is_no_end(self, caplog: pytest.LogCaptureFixture) -> None:
-        def moody(x: Tensor) -> Tensor:
+    def test_the_service_survives_a_model_error(self, caplog: pytest.LogCaptureFixture) -> None:
+        def failing(x: Tensor) -> Tensor:
             if (x == 0).all():
                 raise RuntimeError("a secret of the model")
             return scores(x)
 
-        with running(app(moody, FACTS)) as url:
-            answer = told(url, INFER, content=body(images(1) * 0))
-            assert (answer.status_code, "secret" in answer.text) == (500, False)
-            assert told(url, INFER, content=body(images(1))).status_code == 200
+        with running(app(failing, INFO)) as url:
+            response = query(url, INFER, content=body(images(1) * 0))
+            assert (response.status_code, "secret" in response.text) == (500, False)
+            assert query(url, INFER, content=body(images(1))).status_code == 200
         assert "a secret of the model" in caplog.text
 
 
-class TestStrangers:
-    def test_nothing_but_health_is_open_without_the_token(self) -> None:
-        with running(app(scores, FACTS, token="s3cret")) as url:
+class TestClients:
+    def test_only_health_checks_need_no_token(self) -> None:
+        with running(app(scores, INFO, token="s3cret")) as url:
             for path in ("/v2", "/v2/models/tiny", "/metrics", "/nowhere", "/v2/health"):
-                for shown in ("", "s3cret", "Bearer", "Bearer s3cre", "Bearer s3cret2", "Basic s3cret", "Bearer é"):
-                    answer = told(url, path, headers={"Authorization": shown.encode()})
-                    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
-            assert told(url, INFER, content=body(images(1))).status_code == 401
-            assert told(url, "/v2/health/live").json() == {"live": True}
-            assert told(url, "/v2/health/ready").json() == {"ready": True}
-            for shown in ("Bearer s3cret", "bearer  s3cret"):
-                answer = told(url, INFER, content=body(images(1)), headers={"Authorization": shown})
-                assert answer.status_code == 200
+                for header in ("", "s3cret", "Bearer", "Bearer s3cre", "Bearer s3cret2", "Basic s3cret", "Bearer é"):
+                    response = query(url, path, headers={"Authorization": header.encode()})
+                    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert query(url, INFER, content=body(images(1))).status_code == 401
+            assert query(url, "/v2/health/live").json() == {"live": True}
+            assert query(url, "/v2/health/ready").json() == {"ready": True}
+            for header in ("Bearer s3cret", "bearer  s3cret"):
+                response = query(url, INFER, content=body(images(1)), headers={"Authorization": header})
+                assert response.status_code == 200
 
     def test_the_token_comes_from_a_file_or_the_environment(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -175,52 +186,57 @@ class TestStrangers:
         with pytest.raises(StoreError, match="can not be read"):
             read_token(tmp_path / "nothing")
 
-    def test_labels_alone(self) -> None:
+    def test_labels_only(self) -> None:
         with running(app(lambda x: scores(x).argmax(1), LABEL_ONLY)) as url:
             x = images(4)
-            (output,) = told(url, INFER, content=body(x)).json()["outputs"]
-            assert output == {"name": "label", "datatype": "INT64", "shape": [4], "data": right(x).argmax(1).tolist()}
-            about = told(url, "/v2/models/tiny").json()
-            assert [slot["name"] for slot in about["outputs"]] == ["label"]
-            assert about["parameters"] == {"classes": list("abcde"), "range": [0, 1], "access": "label"}
+            (output,) = query(url, INFER, content=body(x)).json()["outputs"]
+            assert output == {
+                "name": "label",
+                "datatype": "INT64",
+                "shape": [4],
+                "data": expected_scores(x).argmax(1).tolist(),
+            }
+            metadata = query(url, "/v2/models/tiny").json()
+            assert [output["name"] for output in metadata["outputs"]] == ["label"]
+            assert metadata["parameters"] == {"classes": list("abcde"), "range": [0, 1], "access": "label"}
 
     @pytest.mark.parametrize("half", [True, False])
-    def test_a_killed_client_hurts_nobody(self, half: bool) -> None:
+    def test_closed_connections_do_not_affect_other_clients(self, half: bool) -> None:
         request = body(images(1))
         head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request)}\r\n\r\n".encode()
-        with running(app(scores, FACTS)) as url:
+        with running(app(scores, INFO)) as url:
             for _ in range(5):
-                line = socket.create_connection(url.removeprefix("http://").split(":"))  # type: ignore[arg-type]
-                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
-                line.sendall(head + request[: len(request) // 2 if half else None])
-                line.close()
-            answer = told(url, INFER, content=request)
-            assert answer.json()["outputs"][1]["data"] == right(images(1)).argmax(1).tolist()
-            while half and counted(url).get("wootz_errors_total 499", 0) < 5:
+                connection = socket.create_connection(url.removeprefix("http://").split(":"))  # type: ignore[arg-type]
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
+                connection.sendall(head + request[: len(request) // 2 if half else None])
+                connection.close()
+            response = query(url, INFER, content=request)
+            assert response.json()["outputs"][1]["data"] == expected_scores(images(1)).argmax(1).tolist()
+            while half and read_metrics(url).get("wootz_errors_total 499", 0) < 5:
                 pass
 
 
-class TestManyAtOnce:
+class TestConcurrency:
     def test_each_gets_its_own_answer(self, url: str) -> None:
         x = images(64, seed=5)
-        before = counted(url)
+        before = read_metrics(url)
 
-        def ask(row: int) -> Any:
-            return told(url, INFER, json=document(x[row : row + 2]) | {"id": str(row)}).json()
+        def query_row(row: int) -> Any:
+            return query(url, INFER, json=document(x[row : row + 2]) | {"id": str(row)}).json()
 
         with ThreadPoolExecutor(32) as pool:
-            answers = list(pool.map(ask, range(0, 64, 2)))
-        for row, answer in zip(range(0, 64, 2), answers, strict=True):
-            assert answer["id"] == str(row)
-            shown = np.array(answer["outputs"][0]["data"]).reshape(2, 5)
-            assert np.allclose(shown, right(x[row : row + 2]), atol=1e-5)
-        after = counted(url)
-        grown = {name: after[name] - before.get(name, 0) for name in after}
-        assert grown["wootz_requests_total"] == grown["wootz_request_seconds_count"] == 32
-        assert grown["wootz_images_total"] == grown["wootz_batch_images_sum"] == 64
-        assert 1 <= grown["wootz_batch_images_count"] <= 32
+            responses = list(pool.map(query_row, range(0, 64, 2)))
+        for row, response in zip(range(0, 64, 2), responses, strict=True):
+            assert response["id"] == str(row)
+            answers = np.array(response["outputs"][0]["data"]).reshape(2, 5)
+            assert np.allclose(answers, expected_scores(x[row : row + 2]), atol=1e-5)
+        after = read_metrics(url)
+        increase = {name: after[name] - before.get(name, 0) for name in after}
+        assert increase["wootz_requests_total"] == increase["wootz_request_seconds_count"] == 32
+        assert increase["wootz_images_total"] == increase["wootz_batch_images_sum"] == 64
+        assert 1 <= increase["wootz_batch_images_count"] <= 32
 
-    def test_too_many_are_sent_away(self) -> None:
+    def test_excess_requests_get_503(self) -> None:
         entered, go = threading.Event(), threading.Event()
 
         def busy(x: Tensor) -> Tensor:
@@ -229,30 +245,30 @@ class TestManyAtOnce:
                 assert go.wait(60)
             return scores(x)
 
-        with running(app(busy, FACTS, limits=Limits(waiting=1))) as url, ThreadPoolExecutor(3) as pool:
-            asked = [pool.submit(told, url, INFER, content=body(images(1)))]
+        with running(app(busy, INFO, limits=ServingLimits(waiting=1))) as url, ThreadPoolExecutor(3) as pool:
+            requests = [pool.submit(query, url, INFER, content=body(images(1)))]
             assert entered.wait(60)
-            asked += [pool.submit(told, url, INFER, content=body(images(1))) for _ in range(2)]
-            refused = next(as_completed(asked)).result()
-            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-            assert refused.json() == {"error": "too many images wait already; come back later"}
+            requests += [pool.submit(query, url, INFER, content=body(images(1))) for _ in range(2)]
+            rejected = next(as_completed(requests)).result()
+            assert (rejected.status_code, rejected.headers["Retry-After"]) == (503, "1")
+            assert rejected.json() == {"error": "too many images are waiting; try again later"}
             go.set()
-            assert sorted(answer.result().status_code for answer in asked) == [200, 200, 503]
+            assert sorted(request.result().status_code for request in requests) == [200, 200, 503]
 
 
 class TestStart:
-    def test_a_model_must_answer_as_the_facts_say(self) -> None:
+    def test_the_model_must_fit_its_info(self) -> None:
         with pytest.raises(ModelError, match=r"tiny: must answer one image with scores \[1, 5\], not \[1, 4\]"):
-            app(lambda x: scores(x)[:, :4], FACTS)
+            app(lambda x: scores(x)[:, :4], INFO)
         with pytest.raises(ModelError, match=r"not \[1\]"):
-            app(lambda x: scores(x).argmax(1), FACTS)
+            app(lambda x: scores(x).argmax(1), INFO)
         with pytest.raises(ModelError, match=r"not \[1\]"):
-            app(lambda x: scores(x).argmax(1), LABEL_ONLY, guard=lambda _, shown: shown)
+            app(lambda x: scores(x).argmax(1), LABEL_ONLY, guard=lambda _, scores: scores)
 
-    def test_an_address_that_can_not_be_used(self) -> None:
+    def test_unusable_addresses(self) -> None:
         with listen("127.0.0.1", 0) as taken:
             assert taken.proto == socket.IPPROTO_TCP  # or asyncio leaves Nagle's algorithm on
-            with pytest.raises(ConfigError, match="can not be listened at"):
+            with pytest.raises(ConfigError, match="cannot listen there"):
                 listen("127.0.0.1", taken.getsockname()[1])
-        with pytest.raises(ConfigError, match="is no address"):
+        with pytest.raises(ConfigError, match="is not an address"):
             listen("no.such.host.invalid", 0)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from commands import say
+from commands import run_command
 from helpers import CPU
 from wootz.attacks.evasion import evaluate
 from wootz.config import from_mapping
@@ -293,7 +293,7 @@ PROTECT = [
 def test_kill_nine_and_resume_give_the_same_bytes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert say(capsys, monkeypatch, *PROTECT, "--out", tmp_path / "whole").code == 0
+    assert run_command(capsys, monkeypatch, *PROTECT, "--out", tmp_path / "whole").code == 0
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "wootz", *PROTECT, "--out", str(tmp_path / "cut")]
     broken = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

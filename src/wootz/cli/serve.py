@@ -34,7 +34,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Serve a model over HTTP by the Open Inference Protocol v2, until Ctrl-C or SIGTERM."""
-    from wootz.serving import Limits, read_token
+    from wootz.serving import ServingLimits, read_token
     from wootz.workflows.serving import serve_run
 
     def show_url(url: str) -> None:
@@ -51,7 +51,7 @@ def command(
         access=access,  # type: ignore[arg-type]
         token=read_token(token_file),
         log=log,
-        limits=Limits(max_bytes=max_bytes, batch=batch),
+        limits=ServingLimits(max_bytes=max_bytes, batch=batch),
         device=execution(device).accelerator,
         data_dir=data_dir,
         threads=threads,

@@ -1,9 +1,20 @@
-"""A model behind the Open Inference Protocol v2: `app` makes it, `serve` or `running` starts it."""
+"""A model server by the Open Inference Protocol v2: `app` creates the application, `serve` and `running` run it."""
 
-from wootz.serving.app import Guarding, app
-from wootz.serving.lock import read_token
-from wootz.serving.querylog import QueryLog
+from wootz.serving.admission import ServingLimits, read_token
+from wootz.serving.app import ScoreFilter, app
+from wootz.serving.model_info import ModelInfo
+from wootz.serving.query_log import QueryLog
 from wootz.serving.server import listen, running, serve, url_of
-from wootz.serving.settings import Limits, ModelInfo
 
-__all__ = ["ModelInfo", "Guarding", "Limits", "QueryLog", "app", "listen", "read_token", "running", "serve", "url_of"]
+__all__ = [
+    "ModelInfo",
+    "QueryLog",
+    "ScoreFilter",
+    "ServingLimits",
+    "app",
+    "listen",
+    "read_token",
+    "running",
+    "serve",
+    "url_of",
+]

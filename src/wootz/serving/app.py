@@ -1,4 +1,4 @@
-"""A model as a web application that speaks the Open Inference Protocol."""
+"""The web application: routes and handlers of the Open Inference Protocol, error responses and metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -19,18 +20,18 @@ from starlette.routing import Route
 from torch import Tensor
 
 from wootz.errors import Error, ModelError
+from wootz.serving.admission import BearerAuth, ServingLimits, read_body
 from wootz.serving.batching import Batcher, BusyError
-from wootz.serving.body import read_body
-from wootz.serving.lock import Lock
-from wootz.serving.metadata import VERSION, about_model, about_server
-from wootz.serving.metrics import CONTENT_TYPE, Metrics
-from wootz.serving.protocol import JSON_LENGTH, ProtocolError, decode, encode, labels
-from wootz.serving.querylog import QueryLog
-from wootz.serving.settings import Limits, ModelInfo
+from wootz.serving.infer_codec import JSON_LENGTH, ProtocolError, decode_request, encode_response, top1_labels
+from wootz.serving.model_info import VERSION, ModelInfo, model_metadata, server_metadata
+from wootz.serving.query_log import QueryLog
 from wootz.types import Predict
 
-Guarding = Callable[[Tensor, Tensor], Tensor]
-"""Images float32 [N, C, H, W] in [0, 1] and the model's scores [N, K] -> the scores to show. Called from one thread."""
+ScoreFilter = Callable[[Tensor, Tensor], Tensor]
+"""Images float32 [N, C, H, W] in [0, 1] and scores [N, K] -> the scores to answer with. Called from one thread."""
+
+_SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 _logger = logging.getLogger(__name__)
 
@@ -39,139 +40,177 @@ def app(
     model: Predict,
     info: ModelInfo,
     *,
-    guard: Guarding | None = None,
+    guard: ScoreFilter | None = None,
     token: str = "",
     log: QueryLog | None = None,
-    limits: Limits | None = None,
+    limits: ServingLimits | None = None,
 ) -> Starlette:
-    """Return the application.
+    """Create the application.
 
     Args:
-        model: what is asked, from one thread, one batch at a time; scores should be log-probabilities.
-        info: what is said of it.
-        guard: has the last word on scores, and so on labels.
-        token: whoever asks must show it (`Authorization: Bearer`), for all but /v2/health; empty asks for none.
-        log: where questions and answers are written before they leave.
-        limits: what is too much.
+        model: the model, called from one thread with one batch at a time; scores should be log-probabilities.
+        info: the public description of the model.
+        guard: changes the scores before scores and labels are answered.
+        token: the bearer token that requests must have, except /v2/health; empty requires none.
+        log: records queries and answers before the responses are sent.
+        limits: the limits of the service; None takes the defaults.
 
     Raises:
-        ModelError: the model does not answer as the facts say.
+        ModelError: the shape of the model's answers does not fit `info`.
     """
-    _check(model, info, guarded=guard is not None)
-    desk = _Desk(model, info, guard, log, limits or Limits())
+    _check_output_shape(model, info, guarded=guard is not None)
+    handlers = _Handlers(model, info, guard, log, limits or ServingLimits())
     routes = [
         route
-        for model_at in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+        for model_path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
         for route in (
-            Route(f"{model_at}/infer", desk.infer, methods=["POST"]),
-            Route(f"{model_at}/ready", desk.ready),
-            Route(model_at, desk.model),
+            Route(f"{model_path}/infer", handlers.infer, methods=["POST"]),
+            Route(f"{model_path}/ready", handlers.model_ready),
+            Route(model_path, handlers.model_metadata),
         )
     ]
     routes += [
         Route("/v2/health/live", _live),
         Route("/v2/health/ready", _ready),
-        Route("/v2", desk.server),
-        Route("/metrics", desk.exposition),
+        Route("/v2", handlers.server_metadata),
+        Route("/metrics", handlers.metrics),
     ]
+    authentication = Middleware(BearerAuth, token=token, error_response=handlers.error_response)
     application = Starlette(
         routes=routes,
-        lifespan=desk.open,
-        middleware=[Middleware(Lock, token=token, refuse=desk.refuse)] if token else [],
+        lifespan=handlers.lifespan,
+        middleware=[authentication] if token else [],
         exception_handlers={
-            ProtocolError: desk.tell,
-            HTTPException: desk.tell_http,
-            Error: desk.confess,
-            Exception: desk.confess,
+            ProtocolError: handlers.handle_protocol_error,
+            HTTPException: handlers.handle_http_error,
+            Error: handlers.handle_error,
+            Exception: handlers.handle_error,
         },
     )
     application.router.redirect_slashes = False
     return application
 
 
-class _Desk:
-    """Takes questions to the model, and its answers back."""
+class Metrics:
+    """Prometheus metrics of one service, in a registry of its own.
+
+    Attributes:
+        requests: inference requests, answered or not.
+        images: answered images.
+        seconds: the time from the first byte of the body of an inference request to its response.
+        errors: responses with a status from 400 on, by status.
+        batches: the number of images per call of the model.
+        changed: labels that the guard changed.
+    """
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter("wootz_requests", "Inference requests", registry=registry)
+        self.images = Counter("wootz_images", "Images answered", registry=registry)
+        self.seconds = Histogram(
+            "wootz_request_seconds", "Time of a request", buckets=_SECONDS_BUCKETS, registry=registry
+        )
+        self.errors = Counter("wootz_errors", "Answers with an error", ["status"], registry=registry)
+        self.batches = Histogram("wootz_batch_images", "Images of a batch", buckets=_IMAGES_BUCKETS, registry=registry)
+        self.changed = Counter("wootz_changed_answers", "Labels that the guard changed", registry=registry)
+
+    def text(self) -> bytes:
+        """Return all metrics in the exposition format."""
+        return generate_latest(self._registry)
+
+
+class _Handlers:
+    """Request and error handlers of one application."""
 
     def __init__(
-        self, model: Predict, info: ModelInfo, guard: Guarding | None, log: QueryLog | None, limits: Limits
+        self,
+        model: Predict,
+        info: ModelInfo,
+        guard: ScoreFilter | None,
+        log: QueryLog | None,
+        limits: ServingLimits,
     ) -> None:
-        self._model, self._facts, self._guard, self._log, self._limits = model, info, guard, log, limits
+        self._model, self._info, self._guard, self._log, self._limits = model, info, guard, log, limits
         self._metrics = Metrics()
         self._batcher: Batcher
 
     @asynccontextmanager
-    async def open(self, _: Starlette) -> AsyncIterator[None]:
-        async with Batcher(self._answers, batch=self._limits.batch, waiting=self._limits.waiting) as self._batcher:
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        limits = self._limits
+        async with Batcher(self._predict, batch=limits.batch, waiting=limits.waiting) as self._batcher:
             yield
 
     async def infer(self, request: Request) -> Response:
-        self._know(request)
+        self._check_model(request)
         start = time.perf_counter()
         try:
-            question = decode(self._facts, await read_body(request, self._limits), request.headers.get(JSON_LENGTH))
-            answers = await self._batcher(question.images)
+            body = await read_body(request, self._limits)
+            infer_request = decode_request(self._info, body, request.headers.get(JSON_LENGTH))
+            answers = await self._batcher(infer_request.images)
             if self._log is not None:
-                self._log.write(question.id, question.images, labels(answers).tolist())
-            body, headers = encode(self._facts, question, answers)
-            self._metrics.images.inc(len(question.images))
-            return Response(body, headers=headers)
+                self._log.write(infer_request.request_id, infer_request.images, top1_labels(answers).tolist())
+            content, headers = encode_response(self._info, infer_request, answers)
+            self._metrics.images.inc(len(infer_request.images))
+            return Response(content, headers=headers)
         except BusyError:
-            return self.refuse(503, "too many images wait already; come back later", {"Retry-After": "1"})
+            return self.error_response(503, "too many images are waiting; try again later", {"Retry-After": "1"})
         except ClientDisconnect:
-            return self.refuse(499, "the client is gone")
+            return self.error_response(499, "the client closed the connection")
         finally:
             self._metrics.requests.inc()
             self._metrics.seconds.observe(time.perf_counter() - start)
 
-    async def model(self, request: Request) -> Response:
-        self._know(request)
-        return JSONResponse(about_model(self._facts))
+    async def model_metadata(self, request: Request) -> Response:
+        self._check_model(request)
+        return JSONResponse(model_metadata(self._info))
 
-    async def ready(self, request: Request) -> Response:
-        self._know(request)
-        return JSONResponse({"name": self._facts.name, "ready": True})
+    async def model_ready(self, request: Request) -> Response:
+        self._check_model(request)
+        return JSONResponse({"name": self._info.name, "ready": True})
 
-    async def server(self, _: Request) -> Response:
-        return JSONResponse(about_server())
+    async def server_metadata(self, _: Request) -> Response:
+        return JSONResponse(server_metadata())
 
-    async def exposition(self, _: Request) -> Response:
-        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+    async def metrics(self, _: Request) -> Response:
+        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def refuse(self, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    def error_response(self, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
         self._metrics.errors.labels(str(status)).inc()
         return JSONResponse({"error": message}, status, headers=headers)
 
-    def tell(self, _: Request, error: Exception) -> Response:
+    def handle_protocol_error(self, _: Request, error: Exception) -> Response:
         assert isinstance(error, ProtocolError)
-        return self.refuse(error.status, str(error), {"Connection": "close"} if error.status == 408 else None)
+        headers = {"Connection": "close"} if error.status == 408 else None
+        return self.error_response(error.status, str(error), headers)
 
-    def tell_http(self, request: Request, error: Exception) -> Response:
+    def handle_http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         message = f"{request.method} {request.url.path}: {error.detail}"
-        return self.refuse(error.status_code, message, dict(error.headers or {}))
+        return self.error_response(error.status_code, message, dict(error.headers or {}))
 
-    def confess(self, _: Request, error: Exception) -> Response:
+    def handle_error(self, _: Request, error: Exception) -> Response:
         if isinstance(error, Error):
-            _logger.error("a request was not answered: %s", error)
-        return self.refuse(500, "the service failed; its own log says why")
+            _logger.error("a request failed: %s", error)
+        return self.error_response(500, "the service failed; see its log")
 
-    def _answers(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Ask the model, then the guard; runs in the batcher's thread."""
+    def _predict(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Apply the model, then the guard; runs in the thread of the batcher."""
         self._metrics.batches.observe(len(images))
         x = torch.from_numpy(images)
         scores = self._model(x)
         if self._guard is None:
             return scores.cpu().numpy()
-        shown = self._guard(x, scores)
-        self._metrics.changed.inc(int((labels(shown.cpu().numpy()) != labels(scores.cpu().numpy())).sum()))
-        return shown.cpu().numpy()
+        guarded = self._guard(x, scores).cpu().numpy()
+        self._metrics.changed.inc(int((top1_labels(guarded) != top1_labels(scores.cpu().numpy())).sum()))
+        return guarded
 
-    def _know(self, request: Request) -> None:
-        named, version = request.path_params["model"], request.path_params.get("version", VERSION)
-        if named != self._facts.name:
-            raise ProtocolError(f"unknown model {named!r}; known: {self._facts.name}", 404)
+    def _check_model(self, request: Request) -> None:
+        """Raise ProtocolError unless the path names the served model and version."""
+        name, version = request.path_params["model"], request.path_params.get("version", VERSION)
+        if name != self._info.name:
+            raise ProtocolError(f"unknown model {name!r}; known: {self._info.name}", 404)
         if version != VERSION:
-            raise ProtocolError(f"unknown version {version!r} of {named}; known: {VERSION}", 404)
+            raise ProtocolError(f"unknown version {version!r} of {name}; known: {VERSION}", 404)
 
 
 async def _live(_: Request) -> Response:
@@ -182,8 +221,8 @@ async def _ready(_: Request) -> Response:
     return JSONResponse({"ready": True})
 
 
-def _check(model: Predict, info: ModelInfo, *, guarded: bool) -> None:
-    """Ask about one gray image, which also makes the first question as fast as the rest."""
+def _check_output_shape(model: Predict, info: ModelInfo, *, guarded: bool) -> None:
+    """Apply the model to one gray image and check the shape of the answer; this also warms the model up."""
     answer = model(torch.full((1, *info.shape), 0.5))
     if tuple(answer.shape) == (1, len(info.classes)):
         return

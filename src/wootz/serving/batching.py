@@ -1,4 +1,4 @@
-"""Ask the model one batch at a time, each of all that was asked while the last one ran."""
+"""Dynamic batching: one call of the model at a time, on the images of all requests that arrived during the last one."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[Any]
+Array = NDArray[Any]
 
 
 class BusyError(Exception):
-    """Too many images wait already."""
+    """Too many images wait for the model."""
 
 
-class _Waiting(NamedTuple):
-    images: Rows
-    answer: asyncio.Future[Rows]
+class _Pending(NamedTuple):
+    images: Array
+    result: asyncio.Future[Array]
 
 
 class Batcher:
-    """Puts together what is asked at the same time; used within one event loop.
+    """Combines concurrent requests into batches; used within one event loop.
 
-    A lone request is asked about at once, and one that comes later waits for the running batch only.
+    A request that arrives while the model is idle runs at once; later ones wait for the running batch only.
 
     Args:
-        ask: images [N, ...] -> rows [N, ...]; runs in a thread of its own, one call at a time.
-        batch: images of a call at most.
-        waiting: images that may wait, unless nothing else does.
+        predict: images [N, ...] -> answers [N, ...]; runs in its own thread, one call at a time.
+        batch: the maximum number of images per call.
+        waiting: the maximum number of waiting images; a single request may exceed it if no other one waits.
     """
 
-    def __init__(self, ask: Callable[[Rows], Rows], *, batch: int, waiting: int) -> None:
-        self._ask, self._batch, self._most = ask, batch, waiting
-        self._queue: deque[_Waiting] = deque()
-        self._count = 0
+    def __init__(self, predict: Callable[[Array], Array], *, batch: int, waiting: int) -> None:
+        self._predict, self._batch, self._max_waiting = predict, batch, waiting
+        self._queue: deque[_Pending] = deque()
+        self._waiting = 0
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "wootz-model")
 
-    async def __call__(self, images: Rows) -> Rows:
-        """Return the rows of these images.
+    async def __call__(self, images: Array) -> Array:
+        """Return the answers to these images.
 
         Raises:
-            BusyError: too many wait.
+            BusyError: too many images wait.
         """
-        if self._count and self._count + len(images) > self._most:
+        if self._waiting and self._waiting + len(images) > self._max_waiting:
             raise BusyError
         loop = asyncio.get_running_loop()
-        mine = _Waiting(images, loop.create_future())
-        self._queue.append(mine)
-        self._count += len(images)
+        request = _Pending(images, loop.create_future())
+        self._queue.append(request)
+        self._waiting += len(images)
         if self._task is None:
-            self._task = loop.create_task(self._work())
-        return await mine.answer
+            self._task = loop.create_task(self._run())
+        return await request.result
 
     async def __aenter__(self) -> Batcher:
         return self
@@ -64,41 +64,42 @@ class Batcher:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish what is under way, and end the thread."""
+        """Finish the waiting requests, and end the thread."""
         if self._task is not None:
             await self._task
         self._thread.shutdown()
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._queue:
-            some = self._next()
+            batch = self._next_batch()
             try:
-                rows = await loop.run_in_executor(self._thread, self._all, [one.images for one in some])
-            except Exception as error:  # whatever it is, those who wait are told, and the next ones are not harmed
-                for one in some:
-                    if not one.answer.done():
-                        one.answer.set_exception(error)
+                answers = await loop.run_in_executor(self._thread, self._predict_all, [p.images for p in batch])
+            except Exception as error:  # any error goes to the requests of this batch; the next ones still run
+                for pending in batch:
+                    if not pending.result.done():
+                        pending.result.set_exception(error)
                 continue
             start = 0
-            for one in some:
-                if not one.answer.done():
-                    one.answer.set_result(rows[start : start + len(one.images)])
-                start += len(one.images)
+            for pending in batch:
+                if not pending.result.done():
+                    pending.result.set_result(answers[start : start + len(pending.images)])
+                start += len(pending.images)
         self._task = None
 
-    def _next(self) -> list[_Waiting]:
-        """Take as many requests as fit into a batch, but one at least."""
-        some: list[_Waiting] = []
+    def _next_batch(self) -> list[_Pending]:
+        """Take as many requests as fit into a batch, but at least one."""
+        batch: list[_Pending] = []
         count = 0
-        while self._queue and (not some or count + len(self._queue[0].images) <= self._batch):
-            some.append(self._queue.popleft())
-            count += len(some[-1].images)
-        self._count -= count
-        return some
+        while self._queue and (not batch or count + len(self._queue[0].images) <= self._batch):
+            batch.append(self._queue.popleft())
+            count += len(batch[-1].images)
+        self._waiting -= count
+        return batch
 
-    def _all(self, parts: list[Rows]) -> Rows:
+    def _predict_all(self, parts: list[Array]) -> Array:
         images = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if len(images) <= self._batch:
-            return self._ask(images)
-        return np.concatenate([self._ask(images[at : at + self._batch]) for at in range(0, len(images), self._batch)])
+            return self._predict(images)
+        starts = range(0, len(images), self._batch)
+        return np.concatenate([self._predict(images[start : start + self._batch]) for start in starts])

@@ -1,4 +1,4 @@
-"""Where a service listens, and how it is started and ended: by a signal, or as a context manager."""
+"""Run an application: the listening socket, and a server ended by a signal or as a context manager."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from wootz.errors import ConfigError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 1024
-_SECONDS_TO_FINISH = 30
-_SECONDS_IDLE = 60
+_SHUTDOWN_SECONDS = 30
+_KEEP_ALIVE_SECONDS = 60
 
 
 class _Server(uvicorn.Server):
-    """A server whose process goes on after the signal that ended it: uvicorn's own raises it once more."""
+    """A server that returns after the signal that ended it; `uvicorn.Server` raises the signal again."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Let the signals end the service; only the main thread may listen to them."""
+        """End the service by SIGINT or SIGTERM; only the main thread can install signal handlers."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -37,41 +37,45 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens: whoever connects is served as soon as a service runs. Port 0 takes a free one.
+    """Return a listening socket; connections wait until a server runs.
+
+    Args:
+        host: a host name or an address.
+        port: 0 takes a free one.
 
     Raises:
-        ConfigError: there is no such address, or the port is taken.
+        ConfigError: the address does not exist, or the port is in use.
     """
     try:
-        # With its protocol named, or asyncio leaves Nagle's algorithm on, and an answer waits for an acknowledgement.
+        # With an explicit protocol; otherwise asyncio leaves Nagle's algorithm on and responses are delayed.
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"{host}, port {port}: is no address ({error}); choose another --host") from error
+        raise ConfigError(f"{host}, port {port}: is not an address ({error}); choose another --host") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        raise ConfigError(f"{host}, port {port}: can not be listened at ({error.strerror}); choose another") from error
+        raise ConfigError(f"{host}, port {port}: cannot listen there ({error.strerror}); choose another") from error
     return listening
 
 
 def url_of(listening: socket.socket) -> str:
-    """Return the URL that a socket is reached at."""
+    """Return the URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def serve(app: Starlette, listening: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer what is under way, and return. A second Ctrl-C ends it at once."""
+    """Serve until SIGTERM or Ctrl-C, then finish open requests and return. A second Ctrl-C ends it at once."""
     _server(app).run(sockets=[listening])
 
 
 @contextmanager
 def running(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve in a thread while the context is open, and give the URL."""
+    """Serve in a thread while the context is open; yields the URL."""
     with listen(host, port) as listening:
         server = _server(app)
         thread = threading.Thread(target=server.run, args=([listening],), name="wootz-serve")
@@ -93,7 +97,7 @@ def _server(app: Starlette) -> _Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_SECONDS_IDLE,
-        timeout_graceful_shutdown=_SECONDS_TO_FINISH,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     return _Server(config)

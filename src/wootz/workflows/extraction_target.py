@@ -98,7 +98,7 @@ def open_target(
         raise ConfigError(f"{where}: an endpoint gives answers only; this attack needs the weights")
     shown: AnswerAccess = "label" if access == "label" else "scores"
     settings = with_settings(Client(batch=THIEFS_BATCH), client)
-    with open_endpoint(str(where), settings, access=shown, transcript=transcript, seal=transcript_key()) as endpoint:
+    with open_endpoint(str(where), settings, access=shown, transcript=transcript, mac_key=transcript_key()) as endpoint:
         info = endpoint.info
         known = _load(str(where), info.parameters, data, data_dir)
         if info.shape not in (None, known.shape) or info.num_classes not in (None, len(known.classes)):

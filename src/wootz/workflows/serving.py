@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.serving import Limits, ModelInfo, QueryLog, app, listen, serve, url_of
+from wootz.serving import ModelInfo, QueryLog, ServingLimits, app, listen, serve, url_of
 from wootz.types import AnswerAccess, Predict
 from wootz.workflows.guard_log import LOG
 from wootz.workflows.guard_service import open_guard
@@ -27,7 +27,7 @@ def serve_run(
     access: AnswerAccess = "scores",
     token: str = "",
     log: Path | None = None,
-    limits: Limits | None = None,
+    limits: ServingLimits | None = None,
     device: str = "cpu",
     data_dir: Path | None = None,
     threads: int | None = None,

@@ -174,7 +174,7 @@ def _endpoint(url: str, query: QueryConfig, place: Path) -> Iterator[Suspect]:
     transcript = place / f"{name}.jsonl"
     place.mkdir(parents=True, exist_ok=True)
     with open_endpoint(
-        url, with_settings(Client(), query.client), access=shown, transcript=transcript, seal=transcript_key()
+        url, with_settings(Client(), query.client), access=shown, transcript=transcript, mac_key=transcript_key()
     ) as endpoint:
         info = endpoint.info
         yield Suspect(

@@ -1,9 +1,9 @@
-"""What was asked and what came back, on disk before anything else happens.
+"""A hash-chained record of the queries to an endpoint and of its answers.
 
-JSON lines, each with the SHA-256 of the line before it and, where there is a key, a code over both (HMAC-SHA-256), so
-that a transcript which was written elsewhere is not continued. A question is on disk before it is sent, and its answer
-before anybody sees it; so a run that was killed never asks twice. An image that was asked for and has no recorded
-answer is missing: it was spent, and nobody knows what was said.
+JSON lines. Each line has the SHA-256 of the line before it and, if there is a key, an HMAC-SHA-256 of both, so that a
+transcript written with another key is not continued. A query is on disk before it is sent, and its answer before it is
+returned, so an interrupted run never sends an image twice. An image with a recorded query and no recorded answer is
+missing: the query was spent, and the answer is unknown.
 """
 
 from __future__ import annotations
@@ -24,51 +24,56 @@ import numpy as np
 
 from wootz.errors import StoreError
 from wootz.store import canonical, sha256, whole_lines
-from wootz.suspects.endpoints.answers import Row
+from wootz.suspects.endpoints.parsing import Answer
 
 VERSION = 2
 
 
-class Missing(NamedTuple):
+class MissingReason(NamedTuple):
     """Why an image has no answer.
 
     Attributes:
-        kind: `refused` (a status that is final), `unavailable` (all tries spent), `unusable` (a 200 that says
-            nothing) or `unrecorded` (the run ended between question and answer).
-        detail: what exactly, for people.
+        kind: `refused` (a final status other than 200), `unavailable` (all attempts used), `unusable` (a response
+            with status 200 that cannot be parsed) or `unrecorded` (the run ended between query and answer).
+        detail: a description for messages.
     """
 
     kind: str
     detail: str
 
 
-UNRECORDED = Missing("unrecorded", "the run that asked ended before the answer was written down")
+_INTERRUPTED = MissingReason("unrecorded", "the run ended before the answer was recorded")
 
 
 class Transcript:
-    """Answers by image, and the file behind them; also a context that closes the file.
+    """The answers by image digest, and the file that records them; a context manager that closes the file.
 
     Args:
-        path: the file; a file that is there already is read and continued. None keeps everything in memory.
-        about: whom and how is asked; the first line.
-        nothing: the row of an image without an answer.
-        seal: the key that lines are authenticated with; empty leaves them without a code.
+        path: the file; an existing one is read and continued. None keeps everything in memory.
+        header: the endpoint and the settings, for the first line; an existing file must have the same ones.
+        placeholder: the answer of an image without an answer.
+        mac_key: the key that authenticates the lines; empty writes no authentication codes.
+
+    Attributes:
+        answers: the answers by image digest, with placeholders for missing ones.
+        missing: the number of missing answers by reason.
+        digest: SHA-256 of the last line; empty without one.
 
     Raises:
-        StoreError: the file can not be used, was changed, was written with another key, is about something else, or is
-            in use.
+        StoreError: the file cannot be used, was changed, was written with another key, has another header, or is in
+            use.
     """
 
-    def __init__(self, path: Path | None, about: Mapping[str, Any], nothing: Row, seal: bytes = b"") -> None:
-        self._path, self._nothing, self._seal = path, nothing, seal
+    def __init__(self, path: Path | None, header: Mapping[str, Any], placeholder: Answer, mac_key: bytes = b"") -> None:
+        self._path, self._placeholder, self._mac_key = path, placeholder, mac_key
         self._file: int | None = None
-        self._open: dict[int, list[str]] = {}
-        self.rows: dict[str, Row] = {}
-        self.missing: Counter[Missing] = Counter()
+        self._unanswered: dict[int, list[str]] = {}
+        self.answers: dict[str, Answer] = {}
+        self.missing: Counter[MissingReason] = Counter()
         self.digest = ""
-        self._number = 0
+        self._next_query = 0
         if path is not None:
-            self._resume(path, {"kind": "about", "transcript": VERSION, **about})
+            self._resume(path, {"kind": "about", "transcript": VERSION, **header})
 
     def __enter__(self) -> Transcript:
         return self
@@ -77,46 +82,59 @@ class Transcript:
         self.close()
 
     def close(self) -> None:
-        """Close the file; what was recorded stays readable here."""
+        """Close the file; the answers remain readable."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
-    def ask(self, ident: str, images: Sequence[str], requests: Sequence[bytes]) -> int:
-        """Record that these images are about to be sent, in one of these bodies; return the question's number."""
-        line = {"kind": "ask", "n": self._number, "id": ident, "images": list(images), "time": _now()}
-        self._record({**line, "requests": [sha256(body) for body in requests]})
-        return self._number - 1
+    def record_query(self, request_id: str, digests: Sequence[str], bodies: Sequence[bytes]) -> int:
+        """Record that images are about to be sent, in one of these request bodies; return the number of the query."""
+        line = {"kind": "ask", "n": self._next_query, "id": request_id, "images": list(digests), "time": _now()}
+        self._record({**line, "requests": [sha256(body) for body in bodies]})
+        return self._next_query - 1
 
-    def answer(
-        self, number: int, rows: Sequence[Row], missing: Counter[Missing], tries: Sequence[int], body: bytes
+    def record_answers(
+        self,
+        query: int,
+        answers: Sequence[Answer],
+        missing: Counter[MissingReason],
+        statuses: Sequence[int],
+        body: bytes,
     ) -> None:
-        """Record what came back for question `number`: one row an image, and why some are missing."""
-        scores = np.stack(rows) if rows[0].ndim else None
+        """Record the response to a query.
+
+        Args:
+            query: the number of the query.
+            answers: one answer per image.
+            missing: the number of missing answers by reason.
+            statuses: the HTTP status of every attempt.
+            body: the response body.
+        """
+        scores = np.stack(answers) if answers[0].ndim else None
         self._record(
             {
                 "kind": "answer",
-                "n": number,
-                "tries": list(tries),
+                "n": query,
+                "tries": list(statuses),
                 "response": sha256(body),
-                "labels": [_label(row) for row in rows],
+                "labels": [_top_label(answer) for answer in answers],
                 "scores": None if scores is None else base64.b64encode(scores.astype("<f4").tobytes()).decode(),
-                "missing": [[*why, count] for why, count in sorted(missing.items())],
+                "missing": [[*reason, count] for reason, count in sorted(missing.items())],
                 "time": _now(),
             }
         )
 
     def _record(self, line: dict[str, Any]) -> None:
-        data = self._chained(self.digest, line)
+        data = self._encode_line(self.digest, line)
         if self._path is not None:
             self._append(data)
         self._apply(line)
         self.digest = sha256(data)
 
     def _append(self, data: bytes) -> None:
-        """Write one line and fsync it. After a failure nothing more is written: the torn line stays the last one."""
+        """Write one line and fsync it. After a failure nothing more is written, so a partial line stays the last."""
         if self._file is None:
-            raise StoreError(f"{self._path}: is closed; nothing more is asked")
+            raise StoreError(f"{self._path}: is closed; no further query is sent")
         try:
             rest = data + b"\n"
             while rest:
@@ -124,111 +142,115 @@ class Transcript:
             os.fsync(self._file)
         except OSError as error:
             self.close()
-            raise StoreError(f"{self._path}: can not be written ({error.strerror}); nothing more is asked") from error
+            raise StoreError(f"{self._path}: cannot be written ({error.strerror}); no further query is sent") from error
 
     def _apply(self, line: Mapping[str, Any]) -> None:
-        """Take in one line, just written or read back."""
+        """Update the answers by one line that was written or read."""
         if line["kind"] == "ask":
-            if line["n"] != self._number or not all(isinstance(image, str) for image in line["images"]):
-                raise ValueError("is not the next question")
-            self._number += 1
-            self._open[line["n"]] = line["images"]
-            self.rows |= dict.fromkeys(line["images"], self._nothing)
+            if line["n"] != self._next_query or not all(isinstance(digest, str) for digest in line["images"]):
+                raise ValueError("is not the next query")
+            self._next_query += 1
+            self._unanswered[line["n"]] = line["images"]
+            self.answers |= dict.fromkeys(line["images"], self._placeholder)
             return
-        images = self._open.pop(line["n"])
-        self.rows |= zip(images, self._rows(line, len(images)), strict=True)
-        self.missing.update({Missing(str(kind), str(detail)): int(count) for kind, detail, count in line["missing"]})
+        digests = self._unanswered.pop(line["n"])
+        self.answers |= zip(digests, self._parse_answers(line, len(digests)), strict=True)
+        reasons = {MissingReason(str(kind), str(detail)): int(count) for kind, detail, count in line["missing"]}
+        self.missing.update(reasons)
 
-    def _rows(self, line: Mapping[str, Any], count: int) -> list[Row]:
-        if not self._nothing.ndim:
+    def _parse_answers(self, line: Mapping[str, Any], count: int) -> list[Answer]:
+        if not self._placeholder.ndim:
             return [np.array(int(label)) for label in line["labels"]]
         scores = np.frombuffer(base64.b64decode(line["scores"], validate=True), "<f4").reshape(count, -1)
-        if scores.shape[1] != len(self._nothing):
-            raise ValueError(f"scores {scores.shape[1]} classes")
+        if scores.shape[1] != len(self._placeholder):
+            raise ValueError(f"has scores of {scores.shape[1]} classes")
         return list(scores.astype(np.float32))
 
-    def _resume(self, path: Path, about: dict[str, Any]) -> None:
-        """Read what is there, cut off what an append that was killed left behind, and lock the file."""
+    def _resume(self, path: Path, header: dict[str, Any]) -> None:
+        """Lock the file, read its lines, and cut off the partial line of an interrupted write."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _sync(path.parent)
+            _fsync_folder(path.parent)
             data = path.read_bytes()
-            whole = whole_lines(data)
-            for number, line in enumerate(whole.split(b"\n")[:-1], 1):
-                self._replay(line, about, f"{path}, line {number}")
-            if len(whole) < len(data):
-                self._check_torn(data[len(whole) :])
-                os.ftruncate(self._file, len(whole))
+            complete = whole_lines(data)
+            for number, line in enumerate(complete.split(b"\n")[:-1], 1):
+                self._replay(line, header, f"{path}, line {number}")
+            if len(complete) < len(data):
+                self._check_partial_line(data[len(complete) :])
+                os.ftruncate(self._file, len(complete))
                 os.fsync(self._file)
         except BlockingIOError as error:
             self.close()
-            raise StoreError(f"{path}: another process is asking by this transcript") from error
+            raise StoreError(f"{path}: another process is using this transcript") from error
         except OSError as error:
             self.close()
-            raise StoreError(f"{path}: can not be used ({error.strerror})") from error
+            raise StoreError(f"{path}: cannot be used ({error.strerror})") from error
         except StoreError:
             self.close()
             raise
         if not self.digest:
-            self._append(self._chained("", about))
-            self.digest = sha256(self._chained("", about))
-        for images in self._open.values():
-            self.missing[UNRECORDED] += len(images)
-        self._open.clear()
+            first = self._encode_line("", header)
+            self._append(first)
+            self.digest = sha256(first)
+        for digests in self._unanswered.values():
+            self.missing[_INTERRUPTED] += len(digests)
+        self._unanswered.clear()
 
-    def _replay(self, data: bytes, about: dict[str, Any], where: str) -> None:
+    def _replay(self, data: bytes, header: dict[str, Any], where: str) -> None:
+        """Check one line of the file and update the answers by it; the first line must have the expected header."""
         try:
-            told = json.loads(data)
-            line = told["line"]
-            if told["after"] != self.digest or canonical(told) != data:
+            document = json.loads(data)
+            line = document["line"]
+            if document["after"] != self.digest or canonical(document) != data:
                 raise StoreError(f"{where}: does not follow the line before it; the transcript was changed")
-            if self._chained(self.digest, line) != data:
+            if self._encode_line(self.digest, line) != data:
                 raise StoreError(
                     f"{where}: was not written with this owner's secret ($WOOTZ_OWNER_KEY); move the file away"
                 )
             if not self.digest:
-                _check_about(line, about, where)
+                _check_header(line, header, where)
             else:
                 self._apply(line)
         except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
             reason = " ".join(str(error).split())
-            raise StoreError(f"{where}: is no line of a transcript ({reason})") from error
+            raise StoreError(f"{where}: is not a line of a transcript ({reason})") from error
         self.digest = sha256(data)
 
-    def _chained(self, after: str, line: Mapping[str, Any]) -> bytes:
-        content = {"after": after, "line": line}
-        if self._seal:
-            content["mac"] = hmac.new(self._seal, canonical(content), "sha256").hexdigest()
-        return canonical(content)
+    def _encode_line(self, previous_digest: str, line: Mapping[str, Any]) -> bytes:
+        document = {"after": previous_digest, "line": line}
+        if self._mac_key:
+            document["mac"] = hmac.new(self._mac_key, canonical(document), "sha256").hexdigest()
+        return canonical(document)
 
-    def _check_torn(self, tail: bytes) -> None:
-        """Raise StoreError unless `tail` is the beginning of the line that comes next; zeros may follow it."""
+    def _check_partial_line(self, tail: bytes) -> None:
+        """Raise StoreError unless `tail` is the beginning of a next line; zeros may follow it."""
         start, tail = canonical({"after": self.digest})[:-1] + b',"line":', tail.rstrip(b"\0")
         if not (tail.startswith(start) or start.startswith(tail)):
-            raise StoreError(f"{self._path}: ends in something that is no line of it; the transcript was changed")
+            raise StoreError(f"{self._path}: ends in something that is not a line of it; the transcript was changed")
 
 
-def _check_about(line: Mapping[str, Any], about: Mapping[str, Any], where: str) -> None:
-    if line == about:
+def _check_header(line: Mapping[str, Any], header: Mapping[str, Any], where: str) -> None:
+    if line == header:
         return
-    for key, value in about.items():
+    for key, value in header.items():
         if line.get(key) != value:
             raise StoreError(
-                f"{where}: its {key} is {line.get(key)!r}, now it is {value!r}; take another file for another question"
+                f"{where}: was recorded with {key} = {line.get(key)!r}, not {value!r}; use a new transcript file"
             )
-    raise StoreError(f"{where}: says more than this version knows")
+    raise StoreError(f"{where}: has fields that this version does not know")
 
 
-def _label(row: Row) -> int:
-    if not row.ndim:
-        return int(row)
-    return -1 if np.isnan(row).any() else int(row.argmax())
+def _top_label(answer: Answer) -> int:
+    """Return the label of an answer; -1 if it is missing."""
+    if not answer.ndim:
+        return int(answer)
+    return -1 if np.isnan(answer).any() else int(answer.argmax())
 
 
-def _sync(folder: Path) -> None:
-    """Make sure that the file's name survives, too."""
+def _fsync_folder(folder: Path) -> None:
+    """Write the directory entry of a new file to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""What was asked and what was answered, not who asked: append-only JSON lines.
+"""An append-only log of queries and answers, without the clients, as JSON lines.
 
     {"time": "2026-11-23T10:11:12.345678+00:00", "id": "42", "image": "sha256:...", "label": 7}
 
-`image` is the digest that a client's transcript has for the same image (`store.tensor_digest` of float32 [C, H, W]).
+`image` is `store.tensor_digest` of the image, float32 [C, H, W]; the transcript of a client has the same digest.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from wootz.store import tensor_digest
 
 
 class QueryLog:
-    """A log that one process at a time writes; one that is there already is continued, less a line cut short.
+    """A log file with one writer at a time; a context manager that closes the file.
+
+    An existing file is continued after its last complete line.
 
     Raises:
-        StoreError: it can not be written, or another process writes it.
+        StoreError: the file cannot be written, or another process writes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,24 +41,31 @@ class QueryLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
-            raise StoreError(f"{path}: can not be opened ({error.strerror})") from error
+            raise StoreError(f"{path}: cannot be opened ({error.strerror})") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._size = _whole(self._file)
+            self._size = _complete_size(self._file)
             os.ftruncate(self._file, self._size)
         except OSError as error:
             os.close(self._file)
-            raise StoreError(f"{path}: another service writes it, or it is no plain file ({error.strerror})") from error
+            raise StoreError(
+                f"{path}: another service writes it, or it is not a regular file ({error.strerror})"
+            ) from error
 
-    def write(self, ident: str | None, images: NDArray[np.float32], labels: Sequence[int]) -> None:
-        """Append a line for each of images [N, C, H, W]; it has left this process when the call returns.
+    def write(self, request_id: str | None, images: NDArray[np.float32], labels: Sequence[int]) -> None:
+        """Append one line per image; the operating system has the data when the call returns.
+
+        Args:
+            request_id: the ID that the client gave the request.
+            images: float32 [N, C, H, W].
+            labels: the N labels that were answered.
 
         Raises:
-            StoreError: it can not be written; the log is as it was.
+            StoreError: the lines cannot be written; the log is unchanged.
         """
         time = datetime.now(UTC).isoformat()
         data = "".join(
-            json.dumps({"time": time, "id": ident, "image": tensor_digest(image), "label": int(label)}) + "\n"
+            json.dumps({"time": time, "id": request_id, "image": tensor_digest(image), "label": int(label)}) + "\n"
             for image, label in zip(torch.from_numpy(images), labels, strict=True)
         ).encode()
         try:
@@ -65,7 +74,9 @@ class QueryLog:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._file, self._size)
-            raise StoreError(f"{self._path}: can not be written ({error.strerror}); nothing was answered") from error
+            raise StoreError(
+                f"{self._path}: cannot be written ({error.strerror}); the request is not answered"
+            ) from error
         self._size += len(data)
 
     def __enter__(self) -> QueryLog:
@@ -74,13 +85,13 @@ class QueryLog:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Have all of it on the disk, and let go of the file."""
+        """Write the file to disk and close it."""
         os.fsync(self._file)
         os.close(self._file)
 
 
-def _whole(file: int) -> int:
-    """Return the size of a file up to the end of its last whole line."""
+def _complete_size(file: int) -> int:
+    """Return the size of a file up to the end of its last complete line."""
     if os.fstat(file).st_size == 0:
         return 0
     with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as data:

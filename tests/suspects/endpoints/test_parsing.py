@@ -1,4 +1,4 @@
-"""What strangers answer is read or refused, as a foreign implementation of the binary extension reads it."""
+"""Answers are parsed or rejected; the binary extension is compared with the reference client of Triton."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 
 from suspects.endpoints.fault_server import LENGTH
 from wootz.errors import ConfigError, ModelError
-from wootz.suspects.endpoints import Client, EndpointInfo, protocol
-from wootz.suspects.endpoints.answers import UnusableError, read_row
-from wootz.suspects.endpoints.service import Service
-from wootz.suspects.endpoints.wire import Reply
-from wootz.types import Access
+from wootz.suspects.endpoints import Client, EndpointInfo, open_inference
+from wootz.suspects.endpoints.context import EndpointContext
+from wootz.suspects.endpoints.parsing import UnusableAnswerError, parse_answer
+from wootz.suspects.endpoints.transport import Response
+from wootz.types import AnswerAccess
 
-FACTS = EndpointInfo(model="m", classes=("cat", "dog", "eel"), num_classes=3)
+INFO = EndpointInfo(model="m", classes=("cat", "dog", "eel"), num_classes=3)
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ FACTS = EndpointInfo(model="m", classes=("cat", "dog", "eel"), num_classes=3)
         ([{"label": "LABEL_1", "score": 1}], 1, [0.0, 1.0, 0.0]),
     ],
 )
-def test_answers_of_every_form_are_read(item: Any, label: int, row: list[float] | None) -> None:
-    assert read_row(item, "label", FACTS) == label
+def test_answers_of_every_format(item: Any, label: int, row: list[float] | None) -> None:
+    assert parse_answer(item, "label", INFO) == label
     if row is None:
-        with pytest.raises(UnusableError):
-            read_row(item, "scores", FACTS)
+        with pytest.raises(UnusableAnswerError):
+            parse_answer(item, "scores", INFO)
     else:
-        assert read_row(item, "scores", FACTS).tolist() == pytest.approx(row)
+        assert parse_answer(item, "scores", INFO).tolist() == pytest.approx(row)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_answers_of_every_form_are_read(item: Any, label: int, row: list[float] 
     ],
 )
 @pytest.mark.parametrize("access", ["label", "scores"])
-def test_what_says_nothing_is_refused(item: Any, access: Access) -> None:
-    with pytest.raises(UnusableError):
-        read_row(item, access, FACTS)
+def test_unusable_answers(item: Any, access: AnswerAccess) -> None:
+    with pytest.raises(UnusableAnswerError):
+        parse_answer(item, access, INFO)
 
 
 json_values = st.recursive(
@@ -86,18 +86,18 @@ json_values = st.recursive(
 
 
 @given(json_values, st.sampled_from(["label", "scores"]))
-def test_no_answer_ends_the_run(item: Any, access: Access) -> None:
+def test_any_json_is_parsed_or_unusable(item: Any, access: AnswerAccess) -> None:
     try:
-        row = read_row(item, access, FACTS)
-    except UnusableError:
+        row = parse_answer(item, access, INFO)
+    except UnusableAnswerError:
         return
     assert row.shape == (() if access == "label" else (3,))
 
 
 @given(st.dictionaries(st.sampled_from(["name", "inputs", "outputs", "parameters"]), json_values))
-def test_no_metadata_are_more_than_a_plain_error(told: dict[str, Any]) -> None:
+def test_any_metadata_are_read_or_rejected(metadata: dict[str, Any]) -> None:
     try:
-        info = protocol.info("http://h/v2/models/m", {"name": "m"} | told, Client())
+        info = open_inference.read_info("http://h/v2/models/m", {"name": "m"} | metadata, Client())
     except (ConfigError, ModelError):
         return
     assert info.model == "m"
@@ -108,14 +108,14 @@ def test_no_metadata_are_more_than_a_plain_error(told: dict[str, Any]) -> None:
     st.binary(max_size=40),
     st.sampled_from([None, "0", "-1", "5", "x", "99999999999999"]),
 )
-def test_no_document_ends_the_run(output: dict[str, Any], tail: bytes, length: str | None) -> None:
-    told = {"model_name": "m", "outputs": [{"shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]} | output]}
-    body = json.dumps(told).encode()
+def test_any_response_is_decoded_or_unusable(output: dict[str, Any], tail: bytes, length: str | None) -> None:
+    payload = {"model_name": "m", "outputs": [{"shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]} | output]}
+    body = json.dumps(payload).encode()
     headers = {} if length is None else {LENGTH.lower(): str(len(body)) if length == "x" else length}
-    reply = Reply(True, 200, headers, body + (tail if headers else b""))
+    response = Response(True, 200, headers, body + (tail if headers else b""))
     try:
-        items = protocol.decode(Service("u", Client(), FACTS), reply, 1, "id")
-    except UnusableError:
+        items = open_inference.decode_response(EndpointContext("u", Client(), INFO), response, 1, "id")
+    except UnusableAnswerError:
         return
     assert len(items) == 1
 
@@ -124,16 +124,18 @@ pixels = arrays.arrays(np.float32, st.tuples(*(st.integers(1, 3),) * 4), element
 
 
 @given(pixels, st.booleans(), st.sampled_from(["FP32", "FP64"]))
-def test_questions_are_those_of_a_foreign_client(image: np.ndarray[Any, Any], binary: bool, datatype: str) -> None:
+def test_requests_are_those_of_the_reference_client(image: np.ndarray[Any, Any], binary: bool, datatype: str) -> None:
     info = EndpointInfo(model="m", input="x", datatype=datatype, output="y")
-    ours = protocol.encode(Service("http://h/v2/models/m", Client(), info), torch.from_numpy(image), "7", binary)
-    slot = InferInput("x", list(image.shape), datatype)
-    slot.set_data_from_numpy(image.astype(np.float32 if datatype == "FP32" else np.float64), binary_data=binary)
-    wanted = InferRequestedOutput("y", binary_data=binary)
-    body, length = InferenceServerClient.generate_request_body([slot], [wanted], request_id="7")
+    ours = open_inference.encode_request(
+        EndpointContext("http://h/v2/models/m", Client(), info), torch.from_numpy(image), "7", binary
+    )
+    tensor = InferInput("x", list(image.shape), datatype)
+    tensor.set_data_from_numpy(image.astype(np.float32 if datatype == "FP32" else np.float64), binary_data=binary)
+    output = InferRequestedOutput("y", binary_data=binary)
+    body, length = InferenceServerClient.generate_request_body([tensor], [output], request_id="7")
     size = int(ours.headers.get(LENGTH, len(ours.body)))
     theirs = json.loads(body[:length])
-    if not binary:  # the foreign client says `false` where we say nothing
+    if not binary:  # the reference client sends `false` for a default that we omit
         theirs["outputs"][0].pop("parameters")
     assert json.loads(ours.body[:size]) == theirs
     assert ours.body[size:] == (body[length:] if binary else b"")
@@ -144,28 +146,30 @@ def test_questions_are_those_of_a_foreign_client(image: np.ndarray[Any, Any], bi
     st.sampled_from(["FP32", "FP64"]),
     st.sampled_from(["sole", "second"]),
 )
-def test_answers_are_read_as_a_foreign_client_reads_them(
+def test_responses_are_decoded_as_by_the_reference_client(
     values: np.ndarray[Any, Any], datatype: str, place: str
 ) -> None:
-    data = values.astype(protocol.DTYPES[datatype])
-    slots = [("y", data)] if place == "sole" else [("other", np.arange(3, dtype=np.int64)), ("y", data)]
-    names = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
+    data = values.astype(open_inference.DTYPES[datatype])
+    tensors = [("y", data)] if place == "sole" else [("other", np.arange(3, dtype=np.int64)), ("y", data)]
+    datatypes = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
     outputs = [
         {
             "name": name,
             "shape": list(part.shape),
-            "datatype": names[part.dtype.name],
+            "datatype": datatypes[part.dtype.name],
             "parameters": {"binary_data_size": part.nbytes},
         }
-        for name, part in slots
+        for name, part in tensors
     ]
-    told = json.dumps({"model_name": "m", "outputs": outputs}).encode()
-    body = told + b"".join(part.tobytes() for _, part in slots)
-    theirs = InferenceServerClient.parse_response_body(body, header_length=len(told)).as_numpy("y")
+    header = json.dumps({"model_name": "m", "outputs": outputs}).encode()
+    body = header + b"".join(part.tobytes() for _, part in tensors)
+    theirs = InferenceServerClient.parse_response_body(body, header_length=len(header)).as_numpy("y")
     info = EndpointInfo(model="m", output="y")
-    reply = Reply(True, 200, {LENGTH.lower(): str(len(told))}, body)
-    ours = protocol.decode(Service("u", Client(), info), reply, len(values), "7")
+    response = Response(True, 200, {LENGTH.lower(): str(len(header))}, body)
+    ours = open_inference.decode_response(EndpointContext("u", Client(), info), response, len(values), "7")
     assert np.array_equal(np.stack(ours), theirs, equal_nan=True)
     for bad in (body[:-1], body + b"\0"):
-        with pytest.raises(UnusableError):
-            protocol.decode(Service("u", Client(), info), reply._replace(body=bad), len(values), "7")
+        with pytest.raises(UnusableAnswerError):
+            open_inference.decode_response(
+                EndpointContext("u", Client(), info), response._replace(body=bad), len(values), "7"
+            )
