@@ -17,7 +17,7 @@ class ModelInfo:
         shape: channels, height, width of the images it takes.
         classes: their names, in the order of the scores.
         data: name of the data set it was trained on; empty says nothing of it.
-        set_aside: how those data were divided, see `wootz.data.divide`; None says nothing of it.
+        set_aside: how those data were divided, see `wootz.data.split_dataset`; None says nothing of it.
         eps: the budget it was trained against; None says nothing of it.
         access: what an answer shows: scores and label, or the label alone.
     """

@@ -102,9 +102,7 @@ def train_epoch(
         batch = _make_batch(run, index, augmentation_stream, fabric.device, layout)
         with fabric.autocast():
             with capture_inputs(forward) as seen:
-                loss = loss_function(
-                    cfg, model, forward, batch, eps=eps_schedule(cfg, done), generator=attack_stream
-                )
+                loss = loss_function(cfg, model, forward, batch, eps=eps_schedule(cfg, done), generator=attack_stream)
             for extra in run.hook.extra:
                 added = extra(model, forward, batch_images=seen[-1], step=step, done=done)
                 loss = loss if added is None else loss + added

@@ -79,7 +79,10 @@ def _run_and_wait(fabric: Fabric, work: Callable[[Fabric], None]) -> None:
 
 def _has_native_bfloat16() -> bool:
     """Return whether this CPU multiplies bfloat16 in hardware, by matrices (AMX) or vectors (AVX-512)."""
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # private, and missing from some versions of PyTorch
+    names = (
+        "_is_amx_tile_supported",
+        "_is_avx512_bf16_supported",
+    )  # private, and missing from some versions of PyTorch
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 

@@ -98,9 +98,7 @@ def train(
     )
     if folder is not None and not resume:
         checkpoint.clear(folder / "checkpoint")
-    state = (
-        _train_in_processes(execution, run) if execution.processes > 1 else _train_process(execution.fabric(), run)
-    )
+    state = _train_in_processes(execution, run) if execution.processes > 1 else _train_process(execution.fabric(), run)
     trained = copy.deepcopy(model)
     trained.load_state_dict(state.best)
     return Trained(trained.eval(), state.best_epoch, state.history)

@@ -42,9 +42,7 @@ def pgd_adversarial(
 ) -> Tensor:
     """Cross-entropy on the last point of PGD-k (Madry et al., arXiv 1706.06083, eq. 2.1)."""
     points = worst_points(cfg, model, batch, eps=eps, generator=generator)
-    return with_perturbed_weights(
-        cfg, model, forward, lambda net: F.cross_entropy(net(points).float(), batch.targets)
-    )
+    return with_perturbed_weights(cfg, model, forward, lambda net: F.cross_entropy(net(points).float(), batch.targets))
 
 
 def noise_fgsm(

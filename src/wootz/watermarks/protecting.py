@@ -53,7 +53,7 @@ def protect(
 
     Args:
         model: images float32 [N, C, H, W] in [0, 1] -> logits [N, K]; any `nn.Module`.
-        data: what to train on, from `wootz.data.load` or `divide`.
+        data: what to train on, from `wootz.data.load` or `split_dataset`.
         eps: training budget, in pixels of [0, 1].
         wm_eps: budget of the triggers, larger than `eps`.
         panel: models trained without any key; the first is the reference that triggers are made on.

@@ -33,7 +33,7 @@ def save_run(
         data: name of the data set.
         eps: the training budget.
         seed: of training.
-        set_aside: how the data set was divided, see `wootz.data.divide`.
+        set_aside: how the data set was divided, see `wootz.data.split_dataset`.
     """
     if len(made.panel) != len(PANEL_MEMBERS):
         raise ConfigError(f"panel: {len(made.panel)} models; a run folder keeps {len(PANEL_MEMBERS)}")
