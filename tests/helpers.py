@@ -1,4 +1,4 @@
-"""Plain things that tests of several rooms use."""
+"""Helpers for the tests of several packages."""
 
 from __future__ import annotations
 

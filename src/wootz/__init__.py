@@ -1,11 +1,11 @@
 """Train image classifiers that resist evasion and prove whose they are.
 
-The way of the data, left to right: `data` -> `training` (with what `marks` add) -> model -> `evasion`,
-`removal`, `stealing` (with the means of an `adversary`) -> suspect -> `verify` (with keys of `ownership`) ->
-`records` -> `report`. `stages` walk it folder by folder, and `cli` is their shell.
+Data flow: `data` -> `training` (with hooks of `watermarks`) -> model -> `attacks` (`evasion`, `extraction`, `removal`) ->
+suspect (`suspects`) -> `statistics` (with `keys`) -> `records` -> `report`. `workflows` run these steps on run folders,
+and `cli` is their command line.
 
-Names below are loaded when first used, so that importing the package costs nothing. The function that tests a
-suspect is `wootz.statistics.verify`: a room and a function of one name would hide each other here.
+The names below are imported on first use, so that importing the package is fast. The function that tests a suspect is
+`wootz.statistics.verify`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "train",
 ]
 
-_ROOMS = {
+_PACKAGES = {
     "MARKS": "watermarks",
     "PGD": "attacks.evasion",
     "Protected": "watermarks",
@@ -53,6 +53,6 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(importlib.import_module(f"wootz.{_ROOMS[name]}"), name)
+    if name in _PACKAGES:
+        return getattr(importlib.import_module(f"wootz.{_PACKAGES[name]}"), name)
     raise AttributeError(f"module 'wootz' has no attribute {name!r}")

@@ -46,7 +46,7 @@ def load(name: str, data_dir: Path | None = None, set_aside: float = 1.0) -> Dat
 
 
 def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = None) -> Dataset:
-    """Return another data set of the same shape: `name`, or by default Fashion-MNIST for digits and MNIST for all others.
+    """Return another data set of the same shape: `name`, or else Fashion-MNIST for digits and MNIST for all others.
 
     Raises:
         ConfigError: its images have another shape, or it has more classes.
