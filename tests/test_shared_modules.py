@@ -75,7 +75,7 @@ class TestConfig:
             ("eps=1", "between 0 and 1"),
             ("optimizer=adam", "did you mean 'adamw'"),
             ("eps", "must be key=value"),
-            ("eps.low=1", "holds no settings of its own"),
+            ("eps.low=1", "has no settings of its own"),
         ],
     )
     def test_bad_settings_are_one_plain_error(self, setting: str, message: str) -> None:

@@ -1,8 +1,8 @@
 """Train image classifiers that resist evasion and prove whose they are.
 
-Data flow: `data` -> `training` (with hooks of `watermarks`) -> model -> `attacks` (`evasion`, `extraction`, `removal`) ->
-suspect (`suspects`) -> `statistics` (with `keys`) -> `records` -> `report`. `workflows` run these steps on run folders,
-and `cli` is their command line.
+Data flow: `data` -> `training` (with hooks of `watermarks`) -> model -> `attacks` -> suspect (`suspects`) ->
+`statistics` (with `keys`) -> `records` -> `report`. `workflows` run these steps on run folders, and `cli` is their
+command line.
 
 The names below are imported on first use, so that importing the package is fast. The function that tests a suspect is
 `wootz.statistics.verify`.
