@@ -1,4 +1,4 @@
-"""Frozen dataclasses as configs: built from plain values, TOML files or `key=value` texts, type-checked, and digested."""
+"""Frozen dataclasses as configs: built from plain values, TOML or `key=value` texts, type-checked and digested."""
 
 from __future__ import annotations
 
