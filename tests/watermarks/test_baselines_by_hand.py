@@ -73,7 +73,7 @@ class TestWithinClass:
     def test_fields_are_smooth_and_take_the_place_of_a_missing_data_set(
         self, digits: Dataset, robust: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr("wootz.data.finding.places", lambda name, data_dir=None: (tmp_path,))
+        monkeypatch.setattr("wootz.data.builtin.search_folders", lambda name, data_dir=None: (tmp_path,))
         material = made("unrelated", digits, [robust], "", cfg=Unrelated(count=8))
         assert material.params["source"] == "fields"
         x = material.tensors["pixels"].float()
@@ -131,7 +131,7 @@ class TestSoftNearestNeighbor:
         for kappa in (0.0, 1.0):
             cfg = Entangled(count=60, every=4, kappa=kappa)
             done = embedded("entangled", digits, small_spec, [robust, plain], cfg)
-            key = done.owner_keys.keys["entangled"]
+            key = done.keys.keys["entangled"]
             assert isinstance(key, HalfKey)
             patched, target = (
                 key.pixels[~key.embedded].float() / 255,

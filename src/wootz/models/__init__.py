@@ -8,20 +8,35 @@ from __future__ import annotations
 from wootz.models.architectures import MODELS, other_architecture
 from wootz.models.contract import check_model
 from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter
-from wootz.models.saved import ModelSpec, build, read_files, read_model, read_spec, write_model
+from wootz.models.saved import (
+    MODULE,
+    ModelSpec,
+    build,
+    describe_module,
+    load_weights,
+    read_files,
+    read_model,
+    read_spec,
+    reinitialized,
+    write_model,
+)
 
 __all__ = [
     "FILTERS",
     "MODELS",
+    "MODULE",
     "Filtered",
     "ModelSpec",
     "build",
     "check_model",
+    "load_weights",
     "other_architecture",
     "read_files",
     "read_model",
     "read_spec",
+    "reinitialized",
     "same_answers",
+    "describe_module",
     "with_filter",
     "write_model",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import warnings
@@ -25,6 +26,9 @@ from wootz.store import read_json, read_tensors, write_json, write_tensors
 SCHEMA = 1
 _OPSET = 17
 
+MODULE = "module"
+"""Architecture of a network that is not one of `MODELS`: a run folder holds its weights, not its code."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
@@ -44,10 +48,49 @@ class ModelSpec:
 
 
 def build(spec: ModelSpec, seed: int) -> nn.Module:
-    """Return a new model of `spec`, initialized from `seed`; the global random state is not changed."""
+    """Return a new model of `spec`, initialized from `seed`; the global random state is untouched.
+
+    Raises:
+        ConfigError: an unknown architecture, or a setting that it does not have.
+        ModelError: the spec of a module that was defined elsewhere (`MODULE`).
+    """
+    if spec.architecture == MODULE:
+        raise ModelError(
+            f"the network {spec.settings.get('class', '')} was defined outside wootz and its code is not in the run "
+            "folder; give the network: Owner.load(path, model=...)"
+        )
     make, config = lookup(MODELS, spec.architecture, "model")
     with global_seed(seed, "init", spec.architecture):
-        return make(from_mapping(config, spec.settings, spec.architecture), spec.shape, len(spec.classes))
+        model = make(from_mapping(config, spec.settings, spec.architecture), spec.shape, len(spec.classes))
+    model.__dict__["wootz_spec"] = spec
+    return model
+
+
+def describe_module(model: nn.Module, shape: tuple[int, int, int], classes: tuple[str, ...]) -> ModelSpec:
+    """Return the spec that `model` was built from, or one of architecture `MODULE` for any other module."""
+    spec = getattr(model, "wootz_spec", None)
+    if isinstance(spec, ModelSpec):
+        return spec
+    kind = type(model)
+    return ModelSpec(
+        architecture=MODULE, settings={"class": f"{kind.__module__}.{kind.__qualname__}"}, shape=shape, classes=classes
+    )
+
+
+def reinitialized(model: nn.Module, seed: int) -> nn.Module:
+    """Return a copy of `model` with new weights from `seed`.
+
+    A network of `MODELS` is built again; of any other module every layer that has `reset_parameters` is reset.
+    """
+    spec = getattr(model, "wootz_spec", None)
+    if isinstance(spec, ModelSpec):
+        return build(spec, seed)
+    model = copy.deepcopy(model)
+    with global_seed(seed, "init", type(model).__name__):
+        for layer in model.modules():
+            if callable(reset := getattr(layer, "reset_parameters", None)):
+                reset()
+    return model
 
 
 def write_model(folder: Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
