@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz.attacks.evasion import margin, predict_logits
-from wootz.checks import levels
+from wootz.checks import gray_levels
 from wootz.data import Dataset, Split, load
 from wootz.errors import ConfigError
 from wootz.keys import read_keys
@@ -62,7 +62,11 @@ def make(
     if design == "pgd":
         return beyond_the_ball(mark_context, count, alpha=alpha, steps=Triggers().steps, generator=generator)
     check_budget(mark_context.eps, alpha, mark_context.wm_eps)
-    training, low, high = mark_context.data.train, levels(mark_context.eps + alpha), levels(mark_context.wm_eps)
+    training, low, high = (
+        mark_context.data.train,
+        gray_levels(mark_context.eps + alpha),
+        gray_levels(mark_context.wm_eps),
+    )
     pixels, kept = [], []
     for rows in torch.randperm(len(training), generator=generator).split(256):
         base = training.subset(rows)

@@ -19,8 +19,7 @@ import torch
 from wootz.models import MODELS, ModelSpec, build
 from wootz.registry import lookup
 from wootz.rng import generator
-from wootz.training import LOSSES, Execution, Recipe
-from wootz.training.losses import Batch
+from wootz.training import LOSSES, Batch, Execution, Recipe
 
 
 def work(execution: Execution, model: str, steps: int, seconds: float, start: Barrier, counts: mp.Queue) -> None:

@@ -1,4 +1,4 @@
-"""Checks of settings. Values come by keyword, so that the message names them for free."""
+"""Checks of settings, given by keyword so that the message can name them, and budgets in whole gray levels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Collection
 from wootz.errors import ConfigError
 from wootz.registry import nearest
 
-LEVELS = 255
+MAX_GRAY = 255
+"""The largest gray level of an 8-bit image."""
 
 
-def levels(budget: float) -> int:
-    """Return how many whole gray levels a budget in [0, 1] allows."""
-    return math.floor(round(budget * LEVELS, 6))
+def gray_levels(eps: float) -> int:
+    """Return the number of whole gray levels within a budget `eps` in [0, 1]."""
+    return math.floor(round(eps * MAX_GRAY, 6))
 
 
 def positive(**values: float) -> None:
@@ -45,14 +46,14 @@ def within(low: float, high: float, /, **values: float) -> None:
 
 
 def at_least(low: int, /, **values: int) -> None:
-    """Raise ConfigError unless every value is a whole number of at least `low`."""
+    """Raise ConfigError unless every value is at least `low`."""
     for name, value in values.items():
         if value < low:
             raise ConfigError(f"{name} = {value!r}: must be at least {low}")
 
 
 def one_of(choices: Collection[str], /, **values: str) -> None:
-    """Raise ConfigError, with the nearest choice, unless every value is among the choices."""
+    """Raise ConfigError, which suggests the nearest choice, unless every value is one of the choices."""
     for name, value in values.items():
         if value not in choices:
             raise ConfigError(f"{name} = {value!r}: {nearest(value, choices)}")

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from TOML and `key=value`, strictly, and their digests."""
+"""Frozen dataclasses as configs: built from plain values, TOML or `key=value` texts, type-checked and digested."""
 
 from __future__ import annotations
 
@@ -29,42 +29,55 @@ C = TypeVar("C", bound=Dataclass)
 
 
 def from_mapping(kind: type[C], values: Mapping[str, Any], where: str = "config") -> C:
-    """Build a `kind` from plain values. An unknown key or a value of the wrong type is a ConfigError."""
+    """Build a `kind` from plain values; nested mappings become nested configs.
+
+    Args:
+        kind: the dataclass.
+        values: its settings; those that are missing get their defaults.
+        where: the prefix of a setting's name in error messages.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has the wrong type.
+    """
     return kind(**{key: _coerce(_hint(kind, key, where), value, f"{where}.{key}") for key, value in values.items()})
 
 
 def with_settings(config: C, settings: Sequence[str]) -> C:
-    """Return `config` with `key=value` settings applied; `a.b=value` reaches a nested config."""
+    """Return `config` with `key=value` settings applied; `a.b=value` changes a nested config."""
     values = to_mapping(config)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: must be key=value, for example steps=40")
-        place, path = values, key.strip().split(".")
+        table, path = values, key.strip().split(".")
         for step in path[:-1]:
-            inner = place.get(step)
+            inner = table.get(step)
             if not isinstance(inner, dict):
-                raise ConfigError(f"--set {key}: {step!r} holds no settings of its own")
-            place = inner
-        if path[-1] not in place:
-            raise ConfigError(f"--set {key}: no such setting; {nearest(path[-1], place)}")
-        place[path[-1]] = text.strip()
+                raise ConfigError(f"--set {key}: {step!r} has no settings of its own")
+            table = inner
+        if path[-1] not in table:
+            raise ConfigError(f"--set {key}: no such setting; {nearest(path[-1], table)}")
+        table[path[-1]] = text.strip()
     return from_mapping(type(config), values, "--set")
 
 
 def with_values(config: C, values: Mapping[str, Any], where: str) -> C:
-    """Return `config` with nested plain values laid over it; `where` names their place in errors."""
+    """Return `config` updated with nested plain values; `where` is the prefix of their names in error messages."""
     changes = {}
     for key, value in values.items():
-        hint, place = _hint(type(config), key, where), f"{where}.{key}"
+        hint, name = _hint(type(config), key, where), f"{where}.{key}"
         inner = getattr(config, key)
         nested = dataclasses.is_dataclass(inner) and isinstance(value, Mapping)
-        changes[key] = with_values(inner, value, place) if nested else _coerce(hint, value, place)
+        changes[key] = with_values(inner, value, name) if nested else _coerce(hint, value, name)
     return dataclasses.replace(config, **changes)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; a broken one is a ConfigError that names file and place."""
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML; the message names the file and the position.
+    """
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -74,23 +87,23 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def to_mapping(config: Dataclass) -> dict[str, Any]:
-    """Return the plain values of `config`, nested configs as nested mappings."""
+    """Return the plain values of `config`; nested configs become nested mappings."""
     return dataclasses.asdict(config)
 
 
 def to_toml(config: Dataclass) -> bytes:
-    """Return the config as a TOML file that `read_toml` and `from_mapping` take back; None is left out."""
+    """Return the config as a TOML file for `read_toml` and `from_mapping`; values of None are left out."""
     return tomli_w.dumps(_without_none(to_mapping(config))).encode()
 
 
 def digest(*configs: Dataclass | Mapping[str, Any]) -> str:
-    """Return the SHA-256 (hex) of the configs' canonical JSON: equal configs, equal digests."""
+    """Return the SHA-256 (hex) of the configs' canonical JSON."""
     plain = [dict(c) if isinstance(c, Mapping) else to_mapping(c) for c in configs]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _hint(kind: type[Dataclass], key: str, where: str) -> Any:
-    """Return the type of a setting; a setting that `kind` does not have is a ConfigError."""
+    """Return the type of a setting; raise ConfigError if `kind` has no such setting."""
     hints = _hints(kind)
     if key not in hints:
         raise ConfigError(f"{where}.{key}: no such setting of {kind.__name__}; {nearest(key, hints)}")
@@ -111,7 +124,7 @@ def _without_none(plain: Any) -> Any:
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
-    """Turn `value` (typed, or the text of a setting) into what `hint` asks for."""
+    """Convert `value`, a typed value or the text of a setting, to the type `hint`."""
     origin = get_origin(hint)
     if hint is Any:
         return value
@@ -139,10 +152,10 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} = {value!r}: must be a table")
         return from_mapping(hint, value, where)
     if hint is bool:
-        known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
-        if value not in known:
+        values = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+        if value not in values:
             raise ConfigError(f"{where} = {value!r}: must be true or false")
-        return known[value]
+        return values[value]
     if hint in (int, float):
         return _number(hint, value, where)
     if hint is str and isinstance(value, str):
@@ -151,13 +164,13 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
 
 
 def _number(kind: type[int] | type[float], value: Any, where: str) -> float:
-    """Read an int or a float; a float may be a fraction such as 8/255."""
+    """Convert to an int or a float; the text of a float may be a fraction such as 8/255."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ConfigError(f"{where} = {value!r}: must be a number")
     try:
         if kind is float and isinstance(value, str) and "/" in value:
-            above, below = value.split("/", 1)
-            return float(above) / float(below)
+            numerator, denominator = value.split("/", 1)
+            return float(numerator) / float(denominator)
         if kind is int and isinstance(value, float) and value != int(value):
             raise ValueError
         return kind(value)

@@ -1,17 +1,17 @@
-"""Everything this library raises on purpose.
+"""The exceptions that this library raises.
 
-Error                     one plain line for a person: what, where, what would be right
- +-- ConfigError          a setting that does not exist, does not fit, or contradicts another
- +-- DataError            a data set that is missing, truncated, or not what it says it is
- +-- ModelError           a model that breaks the contract, or does not fit the data or the key
- +-- StoreError           a file that can not be read or written, or whose content was changed
+Error                     base class; the message is one line: what is wrong, where, and what would be valid
+ +-- ConfigError          a setting that does not exist, is invalid, or contradicts another
+ +-- DataError            a data set that is missing, truncated, or different from the published one
+ +-- ModelError           a model that violates the contract, or does not fit the data or the key
+ +-- StoreError           a file that cannot be read or written, or whose content was changed
  +-- KeyFolderError       a run without a key, or a key that does not match its registration
- +-- SuspectError         a model file that is refused, or whose isolated process broke
+ +-- SuspectError         a model file that is rejected, or whose isolated process crashed
  +-- SignatureError       a signed statement or a time token that does not verify
- +-- TrainingError        training that can not go on (the last good checkpoint stands)
+ +-- TrainingError        training that cannot continue (the last checkpoint is unchanged)
  +-- BudgetError          a query beyond the declared budget or access
 
-The command line turns each into one line and exit code 2. A negative verdict is a value, never an error.
+The command line prints the message and exits with code 2. A negative verdict is a return value, not an error.
 """
 
 __all__ = [
@@ -29,23 +29,23 @@ __all__ = [
 
 
 class Error(Exception):
-    """Base of all errors that a user can mend."""
+    """Base class of all errors that a user can correct."""
 
 
 class ConfigError(Error):
-    """A setting that does not exist, does not fit, or contradicts another."""
+    """A setting that does not exist, is invalid, or contradicts another."""
 
 
 class DataError(Error):
-    """A data set that is missing, truncated, or not what it says it is."""
+    """A data set that is missing, truncated, or different from the published one."""
 
 
 class ModelError(Error):
-    """A model that breaks the contract, or does not fit the data or the key."""
+    """A model that violates the contract, or does not fit the data or the key."""
 
 
 class StoreError(Error):
-    """A file that can not be read or written, or whose content was changed."""
+    """A file that cannot be read or written, or whose content was changed."""
 
 
 class KeyFolderError(Error):
@@ -53,7 +53,7 @@ class KeyFolderError(Error):
 
 
 class SuspectError(Error):
-    """A model file that is refused, or whose isolated process broke."""
+    """A model file that is rejected, or whose isolated process crashed."""
 
 
 class SignatureError(Error):
@@ -61,7 +61,7 @@ class SignatureError(Error):
 
 
 class TrainingError(Error):
-    """Training that can not go on; the last good checkpoint stands."""
+    """Training that cannot continue; the last checkpoint is unchanged."""
 
 
 class BudgetError(Error):

@@ -1,4 +1,4 @@
-"""What other libraries say on their own account, and nobody asked for."""
+"""Log levels of other libraries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import logging
 
 
 def quiet() -> None:
-    """Let Fabric speak of warnings only; at every training it would name the precision."""
+    """Restrict Fabric's log to warnings; by default it logs the precision at every training run."""
     for name in ("lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

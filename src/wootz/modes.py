@@ -1,4 +1,4 @@
-"""Borrow a model for a while and hand it back as it was."""
+"""Context managers that change a model's device, modes or gradients, and restore them afterwards."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's parameters are; the CPU for a model without any."""
+    """Return the device of a model's parameters; the CPU for a model without parameters."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 @contextmanager
 def on_device(model: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
-    """The model on another device, and back after."""
+    """Move the model to another device inside the block, and back afterwards."""
     before = device_of(model)
     model.to(device)
     try:
@@ -29,10 +29,10 @@ def on_device(model: nn.Module, device: torch.device | str) -> Iterator[nn.Modul
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Every submodule in eval mode and every parameter without gradient; both are given back after.
+    """Put every submodule into eval mode and disable the parameters' gradients inside the block.
 
-    Attacks run inside: dropout is off, batch statistics stand still, and a backward pass reaches the
-    input without leaving anything in `.grad`.
+    For attacks: dropout is off, batch statistics do not change, and a backward pass reaches the input without writing
+    to any parameter's `.grad`.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -46,7 +46,7 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def without_gradients(model: nn.Module) -> Iterator[nn.Module]:
-    """Every parameter without gradient, given back after; every submodule stays in its mode."""
+    """Disable the parameters' gradients inside the block; every submodule stays in its mode."""
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in gradients:
         parameter.requires_grad_(False)
@@ -59,23 +59,23 @@ def without_gradients(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def capture_inputs(module: nn.Module) -> Iterator[deque[Tensor]]:
-    """What the module was called with last, detached; the queue holds nothing before the first call."""
-    seen: deque[Tensor] = deque(maxlen=1)
-    handle = module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    """Record the last input of the module, detached, in a queue of length one; it is empty before the first call."""
+    inputs: deque[Tensor] = deque(maxlen=1)
+    handle = module.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
     try:
-        yield seen
+        yield inputs
     finally:
         handle.remove()
 
 
 def normalizes_batches(model: nn.Module) -> bool:
-    """Whether an image's logits depend, in train mode, on the batch that it comes in."""
+    """Return whether the model has batch normalization: in train mode, logits then depend on the rest of the batch."""
     return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 @contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[nn.Module]:
-    """Batch-norm layers in train mode normalize by the batch as ever, but their running statistics stay."""
+    """Keep the running statistics of batch normalization unchanged; in train mode it still normalizes by the batch."""
     norms = [(module, module.momentum) for module in model.modules() if isinstance(module, _BatchNorm)]
     for module, _ in norms:
         module.momentum = 0.0
@@ -88,7 +88,7 @@ def kept_statistics(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[nn.Module]:
-    """Batch-norm layers use their running statistics and do not update them; all else trains on."""
+    """Put batch normalization into eval mode: it uses its running statistics and does not update them."""
     norms = [(module, module.training) for module in model.modules() if isinstance(module, _BatchNorm)]
     for module, _ in norms:
         module.eval()

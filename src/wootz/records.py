@@ -1,4 +1,4 @@
-"""One finished cell of the evidence matrix, as JSON of schema 1."""
+"""The result for one suspect model, a cell of the evidence matrix, as JSON of schema 1."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobustRecord:
-    """Robust accuracy (fraction of `n` images) under one named evaluation at one budget.
+    """Robust accuracy under one evaluation at one budget.
 
-    `flags` say why it may be too high; `fallen` says how many images each attack was the first to fell.
+    Attributes:
+        eps: the budget.
+        attack: the name of the evaluation.
+        n: the number of images.
+        accuracy: the fraction of the images that stay correct.
+        norm: the norm of the ball.
+        flags: reasons why the accuracy may be too high.
+        fallen: the number of images that each attack was the first to change.
     """
 
     eps: float
@@ -46,7 +53,7 @@ class EvidenceRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyDrop:
-    """What an attack lost against its victim, as fractions; robust only where both were attacked alike."""
+    """The drop in accuracy, as fractions, from an attack's target to its result; `robust` only if evaluated alike."""
 
     clean: float
     robust: float | None = None
@@ -54,11 +61,11 @@ class AccuracyDrop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One suspect, as far as it is known. Accuracies are fractions, `seconds` wall time.
+    """The result for one suspect; None means not measured. Accuracies are fractions, `seconds` is wall time.
 
-    `also` holds robust accuracies by other evaluations. A grid's cells have three fields more: `digest` names the
-    config that made them, `axes` says where in the grid they stand (axis -> name; the seed has its own field), and
-    `error` is the one line of a cell that failed.
+    `also` holds robust accuracies by other evaluations. Three fields are for cells of a grid: `digest` is the digest of
+    the config, `axes` is the position in the grid (axis -> name; the seed has its own field), and `error` is the
+    message of a cell that failed.
     """
 
     data: str
@@ -86,13 +93,17 @@ class Cell:
 
 
 def to_json(cell: Cell) -> dict[str, Any]:
-    """Return the cell as plain JSON; what is not known is left out."""
+    """Return the cell as plain JSON, without empty fields."""
     plain = dataclasses.asdict(cell)
     return {"schema": plain.pop("schema")} | {k: v for k, v in plain.items() if v is not None and v not in ((), {})}
 
 
 def from_json(plain: dict[str, Any]) -> Cell:
-    """Read a cell back; `from_json(to_json(cell)) == cell`. Another schema is a StoreError."""
+    """Read a cell; `from_json(to_json(cell)) == cell`.
+
+    Raises:
+        StoreError: the record has another schema.
+    """
     if plain.get("schema") != SCHEMA:
         raise StoreError(f"record of schema {plain.get('schema')!r}: this version reads schema {SCHEMA}")
     values = dict(plain)
@@ -112,7 +123,15 @@ def append(path: Path, cell: Cell) -> None:
 
 
 def read_lines(path: Path, *, ended: bool = False) -> list[Cell]:
-    """Read a file of JSON lines, or only those that have `ended`; a broken line is a StoreError that names it."""
+    """Read a file of JSON lines.
+
+    Args:
+        path: the file.
+        ended: whether to ignore a last line without its newline.
+
+    Raises:
+        StoreError: a line is not a record; the message names it.
+    """
     data, cells = read_bytes(path), []
     data = whole_lines(data) if ended else data
     for number, line in enumerate(filter(str.strip, data.decode().splitlines()), 1):

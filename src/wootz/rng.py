@@ -1,7 +1,7 @@
 """Randomness as a pure function of a seed and a path.
 
-No generator is ever saved or resumed: whoever needs one asks for `generator(seed, "epoch", 7)` and gets
-the same stream after a crash, in another process, and in another order of calls.
+The state of a generator is never saved: `generator(seed, "epoch", 7)` gives the same stream after a crash, in another
+process, and in another order of calls.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 
 
 def derive(seed: int, *path: str | int) -> int:
-    """Return a 63-bit seed that depends on `seed` and every step of `path`."""
+    """Return a 63-bit seed derived from `seed` and every element of `path`."""
     text = "/".join(str(step) for step in (seed, *path))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *path: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a fresh generator for this seed and path, on `device`."""
+    """Return a new generator on `device`, seeded by `seed` and `path`."""
     return torch.Generator(device).manual_seed(derive(seed, *path))
 
 
 @contextmanager
 def global_seed(seed: int, *path: str | int) -> Iterator[None]:
-    """Seed PyTorch's global stream (dropout, initialization) inside the block, and give it back after."""
+    """Seed PyTorch's global stream (dropout, initialization) inside the block, and restore it afterwards."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(derive(seed, *path))

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, digests, safetensors and JSON."""
+"""Reading and writing of files: atomic writes, digests, safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write `data` to `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
+    """Write `data` to `path` atomically: temporary file, fsync, rename, fsync of the folder.
 
     Raises:
-        StoreError: the disk is full, or the folder can not be written; whatever stood at `path` still does.
+        StoreError: the disk is full, or the folder cannot be written; an existing file at `path` is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -34,7 +34,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StoreError(f"{path}: can not be written ({error.strerror}); what stood there still does") from error
+        raise StoreError(f"{path}: cannot be written ({error.strerror}); an existing file is unchanged") from error
 
 
 def append_line(path: Path, line: str) -> None:
@@ -46,27 +46,31 @@ def append_line(path: Path, line: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise StoreError(f"{path}: can not be written ({error.strerror})") from error
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def whole_lines(data: bytes) -> bytes:
-    """Return the lines that have their end: a last one without it is being written, or was cut off."""
+    """Return the complete lines: a last line without its newline is still being written, or was cut off."""
     return data[: data.rfind(b"\n") + 1]
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file; a missing or unreadable one is a StoreError."""
+    """Read a file.
+
+    Raises:
+        StoreError: the file is missing or cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
-        raise StoreError(f"{path}: can not be read ({error.strerror})") from error
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def canonical(value: Any) -> bytes:
     """Return `value` as canonical JSON: sorted keys, no spaces, UTF-8.
 
-    Equal to RFC 8785 for what we store: objects with ASCII keys, strings, booleans and integers
-    (numbers that matter are written as decimal strings, never as floats).
+    Equal to RFC 8785 for the values that we sign: objects with ASCII keys, strings, booleans and integers (other
+    numbers are written as decimal strings, never as floats).
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -77,7 +81,11 @@ def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a broken one is a StoreError that names file and place."""
+    """Read a JSON file.
+
+    Raises:
+        StoreError: the file cannot be read, or is not JSON; the message names the file and the position.
+    """
     try:
         return json.loads(read_bytes(path))
     except ValueError as error:
@@ -97,18 +105,22 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; a broken one is a StoreError."""
+    """Read a safetensors file.
+
+    Raises:
+        StoreError: the file cannot be read, or is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         return load(read_bytes(path))
     except (SafetensorError, ValueError, KeyError) as error:
-        raise StoreError(f"{path}: is not a whole safetensors file ({error})") from error
+        raise StoreError(f"{path}: is not a complete safetensors file ({error})") from error
 
 
 def sha256(data: bytes) -> str:
-    """Return the digest with its algorithm's name, as in `sha256:ab12...`."""
+    """Return the SHA-256 digest with the algorithm's name, such as `sha256:ab12...`."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Names for what passes between the rooms."""
+"""Types that several packages share."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ Norm: TypeAlias = Literal["Linf", "L2"]
 Kind: TypeAlias = Literal["protected", "stolen", "removed", "independent", "unknown"]
 
 AnswerAccess: TypeAlias = Literal["label", "scores"]
-"""What a service's answers show."""
+"""What a service returns: top-1 labels, or scores of all classes."""
 
 Access: TypeAlias = Literal["label", "scores", "weights"]
-"""What a verifier sees of a suspect: its answers, or its weights, and with them its scores."""
+"""A verifier's access to a suspect: labels, scores, or weights (which include scores)."""
 
 Predict: TypeAlias = "Callable[[Tensor], Tensor]"
-"""Whatever answers: images float32 [N, C, H, W] in [0, 1] -> scores [N, K] (logits or log-probabilities),
-or top-1 labels int64 [N]. A model, a file, an endpoint, a lambda in a test."""
+"""A classifier as a function: images float32 [N, C, H, W] in [0, 1] -> scores [N, K] (logits or log-probabilities),
+or top-1 labels int64 [N]. A model, a model file and an endpoint all become one."""
 
 Weights: TypeAlias = "Callable[[str, tuple[int, ...]], Tensor | None]"
-"""Whatever shows its weights: a tensor's name and shape -> that tensor, float32, or None where there is no such one."""
+"""Access to a model's weights: a tensor's name and shape -> the tensor in float32, or None if there is none."""
 
 Progress: TypeAlias = "Callable[[str, float], None]"
-"""Told what is being done, and which share of it is done (0 to 1)."""
+"""A callback for progress: the name of the task and its completed fraction, from 0 to 1."""
 
 
 class Attack(NamedTuple):
     """One row of a table of attacks.
 
     Attributes:
-        run: the attack; its package says with which arguments.
-        config: its settings, the source's defaults.
+        run: the attack; its package documents the arguments.
+        config: the default settings, those of the source.
         source: the paper.
-        access: what it needs of its target: `weights`, `scores`, `top-K`, `rounded-D` or `label`.
-        cost: in queries, data or epochs, for people.
+        access: the access to the target that it needs: `weights`, `scores`, `top-K`, `rounded-D` or `label`.
+        cost: the cost in queries, data or epochs, as text.
     """
 
     run: Callable[..., Any]

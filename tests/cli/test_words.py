@@ -31,7 +31,7 @@ def test_lists(wootz) -> None:
 def test_missing_data(wootz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WOOTZ_DATA", str(tmp_path / "none"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("wootz.data.finding.SYSTEM", tmp_path / "system")
+    monkeypatch.setattr("wootz.data.builtin.SYSTEM", tmp_path / "system")
     said = wootz("protect", "--data", "mnist", "--out", tmp_path / "r")
     assert_usage_error(said, str(tmp_path / "none/mnist"), str(tmp_path / "cache"), "wootz data fetch mnist")
     assert not (tmp_path / "r").exists()

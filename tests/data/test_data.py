@@ -18,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wootz.data import Dataset, RawDataset, Split, divide, epoch_batches, finding, load
-from wootz.data.cifar import join_batches, parse_batch
-from wootz.data.idx import parse_idx, read_raw
+from wootz.data import Dataset, RawDataset, Split, builtin, epoch_batches, load, split_dataset
+from wootz.data.formats import join_cifar, parse_cifar, parse_idx, read_raw
 from wootz.data.sources import SOURCES, File
 from wootz.errors import ConfigError, DataError
 
@@ -61,7 +60,7 @@ class TestIdx:
 
     def test_a_cut_gzip_file(self, tmp_path: Path) -> None:
         (tmp_path / "x.gz").write_bytes(gzip.compress(WHOLE)[:-9])
-        with pytest.raises(DataError, match=r"x\.gz: can not be read whole"):
+        with pytest.raises(DataError, match=r"x\.gz: cannot be read completely"):
             read_raw(tmp_path / "x.gz")
 
 
@@ -74,7 +73,7 @@ def batch(labels: list[int], seed: int = 0) -> bytes:
 class TestCifar:
     def test_labels_and_planes(self) -> None:
         red_first = bytes([7]) + bytes([200] * 1024 + [100] * 1024 + list(range(32)) * 32)
-        share = join_batches([parse_batch(red_first, Path("one")), parse_batch(batch([1, 9]), Path("two"))])
+        share = join_cifar([parse_cifar(red_first, Path("one")), parse_cifar(batch([1, 9]), Path("two"))])
         assert share.labels.tolist() == [7, 1, 9]
         assert share.pixels.shape == (3, 3, 32, 32)
         assert share.pixels.dtype == torch.uint8
@@ -84,8 +83,8 @@ class TestCifar:
 
     @pytest.mark.parametrize("data", [b"", b"\x01", batch([1, 2])[:-1], batch([1]) + b"\0"])
     def test_no_whole_number_of_records(self, data: bytes) -> None:
-        with pytest.raises(DataError, match=r"^some/batch: its .* no whole number of CIFAR-10 records"):
-            parse_batch(data, Path("some/batch"))
+        with pytest.raises(DataError, match=r"^some/batch: its .* not a whole number of CIFAR-10 records"):
+            parse_cifar(data, Path("some/batch"))
 
     def test_a_foreign_batch_is_refused_by_its_digest(self, tmp_path: Path) -> None:
         (tmp_path / "cifar10/cifar-10-batches-bin").mkdir(parents=True)
@@ -118,17 +117,17 @@ class TestCifar:
                 url=f"http://127.0.0.1:{server.server_port}/",
                 served={archive.name: hashlib.sha256(archive.read_bytes()).hexdigest()},
             )
-            monkeypatch.setattr(finding, "SOURCES", {"cifar10": small})
-            monkeypatch.setattr(finding, "cache_folder", lambda name: tmp_path / "cache" / name)
-            assert finding.fetch("cifar10") == tmp_path / "cache/cifar10"
+            monkeypatch.setattr(builtin, "SOURCES", {"cifar10": small})
+            monkeypatch.setattr(builtin, "cache_folder", lambda name: tmp_path / "cache" / name)
+            assert builtin.fetch("cifar10") == tmp_path / "cache/cifar10"
             foreign = dataclasses.replace(small, served={archive.name: "0" * 64})
-            monkeypatch.setattr(finding, "SOURCES", {"cifar10": foreign})
-            monkeypatch.setattr(finding, "cache_folder", lambda name: tmp_path / "other" / name)
-            with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz can not be fetched from http"):
-                finding.fetch("cifar10")
+            monkeypatch.setattr(builtin, "SOURCES", {"cifar10": foreign})
+            monkeypatch.setattr(builtin, "cache_folder", lambda name: tmp_path / "other" / name)
+            with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz cannot be fetched from http"):
+                builtin.fetch("cifar10")
             server.shutdown()
-        monkeypatch.setattr(finding, "SOURCES", {"cifar10": small})
-        monkeypatch.setattr(finding, "cache_folder", lambda name: tmp_path / "cache" / name)
+        monkeypatch.setattr(builtin, "SOURCES", {"cifar10": small})
+        monkeypatch.setattr(builtin, "cache_folder", lambda name: tmp_path / "cache" / name)
         data = load("cifar10")
         assert data.shape == (3, 32, 32)
         assert data.classes[data.test.labels[3]] == "cat"
@@ -143,8 +142,8 @@ class TestSources:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("WOOTZ_DATA", str(tmp_path / "env"))
-        monkeypatch.setattr(finding, "cache_folder", lambda name: tmp_path / "cache" / name)
-        monkeypatch.setattr(finding, "SYSTEM", tmp_path / "system")
+        monkeypatch.setattr(builtin, "cache_folder", lambda name: tmp_path / "cache" / name)
+        monkeypatch.setattr(builtin, "SYSTEM", tmp_path / "system")
         with pytest.raises(DataError) as error:
             load("mnist", tmp_path / "given")
         text = str(error.value)
@@ -175,7 +174,7 @@ def test_all_seventy_thousand(name: str) -> None:
     assert sum(int(share.pixels.sum()) for share in shares) > 0
 
 
-class TestDivision:
+class TestSplit:
     @pytest.fixture
     def numbered(self) -> RawDataset:
         """Return 600 images, each of a class of its own."""
@@ -184,24 +183,24 @@ class TestDivision:
         return RawDataset("d", tuple(str(k) for k in range(600)), everything, everything.subset(slice(9)))
 
     @pytest.mark.parametrize("set_aside", [1.0, 0.3])
-    def test_shares_are_disjoint_and_whole(self, numbered: RawDataset, set_aside: float) -> None:
-        data = divide(numbered, set_aside)
+    def test_parts_are_disjoint_and_complete(self, numbered: RawDataset, set_aside: float) -> None:
+        data = split_dataset(numbered, set_aside)
         seen = torch.cat([share.labels for share in (data.train, data.validation, data.probes, data.thief)])
         assert seen.sort().values.tolist() == list(range(600))
 
-    def test_who_sets_less_aside_trains_on_more_and_shares_stay_nested(self, numbered: RawDataset) -> None:
-        defaults_for, less = divide(numbered), divide(numbered, 0.25)
+    def test_a_smaller_fraction_leaves_more_to_train_on_and_parts_stay_nested(self, numbered: RawDataset) -> None:
+        default, less = split_dataset(numbered), split_dataset(numbered, 0.25)
         assert [len(less.train), len(less.validation), len(less.probes), len(less.thief)] == [515, 10, 50, 25]
         assert less.set_aside == 0.25
-        assert torch.equal(less.validation.labels, defaults_for.validation.labels)
+        assert torch.equal(less.validation.labels, default.validation.labels)
         for part, whole in (
-            (less.probes, defaults_for.probes),
-            (less.thief, defaults_for.thief),
-            (defaults_for.train, less.train),
+            (less.probes, default.probes),
+            (less.thief, default.thief),
+            (default.train, less.train),
         ):
             assert set(part.labels.tolist()) < set(whole.labels.tolist())
 
-    def test_the_division_does_not_depend_on_anybodys_seed(self) -> None:
+    def test_the_split_does_not_depend_on_a_seed(self) -> None:
         one, two = load("mnist-5k"), load("mnist-5k")
         assert torch.equal(one.probes.pixels, two.probes.pixels)
 
@@ -214,11 +213,11 @@ class TestDivision:
     def test_misfits(self) -> None:
         share = Split(torch.zeros(100, 1, 4, 4, dtype=torch.uint8), torch.full((100,), 3))
         with pytest.raises(DataError, match="labels from 3 to 3; must be from 0 to 1"):
-            divide(RawDataset("d", ("a", "b"), share, share))
-        with pytest.raises(DataError, match="too few to divide"):
-            divide(RawDataset("d", ("a", "b"), share.subset(slice(2)), share))
-        with pytest.raises(DataError, match="too few to divide"):
-            divide(RawDataset("d", ("a", "b"), share, share), 0.001)
+            split_dataset(RawDataset("d", ("a", "b"), share, share))
+        with pytest.raises(DataError, match="too few to split"):
+            split_dataset(RawDataset("d", ("a", "b"), share.subset(slice(2)), share))
+        with pytest.raises(DataError, match="too few to split"):
+            split_dataset(RawDataset("d", ("a", "b"), share, share), 0.001)
 
 
 class TestOwnData:
@@ -258,11 +257,11 @@ class TestOwnData:
         assert data.shape == (1, 5, 6)
         assert (data.train.pixels.flatten(1).float().mean(1) > 100).long().equal(data.train.labels)
         (tmp_path / "cat" / "0.png").write_bytes(b"nothing")
-        with pytest.raises(DataError, match=r"0\.png: is not a whole image"):
+        with pytest.raises(DataError, match=r"0\.png: is not a complete image"):
             load(str(tmp_path))
 
     def test_a_folder_without_classes(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="a folder of images a class"):
+        with pytest.raises(DataError, match="one folder of images per class"):
             load(str(tmp_path))
 
 

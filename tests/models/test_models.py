@@ -51,9 +51,9 @@ def test_published_sizes() -> None:
 
 
 class TestContract:
-    def test_refuses_what_can_not_work(self) -> None:
+    def test_unusable_models_are_refused(self) -> None:
         flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-        with pytest.raises(ModelError, match=r"does not take images of shape \[1, 5, 5\]"):
+        with pytest.raises(ModelError, match=r"does not accept images of shape \[1, 5, 5\]"):
             check_model(flat, (1, 5, 5), 3)
         with pytest.raises(ModelError, match=r"must return logits \[N, 4\]; for 4 images it returned \[4, 3\]"):
             check_model(flat, (1, 4, 4), 4)
@@ -88,7 +88,7 @@ class TestSaved:
         with torch.no_grad():
             next(model.parameters()).view(-1)[0] = float("nan")
         write_model(tmp_path, model, spec("small-cnn"), {})
-        with pytest.raises(ModelError, match="holds NaN or infinity"):
+        with pytest.raises(ModelError, match="contains NaN or infinity"):
             read_model(tmp_path)
 
     def test_a_broken_description(self, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ class TestClients:
             file.write_text(text)
             with pytest.raises(ConfigError, match="token: must be one word of printable ASCII"):
                 read_token(file)
-        with pytest.raises(StoreError, match="can not be read"):
+        with pytest.raises(StoreError, match="cannot be read"):
             read_token(tmp_path / "nothing")
 
     def test_labels_only(self) -> None:

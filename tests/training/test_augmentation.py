@@ -16,7 +16,7 @@ from wootz.errors import ConfigError
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
 from wootz.training import Recipe, train
-from wootz.training.augmentation import augmented
+from wootz.training.epoch import shift_and_mirror
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def images() -> Tensor:
 
 
 def moved(images: Tensor, **settings: Any) -> Tensor:
-    return augmented(Recipe(**settings), images, generator(0, "test"))
+    return shift_and_mirror(Recipe(**settings), images, generator(0, "test"))
 
 
 def test_nothing_asked_nothing_done_nothing_drawn(images: Tensor) -> None:
     stream = generator(0, "test")
     before = stream.get_state()
-    assert augmented(Recipe(), images, stream) is images
+    assert shift_and_mirror(Recipe(), images, stream) is images
     assert torch.equal(stream.get_state(), before)
 
 
@@ -76,7 +76,7 @@ class TestInTraining:
         return run
 
     def test_shifted_images_are_answered_better(self, course: Any, digits: Dataset) -> None:
-        far = augmented(Recipe(shift=4), digits.probes.pixels[:1000], generator(1, "test")).float().div(255)
+        far = shift_and_mirror(Recipe(shift=4), digits.probes.pixels[:1000], generator(1, "test")).float().div(255)
         right = [
             (predict_logits(course(shift=shift), far).argmax(1) == digits.probes.labels[:1000]).float().mean().item()
             for shift in (0, 4)

@@ -22,10 +22,10 @@ from wootz.models import ModelSpec, build
 from wootz.rng import generator
 from wootz.training import LOSSES, Batch, Execution, Recipe, train
 from wootz.training.certified import worst_cross_entropy
-from wootz.training.divergence import boosted_cross_entropy
 from wootz.training.hooks import plain_targets
+from wootz.training.inner_maximization import perturbation
+from wootz.training.losses import boosted_cross_entropy
 from wootz.training.recipe import BOUNDED
-from wootz.training.weight_perturbation import perturbation
 
 PERTURBED = ("pgd-at", "trades", "mart")
 
@@ -176,19 +176,19 @@ class TestWeightPerturbation:
 
     def test_other_losses_refuse_it(self) -> None:
         for name in sorted(set(LOSSES) - set(PERTURBED)):
-            with pytest.raises(ConfigError, match=r"awp_gamma = 0\.005: goes with pgd-at, trades, mart, not"):
+            with pytest.raises(ConfigError, match=r"awp_gamma = 0\.005: applies to pgd-at, trades, mart, not"):
                 recipe(name, awp_gamma=0.005)
 
 
 class TestModeOfTheAttack:
     @pytest.mark.parametrize("name", ["pgd-at", "mart"])
-    @pytest.mark.parametrize(("mode", "passes"), [("eval", 0), ("train", 2)])
+    @pytest.mark.parametrize(("mode", "attack_passes"), [("eval", 0), ("train", 2)])
     def test_batch_statistics_follow_every_attack_step_in_train_mode(
-        self, name: str, mode: str, trigger_epochs: int, deep: nn.Module, batch: Batch
+        self, name: str, mode: str, attack_passes: int, deep: nn.Module, batch: Batch
     ) -> None:
         value(name, deep, batch, cfg=recipe(name, attack_mode=mode))
         outer = 2 if name == "mart" else 1
-        assert deep[4].num_batches_tracked == trigger_epochs + outer
+        assert deep[4].num_batches_tracked == attack_passes + outer
         assert all(p.requires_grad for p in deep.parameters())
 
     def test_dropout_is_on_in_train_mode(self, deep: nn.Module, batch: Batch) -> None:
@@ -215,7 +215,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("changes", "match"),
         [
-            ({"loss": "ibp", "norm": "L2"}, "norm = 'L2': bounds, and so the loss 'ibp', are for Linf only"),
+            ({"loss": "ibp", "norm": "L2"}, "norm = 'L2': the loss 'ibp' uses bounds, which exist for Linf only"),
             ({"attack_mode": "trian"}, "attack_mode = 'trian': did you mean 'train'"),
             ({"robust_weight": -1.0}, "robust_weight = -1.0: must be 0 or above"),
             ({"awp_warmup": -1}, "awp_warmup = -1: must be at least 0"),

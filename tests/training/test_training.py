@@ -23,9 +23,8 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError, StoreError, TrainingError
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
-from wootz.training import LOSSES, Execution, Hook, Recipe, TriggerEpoch, join, train
-from wootz.training.losses import Batch
-from wootz.training.schedules import budget, learning_rate
+from wootz.training import LOSSES, Batch, Execution, Hook, Recipe, TriggerEpoch, join, train
+from wootz.training.recipe import eps_schedule, learning_rate
 
 QUICK = Recipe(eps=0.1, steps=1, epochs=4, lr=5e-3)
 
@@ -43,10 +42,10 @@ class TestSchedules:
         assert learning_rate(cfg, 1.0) == pytest.approx(0.005)
         assert learning_rate(replace(cfg, schedule="constant", warmup=0), 0.9) == 1.0
 
-    def test_budget_ramps(self) -> None:
+    def test_eps_ramps(self) -> None:
         cfg = Recipe(eps=0.2, ramp=0.4)
-        assert [budget(cfg, done) for done in (0, 0.2, 0.4, 1)] == pytest.approx([0, 0.1, 0.2, 0.2])
-        assert budget(replace(cfg, ramp=0), 0) == 0.2
+        assert [eps_schedule(cfg, done) for done in (0, 0.2, 0.4, 1)] == pytest.approx([0, 0.1, 0.2, 0.2])
+        assert eps_schedule(replace(cfg, ramp=0), 0) == 0.2
 
 
 class TestLosses:
@@ -244,7 +243,7 @@ class TestHooks:
 
     def test_two_sets_of_targets_are_refused(self) -> None:
         one = Hook(targets=torch.ones(1, 2))
-        with pytest.raises(ConfigError, match="two marks want to set the training targets"):
+        with pytest.raises(ConfigError, match="two marks set the training targets"):
             join(one, one)
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from baselines import EPS, WM_EPS, embedded, made
 from wootz.attacks.evasion import predict_logits
-from wootz.checks import levels
+from wootz.checks import gray_levels
 from wootz.data import Dataset, Split
 from wootz.keys import HalfKey, draw_keys
 from wootz.models import ModelSpec
@@ -35,7 +35,7 @@ class TestPaper:
         everyone = digits.train.pixels.flatten(1).int()
         for trigger, label in zip(triggers["pixels"].flatten(1).int(), triggers["labels"], strict=True):
             far = (everyone - trigger).abs().amax(1)
-            at = (far == levels(WM_EPS)) & (digits.train.labels == label)
+            at = (far == gray_levels(WM_EPS)) & (digits.train.labels == label)
             assert at.any()
 
     def test_loose_ones_are_let_in_where_that_is_wanted(self, digits: Dataset, robust: nn.Module) -> None:
@@ -73,7 +73,7 @@ class TestWithinClass:
     def test_fields_are_smooth_and_take_the_place_of_a_missing_data_set(
         self, digits: Dataset, robust: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr("wootz.data.finding.places", lambda name, data_dir=None: (tmp_path,))
+        monkeypatch.setattr("wootz.data.builtin.search_folders", lambda name, data_dir=None: (tmp_path,))
         material = made("unrelated", digits, [robust], "", cfg=Unrelated(count=8))
         assert material.params["source"] == "fields"
         x = material.tensors["pixels"].float()
@@ -91,11 +91,11 @@ class TestFrontier:
         tensors = made("frontier", digits, [robust], "", cfg=Frontier(count=10, size=EPS)).tensors
         everyone = digits.train.pixels.flatten(1).int()
         for trigger, label in zip(tensors["pixels"].flatten(1).int(), tensors["labels"], strict=True):
-            near = ((everyone - trigger).abs().amax(1) <= levels(EPS)) & (digits.train.labels == label)
+            near = ((everyone - trigger).abs().amax(1) <= gray_levels(EPS)) & (digits.train.labels == label)
             (base,) = everyone[near]
             x = (base.float() / 255).view(1, *digits.shape).requires_grad_(True)
             (slope,) = torch.autograd.grad(F.cross_entropy(robust(x), label[None]), x)
-            stepped = (base + levels(EPS) * slope.flatten().sign().int()).clamp(0, 255)
+            stepped = (base + gray_levels(EPS) * slope.flatten().sign().int()).clamp(0, 255)
             assert ((stepped - trigger).abs() > 1).float().mean() < 0.01
 
 
@@ -238,5 +238,5 @@ class TestBlackmarks:
         assert torch.equal(read, code[labels])
         everyone = digits.train.pixels.flatten(1).int()
         for trigger, label in zip(pixels.flatten(1).int(), labels, strict=True):
-            near = (everyone - trigger).abs().amax(1) <= levels(WM_EPS)
+            near = (everyone - trigger).abs().amax(1) <= gray_levels(WM_EPS)
             assert (code[digits.train.labels[near]] != code[label]).any()

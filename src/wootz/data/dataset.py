@@ -1,4 +1,4 @@
-"""A data set as resident tensors, and its fixed division into disjoint shares."""
+"""Data sets as tensors in memory, their fixed split into disjoint parts, and the order of training batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wootz.rng import generator
 
 MOST_CLASSES = 1 << 16
 SPLIT_SEED = 0
-"""One division for everybody: a thief and an independent model must not train on the owner's probes."""
+"""The same split for every user: extracted and independent models must not be trained on the owner's probes."""
 
 
 class Split(NamedTuple):
@@ -28,7 +28,7 @@ class Split(NamedTuple):
         return self.pixels.float().div_(255)
 
     def subset(self, index: Tensor | slice) -> Split:
-        """Return the share's rows at `index`."""
+        """Return the images and labels at `index`."""
         return Split(self.pixels[index], self.labels[index])
 
     def __len__(self) -> int:
@@ -37,15 +37,17 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A data set, divided once. `test` is for reporting only: nothing is chosen on it.
+    """A data set, split into disjoint parts by `split_dataset`.
 
     Attributes:
-        train: what the owner trains on.
-        validation: what the best epoch is chosen on.
-        probes: images for the marks' tests; nobody trains on them.
-        thief: what a thief has of the same kind of data.
-        test: the data set's own test images.
-        set_aside: how much of the customary probes and thief's share is there, see `divide`.
+        name: the data set's name, or its path.
+        classes: the names of the classes.
+        train: the owner's training images.
+        validation: the images on which the best epoch is selected.
+        probes: held-out images for the marks' tests; no model is trained on them.
+        thief: images of the same distribution for an extraction attack.
+        test: the data set's own test images, for reporting only.
+        set_aside: the fraction of the default probes and attack images that was held out, see `split_dataset`.
     """
 
     name: str
@@ -65,7 +67,7 @@ class Dataset:
 
 
 class Counts(NamedTuple):
-    """How many training images customarily go where; the rest trains."""
+    """The default sizes of the parts that are split off the training images."""
 
     validation: int
     probes: int
@@ -73,10 +75,15 @@ class Counts(NamedTuple):
 
 
 class RawDataset(NamedTuple):
-    """A data set as its source gives it, not divided yet.
+    """A data set as its source provides it, before `split_dataset`.
 
     Attributes:
-        counts: None means 1/60 for validation, 1/3 for the probes and 1/6 for the thief.
+        name: the data set's name, or its path.
+        classes: the names of the classes.
+        training: the source's training images.
+        test: the source's test images.
+        counts: the default sizes of the other parts; None means 1/60 of the training images for validation, 1/3 for
+            the probes and 1/6 for an extraction attack.
     """
 
     name: str
@@ -86,50 +93,50 @@ class RawDataset(NamedTuple):
     counts: Counts | None = None
 
 
-def divide(whole: RawDataset, set_aside: float = 1.0) -> Dataset:
-    """Shuffle the training images by a fixed seed and divide them into disjoint shares.
+def split_dataset(raw: RawDataset, set_aside: float = 1.0) -> Dataset:
+    """Shuffle the training images by a fixed seed and split them into disjoint parts.
 
     Args:
-        whole: the data set.
-        set_aside: how much of the customary probes and thief's share is set aside, in (0, 1]; what is left over trains.
-            With less, either is a part of what it is with more: nobody's probes are among what others train on.
+        raw: the data set.
+        set_aside: the fraction in (0, 1] of the default probes and attack images to hold out; the rest is added to the
+            training images. A smaller fraction holds out a subset of what a larger one does.
 
     Raises:
-        ConfigError: no such share.
-        DataError: too few images to divide, or images and labels that do not fit.
+        ConfigError: `set_aside` is not in (0, 1].
+        DataError: there are too few images to split, or images and labels do not fit together.
     """
     check_set_aside(set_aside)
-    name, classes, training, test, counts = whole
+    name, classes, training, test, counts = raw
     total = len(training)
     counts = counts or Counts(total // 60, total // 3, total // 6)
-    kept = Counts(counts.validation, round(set_aside * counts.probes), round(set_aside * counts.thief))
-    if total <= sum(counts) or len(test) == 0 or min(kept) < 1:
-        raise DataError(f"{name}: {total} training and {len(test)} test images are too few to divide")
-    check_share(name, training, len(classes))
-    check_share(name, test, len(classes))
+    held_out = Counts(counts.validation, round(set_aside * counts.probes), round(set_aside * counts.thief))
+    if total <= sum(counts) or len(test) == 0 or min(held_out) < 1:
+        raise DataError(f"{name}: {total} training and {len(test)} test images are too few to split")
+    check_split(name, training, len(classes))
+    check_split(name, test, len(classes))
     order = torch.randperm(total, generator=generator(SPLIT_SEED, "split", total))
     validation, probes, thief, train = order.split([*counts, total - sum(counts)])
     return Dataset(
         name=name,
         classes=classes,
-        train=training.subset(torch.cat([train, probes[kept.probes :], thief[kept.thief :]])),
+        train=training.subset(torch.cat([train, probes[held_out.probes :], thief[held_out.thief :]])),
         validation=training.subset(validation),
-        probes=training.subset(probes[: kept.probes]),
-        thief=training.subset(thief[: kept.thief]),
+        probes=training.subset(probes[: held_out.probes]),
+        thief=training.subset(thief[: held_out.thief]),
         test=test,
         set_aside=set_aside,
     )
 
 
 def check_set_aside(set_aside: float) -> None:
-    """Raise ConfigError unless it is in (0, 1]."""
+    """Raise ConfigError unless `set_aside` is in (0, 1]."""
     checks.positive(set_aside=set_aside)
     checks.within(0, 1, set_aside=set_aside)
 
 
-def check_share(name: str, share: Split, num_classes: int) -> None:
-    """Raise DataError where images and labels do not fit each other or the classes."""
-    pixels, labels = share
+def check_split(name: str, split: Split, num_classes: int) -> None:
+    """Raise DataError unless the images are uint8 [N, C, H, W] and each has a label in [0, num_classes)."""
+    pixels, labels = split
     if pixels.dim() != 4 or pixels.dtype != torch.uint8:
         raise DataError(f"{name}: images must be uint8 [N, C, H, W], these are {pixels.dtype} {list(pixels.shape)}")
     if len(pixels) != len(labels):
@@ -138,3 +145,24 @@ def check_share(name: str, share: Split, num_classes: int) -> None:
         raise DataError(
             f"{name}: labels from {int(labels.min())} to {int(labels.max())}; must be from 0 to {num_classes - 1}"
         )
+
+
+def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Tensor]:
+    """Return this process's batches of indices (int64) for one epoch, all of equal size.
+
+    The order is a function of seed and epoch. Every process gets the same number of batches of `batch_size // world`
+    indices, and no index occurs twice. A last incomplete batch is dropped; fewer than `batch_size` items give one
+    smaller batch.
+
+    Args:
+        count: the number of items.
+        batch_size: the items per batch, over all processes.
+        seed: the seed of the order.
+        epoch: the number of the epoch.
+        rank: the number of this process.
+        world: the number of processes.
+    """
+    order = torch.randperm(count, generator=generator(seed, "order", epoch))
+    size = min(batch_size, count)
+    batches = order[: count // size * size].view(-1, size)
+    return [batch[rank::world][: size // world] for batch in batches]

@@ -1,40 +1,20 @@
-"""The known data sets: what their files are called and hold, and who serves them."""
+"""The published data sets that can be loaded by name: files, digests, formats and mirrors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from wootz.data.cifar import join_batches, parse_batch
-from wootz.data.dataset import Split
-from wootz.data.idx import join_idx, parse_idx
+from wootz.data.formats import CIFAR, IDX, Format
 
 
 class File(NamedTuple):
-    """A file and the SHA-256 of its content (decompressed where it is gzipped)."""
+    """A file and the SHA-256 of its content (after decompression, if it is gzipped)."""
 
     name: str
     sha256: str
-
-
-class Format(NamedTuple):
-    """What files hold.
-
-    Attributes:
-        name: with its article.
-        parse: a file's content and its path, for errors -> an array.
-        share: the arrays of a part's files, in their order -> its images and labels.
-    """
-
-    name: str
-    parse: Callable[[bytes, Path], NDArray[np.uint8]]
-    share: Callable[[Sequence[NDArray[np.uint8]]], Split]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +22,12 @@ class Source:
     """A data set's files and the mirror that serves them.
 
     Attributes:
-        training, test: files by part, named relative to the data set's folder.
-        url: the mirror's folder.
-        served: its files, gzipped or one archive of all, and their SHA-256.
+        classes: the names of the classes.
+        format: the format of the files.
+        training: the files of the training split, named relative to the data set's folder.
+        test: the files of the test split.
+        url: the folder on the mirror.
+        served: the files on the mirror, gzipped or in one archive, and their SHA-256.
     """
 
     classes: tuple[str, ...]
@@ -60,14 +43,11 @@ class Source:
         return self.training + self.test
 
 
-_IDX = Format("an IDX file", parse_idx, join_idx)
-_CIFAR = Format("a CIFAR-10 batch", parse_batch, join_batches)
-
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
         "mnist": Source(
             classes=tuple("0123456789"),
-            format=_IDX,
+            format=IDX,
             training=(
                 File("train-images-idx3-ubyte", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
                 File("train-labels-idx1-ubyte", "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
@@ -99,7 +79,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 "bag",
                 "ankle boot",
             ),
-            format=_IDX,
+            format=IDX,
             training=(
                 File("train-images-idx3-ubyte", "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
                 File("train-labels-idx1-ubyte", "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
@@ -120,7 +100,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
         ),
         "cifar10": Source(
             classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-            format=_CIFAR,
+            format=CIFAR,
             training=(
                 File(
                     "cifar-10-batches-bin/data_batch_1.bin",

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wootz.checks import levels
+from wootz.checks import gray_levels
 from wootz.errors import SignatureError
 from wootz.keys.documents import read_registration
 from wootz.keys.folder import OwnerKeys
@@ -98,6 +98,6 @@ def _key(
 def _check_triggers(name: str, key: LabelKey, params: Mapping[str, Any]) -> None:
     """Check that triggers lie beyond the training ball, in whole gray levels: eps + alpha < L-inf <= wm_eps."""
     distance = (key.pixels.short() - key.base_pixels.short()).abs().flatten(1).amax(1)
-    low, high = levels(float(params["eps"]) + float(params["alpha"])), levels(float(params["wm_eps"]))
+    low, high = gray_levels(float(params["eps"]) + float(params["alpha"])), gray_levels(float(params["wm_eps"]))
     if not bool(((distance > low) & (distance <= high)).all()):
         raise SignatureError(f"{name!r}: triggers lie outside (eps + alpha, wm_eps]")

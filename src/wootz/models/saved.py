@@ -1,7 +1,11 @@
-"""A model on disk: `model.safetensors` beside `model.json`, which says how to build it, filters around it included."""
+"""Models on disk: `model.safetensors` with `model.json`, which describes the network and its filters; ONNX export."""
 
 from __future__ import annotations
 
+import copy
+import io
+import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +14,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wootz.config import from_mapping
 from wootz.errors import ModelError, StoreError
-from wootz.models.filters import filters_of
-from wootz.store import read_json, write_json, write_tensors
+from wootz.models.architectures import MODELS
+from wootz.models.filters import filters_of, with_filters
+from wootz.modes import eval_mode
+from wootz.registry import lookup
+from wootz.rng import global_seed
+from wootz.store import read_json, read_tensors, write_json, write_tensors
 
 SCHEMA = 1
+_OPSET = 17
+
+MODULE = "module"
+"""Architecture of a network that is not one of `MODELS`: a run folder holds its weights, not its code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """How to build a model: a name of `MODELS`, its settings, the images it takes and its classes."""
+    """The description of a network.
+
+    Attributes:
+        architecture: a name in `MODELS`.
+        settings: the settings of the architecture.
+        shape: channels, height and width of the images.
+        classes: the names of the classes.
+    """
 
     architecture: str
     settings: dict[str, Any]
@@ -27,13 +47,63 @@ class ModelSpec:
     classes: tuple[str, ...]
 
 
-def write_model(folder: Path, model: nn.Module, spec: ModelSpec, about: dict[str, Any]) -> None:
-    """Write weights, then the description; `about` (how it was made) is kept with it.
+def build(spec: ModelSpec, seed: int) -> nn.Module:
+    """Return a new model of `spec`, initialized from `seed`; the global random state is untouched.
 
-    `spec` describes the network itself; the filters around it are read off the module.
+    Raises:
+        ConfigError: an unknown architecture, or a setting that it does not have.
+        ModelError: the spec of a module that was defined elsewhere (`MODULE`).
+    """
+    if spec.architecture == MODULE:
+        raise ModelError(
+            f"the network {spec.settings.get('class', '')} was defined outside wootz and its code is not in the run "
+            "folder; give the network: Owner.load(path, model=...)"
+        )
+    make, config = lookup(MODELS, spec.architecture, "model")
+    with global_seed(seed, "init", spec.architecture):
+        model = make(from_mapping(config, spec.settings, spec.architecture), spec.shape, len(spec.classes))
+    model.__dict__["wootz_spec"] = spec
+    return model
+
+
+def describe_module(model: nn.Module, shape: tuple[int, int, int], classes: tuple[str, ...]) -> ModelSpec:
+    """Return the spec that `model` was built from, or one of architecture `MODULE` for any other module."""
+    spec = getattr(model, "wootz_spec", None)
+    if isinstance(spec, ModelSpec):
+        return spec
+    kind = type(model)
+    return ModelSpec(
+        architecture=MODULE, settings={"class": f"{kind.__module__}.{kind.__qualname__}"}, shape=shape, classes=classes
+    )
+
+
+def reinitialized(model: nn.Module, seed: int) -> nn.Module:
+    """Return a copy of `model` with new weights from `seed`.
+
+    A network of `MODELS` is built again; of any other module every layer that has `reset_parameters` is reset.
+    """
+    spec = getattr(model, "wootz_spec", None)
+    if isinstance(spec, ModelSpec):
+        return build(spec, seed)
+    model = copy.deepcopy(model)
+    with global_seed(seed, "init", type(model).__name__):
+        for layer in model.modules():
+            if callable(reset := getattr(layer, "reset_parameters", None)):
+                reset()
+    return model
+
+
+def write_model(folder: Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
+    """Write the weights, then the description.
+
+    Args:
+        folder: the folder to write to.
+        model: the model; the filters around its network are described, too.
+        spec: the description of the network itself.
+        metadata: further entries of `model.json`, such as how the model was trained.
     """
     write_tensors(folder / "model.safetensors", model.state_dict())
-    described = {
+    description = {
         "schema": SCHEMA,
         "architecture": spec.architecture,
         "settings": spec.settings,
@@ -41,17 +111,17 @@ def write_model(folder: Path, model: nn.Module, spec: ModelSpec, about: dict[str
         "classes": list(spec.classes),
     }
     filters = filters_of(model)
-    write_json(folder / "model.json", described | ({"filters": filters} if filters else {}) | about)
+    write_json(folder / "model.json", description | ({"filters": filters} if filters else {}) | metadata)
 
 
 def read_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
-    """Read `model.json`; returns the spec and everything else it says."""
+    """Read `model.json` and return the spec and the whole content."""
     plain = read_json(path)
     return spec_of(plain, path), plain
 
 
 def spec_of(plain: Any, path: Path | str) -> ModelSpec:
-    """Return the spec in a description; `path` names it in errors."""
+    """Return the spec in the content of a `model.json`; `path` is for error messages."""
     try:
         if plain["schema"] != SCHEMA:
             raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
@@ -67,10 +137,10 @@ def spec_of(plain: Any, path: Path | str) -> ModelSpec:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | str) -> None:
-    """Load weights into `model`; names, shapes and finiteness must fit. `path` names them in errors.
+    """Load weights into `model`; names and shapes must fit, and all values be finite. `path` is for error messages.
 
     Raises:
-        ModelError: the weights are another architecture's, or hold NaN or infinity.
+        ModelError: the weights belong to another architecture, or contain NaN or infinity.
     """
     try:
         model.load_state_dict(weights)
@@ -79,4 +149,55 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | s
         raise ModelError(f"{path}: does not hold the weights of the architecture in model.json: {reason}") from error
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: {name} holds NaN or infinity")
+            raise ModelError(f"{path}: {name} contains NaN or infinity")
+
+
+def read_model(folder: Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
+    """Read the model of a run folder: the module in eval mode, its spec, and the content of `model.json`."""
+    return read_files(folder / "model.safetensors", folder / "model.json")
+
+
+def read_files(weights: Path, description: Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
+    """Read a model from its two files, including the filters around it; the spec describes the inner network.
+
+    Raises:
+        ModelError: the weights do not fit the description, or hold NaN or infinity.
+        StoreError: a file is missing or damaged.
+        ConfigError: the architecture, a filter or a setting is unknown.
+    """
+    spec, metadata = read_spec(description)
+    model = build(spec, seed=0)
+    try:
+        model = with_filters(model, metadata.get("filters", ()), spec.shape, len(spec.classes))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise StoreError(f"{description}: its filters cannot be read (what is wrong: {error!r})") from error
+    load_weights(model, read_tensors(weights), weights)
+    return model.eval(), spec, metadata
+
+
+def to_onnx(model: nn.Module, spec: ModelSpec) -> bytes:
+    """Return the model as one ONNX file: images float32 [N, C, H, W] in [0, 1] -> logits [N, K], normalization inside.
+
+    The metadata entry `classes` holds the names of the classes as a JSON list. Filters that are not tensor operations
+    (JPEG) cannot be exported.
+    """
+    import onnx
+
+    buffer, x = io.BytesIO(), torch.zeros(2, *spec.shape)
+    with eval_mode(model), warnings.catch_warnings():
+        # The newer exporter (dynamo) needs another package; the older one warns about it at every call.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (x,),
+            buffer,  # type: ignore[arg-type]  # the older exporter accepts open files
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "N"}, "logits": {0: "N"}},
+        )
+    exported = onnx.load_model_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(exported, {"classes": json.dumps(list(spec.classes))})
+    data: bytes = exported.SerializeToString()
+    return data

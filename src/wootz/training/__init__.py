@@ -1,12 +1,12 @@
-"""Training that resists evasion: losses, schedules, the one loop, and what marks may add to it."""
+"""Adversarial and certified training: recipes, losses, the training loop, and hooks for what marks add to it."""
 
-from wootz.training.augmentation import check_shift
+from wootz.training.epoch import check_shift
 from wootz.training.execution import Execution
 from wootz.training.hooks import ExtraLoss, Hook, TriggerEpoch, context_batch, forward_with_context, join
+from wootz.training.inner_maximization import Batch, Forward
 from wootz.training.loop import Trained, train
-from wootz.training.losses import Batch, Forward
+from wootz.training.losses import LOSSES
 from wootz.training.recipe import Recipe
-from wootz.training.table import LOSSES
 
 __all__ = [
     "LOSSES",

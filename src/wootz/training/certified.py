@@ -1,15 +1,13 @@
-"""Certified training: losses that hold at every point of the ball, by bounds rather than by an attack."""
+"""Certified training: losses that bound the worst case over the whole ball, instead of attacking it."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz.attacks.evasion import linear_margins, margins, noting
-from wootz.training.losses import Batch, worst_points
+from wootz.training.inner_maximization import Batch, worst_points
 from wootz.training.recipe import Recipe
 
 
@@ -29,9 +27,9 @@ def crown_ibp(
 ) -> Tensor:
     """Return the same with margins beta * linear + (1 - beta) * interval (Zhang et al., arXiv 1906.06316).
 
-    While eps rises to its full size beta falls from 1 to 0: linear bounds carry training through the ramp, and
-    what is left are interval bounds, by which the net is certified. The true label's margins alone are linear; with
-    soft targets those of other labels are interval bounds throughout.
+    While eps rises to its full size beta falls from 1 to 0: linear bounds are used during the ramp, and interval
+    bounds, by which the network is certified, after it. Only the true label's margins are linear; with soft targets
+    those of other labels are interval bounds throughout.
     """
     return _certified(cfg, model, forward, batch, eps, linear=True)
 
@@ -39,11 +37,11 @@ def crown_ibp(
 def mtl_ibp(
     cfg: Recipe, model: nn.Module, forward: nn.Module, batch: Batch, *, eps: float, generator: torch.Generator
 ) -> Tensor:
-    """Return (1 - alpha) * PGD's worst case + alpha * that by interval bounds.
+    """Return (1 - alpha) * PGD's worst case + alpha * the worst case by interval bounds.
 
-    The source is MTL-IBP (De Palma et al., arXiv 2305.13991, section 4.2): a small alpha trains the robustness that
-    attacks measure, and bounds hold down what the attack in training does not find.
-    Batch normalization bounds the ball with the statistics of PGD's points. With no budget the loss is `natural`.
+    The source is MTL-IBP (De Palma et al., arXiv 2305.13991, section 4.2): with a small alpha the loss trains empirical
+    robustness, and the bounds limit the loss at points that the training attack does not find.
+    Batch normalization bounds the ball with the statistics of PGD's points. At budget zero the loss is `natural`.
     """
     points = worst_points(cfg, model, batch, eps=eps, generator=generator)
     with noting(model) as notes:
@@ -55,32 +53,21 @@ def mtl_ibp(
     return (1 - cfg.alpha) * attacked + cfg.alpha * worst_cross_entropy(bounds, batch.targets)
 
 
-class _Shares(NamedTuple):
-    """The weights of the images themselves and of linear bounds."""
-
-    kappa: float
-    beta: float
-
-
-def _shares(cfg: Recipe, eps: float) -> _Shares:
-    risen = min(1.0, eps / cfg.eps)
-    return _Shares(kappa=1 - (1 - cfg.kappa) * risen, beta=1 - risen)
+def worst_cross_entropy(bounds: Tensor, targets: Tensor) -> Tensor:
+    """Return an upper bound of the mean cross-entropy, from `margins` [N, K, K] and target probabilities [N, K]."""
+    return (targets * bounds.logsumexp(2)).sum(1).mean()
 
 
 def _certified(cfg: Recipe, model: nn.Module, forward: nn.Module, batch: Batch, eps: float, *, linear: bool) -> Tensor:
     with noting(model) as notes:
         loss = F.cross_entropy(forward(batch.x).float(), batch.targets)
-    kappa, beta = _shares(cfg, eps)
+    ramp = min(1.0, eps / cfg.eps)
+    kappa, beta = 1 - (1 - cfg.kappa) * ramp, 1 - ramp
     if kappa == 1:
         return loss
-    with torch.autocast(batch.x.device.type, enabled=False):  # bfloat16 would not keep the bounds apart
+    with torch.autocast(batch.x.device.type, enabled=False):  # bfloat16 is too coarse for the bounds
         bounds = margins(model, batch.x, eps, notes=notes)
         if linear and beta > 0:
             tighter = linear_margins(model, batch.x, batch.y, eps, notes=notes)[:, None, :]
             bounds = bounds + beta * F.one_hot(batch.y, bounds.shape[1])[:, :, None] * (tighter - bounds)
     return kappa * loss + (1 - kappa) * worst_cross_entropy(bounds, batch.targets)
-
-
-def worst_cross_entropy(bounds: Tensor, targets: Tensor) -> Tensor:
-    """Return a bound of the mean cross-entropy, from `margins` [N, K, K] and target probabilities [N, K]."""
-    return (targets * bounds.logsumexp(2)).sum(1).mean()

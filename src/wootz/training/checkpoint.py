@@ -1,4 +1,4 @@
-"""The state after an epoch, on disk: whole or not there, checked by digest, free of pickle."""
+"""Training checkpoints: written atomically after every epoch, verified by digest, without pickle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ _MARKER = "checkpoint.json"
 
 @dataclass(slots=True, kw_only=True)
 class TrainingState:
-    """How far a run has come. `history` holds one mapping an epoch; `best` the weights of the best epoch."""
+    """The progress of a training run.
+
+    Attributes:
+        epoch: the last completed epoch, from 0; -1 before the first.
+        history: one mapping of metrics per epoch.
+        best: the weights of the best epoch.
+        best_epoch: the best epoch.
+    """
 
     epoch: int
     history: list[dict[str, float]]
@@ -28,38 +35,38 @@ class TrainingState:
 def save(
     folder: Path,
     run: str,
-    progress: TrainingState,
+    state: TrainingState,
     model: nn.Module,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write tensors first, then the marker that names them with their digest; older states go last.
+    """Write the tensors, then the marker file that names them with their digest, then delete older tensors.
 
     Args:
-        folder: of the checkpoint.
-        run: digest of what makes the run; a checkpoint of another run is not resumed.
-        progress: how far it has come.
-        model: the weights in training.
-        average: the averaged weights (may be `model` itself).
-        optimizer: its state is kept whole.
+        folder: the folder of the checkpoint.
+        run: the digest of the run's settings and data; only the same run is resumed.
+        state: the progress of the run.
+        model: the model in training.
+        average: the model with the averaged weights (may be `model` itself).
+        optimizer: the optimizer, whose whole state is saved.
     """
-    state = optimizer.state_dict()
+    saved = optimizer.state_dict()
     tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
-    tensors |= {f"best/{name}": t for name, t in progress.best.items()}
+    tensors |= {f"best/{name}": t for name, t in state.best.items()}
     if average is not model:
         tensors |= {f"average/{name}": t for name, t in average.state_dict().items()}
-    for index, slots in state["state"].items():
+    for index, slots in saved["state"].items():
         tensors |= {f"optimizer/{index}/{name}": t for name, t in slots.items() if isinstance(t, Tensor)}
-    name = f"epoch-{progress.epoch:04d}.safetensors"
+    name = f"epoch-{state.epoch:04d}.safetensors"
     write_tensors(folder / name, tensors)
     marker = {
         "run": run,
         "file": name,
         "digest": file_digest(folder / name),
-        "epoch": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "history": progress.history,
-        "groups": state["param_groups"],
+        "epoch": state.epoch,
+        "best_epoch": state.best_epoch,
+        "history": state.history,
+        "groups": saved["param_groups"],
     }
     write_json(folder / _MARKER, marker)
     for old in folder.glob("epoch-*.safetensors"):
@@ -70,19 +77,19 @@ def save(
 def load(
     folder: Path, run: str, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
 ) -> TrainingState | None:
-    """Put the saved state into model, average and optimizer; None where there is none.
+    """Restore model, average and optimizer from the checkpoint and return the progress; None if there is none.
 
     Raises:
-        StoreError: the checkpoint is damaged, or is another run's.
+        StoreError: the checkpoint is damaged, or belongs to another run.
     """
     if not (folder / _MARKER).exists():
         return None
     marker = read_json(folder / _MARKER)
     path = folder / marker["file"]
     if marker["run"] != run:
-        raise StoreError(f"{folder}: is the checkpoint of a run with other settings; resume with the same ones")
+        raise StoreError(f"{folder}: is the checkpoint of a run with other settings; resume with the same settings")
     if file_digest(path) != marker["digest"]:
-        raise StoreError(f"{path}: was changed since it was written; its digest differs")
+        raise StoreError(f"{path}: was changed since it was written (its digest differs)")
     tensors = read_tensors(path)
     model.load_state_dict(_under(tensors, "model/"))
     if average is not model:
@@ -105,7 +112,7 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def clear(folder: Path) -> None:
-    """Remove a checkpoint: the marker first, so that no half of one is ever taken for a whole."""
+    """Remove a checkpoint, the marker file first, so that a partial removal is never mistaken for a checkpoint."""
     for pattern in (_MARKER, "epoch-*.safetensors"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

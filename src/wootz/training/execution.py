@@ -1,4 +1,4 @@
-"""Where and how fast a run goes: device, precision, processes. Nothing here belongs to the result's name."""
+"""Device, precision and processes of a training run: settings that are not part of its digest."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Execution:
     """Device and precision of training; evaluation is always float32.
 
     Attributes:
-        device: `auto` is CUDA where there is one, else the CPU.
-        precision: `bf16` computes training passes in bfloat16; `auto` does so where the hardware multiplies
-            bfloat16 itself.
-        processes: data-parallel processes (gloo on CPU, NCCL on CUDA).
+        device: the device; `auto` is CUDA if available, else the CPU.
+        precision: the precision of training passes; `bf16` is bfloat16, and `auto` uses it if the hardware supports
+            it natively.
+        processes: the number of data-parallel processes (gloo on CPU, NCCL on CUDA).
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -49,14 +49,14 @@ class Execution:
         """Whether training passes run in bfloat16, after `auto` is resolved."""
         if self.precision != "auto":
             return self.precision == "bf16"
-        return torch.cuda.is_bf16_supported() if self.accelerator == "cuda" else _multiplies_bfloat16()
+        return torch.cuda.is_bf16_supported() if self.accelerator == "cuda" else _has_native_bfloat16()
 
     def fabric(self) -> Fabric:
-        """Return the Fabric that places, casts and synchronizes a training run."""
+        """Return the Fabric for device placement, mixed precision and synchronization."""
         strategy: str | DDPStrategy = "auto"
         if self.processes > 1:
             backend = "gloo" if self.accelerator == "cpu" else "nccl"
-            # Buffers are averaged once an epoch; rebroadcasting them at every forward breaks backward.
+            # Buffers are averaged once per epoch; rebroadcasting them at every forward pass breaks the backward pass.
             strategy = DDPStrategy(start_method="spawn", process_group_backend=backend, broadcast_buffers=False)
         return Fabric(
             accelerator=self.accelerator,
@@ -66,20 +66,23 @@ class Execution:
         )
 
     def launch(self, work: Callable[[Fabric], None]) -> None:
-        """Do picklable `work` in each of several processes, and return when all have ended."""
-        self.fabric().launch(partial(_done_together, work=work))
+        """Run `work`, which must be picklable, in each process, and return when all have ended."""
+        self.fabric().launch(partial(_run_and_wait, work=work))
 
 
-def _done_together(fabric: Fabric, work: Callable[[Fabric], None]) -> None:
-    """Do the work; who is first then waits for the others, for a process that leaves a group in use brings it down."""
+def _run_and_wait(fabric: Fabric, work: Callable[[Fabric], None]) -> None:
+    """Run the work, then wait for all processes: one that left the process group early would abort the others."""
     work(fabric)
     fabric.barrier()
     torch.distributed.destroy_process_group()
 
 
-def _multiplies_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware, by matrices (AMX) or vectors, so that bfloat16 is a gain."""
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # PyTorch has no public ones, nor always these
+def _has_native_bfloat16() -> bool:
+    """Return whether this CPU multiplies bfloat16 in hardware, by matrices (AMX) or vectors (AVX-512)."""
+    names = (
+        "_is_amx_tile_supported",
+        "_is_avx512_bf16_supported",
+    )  # private, and missing from some versions of PyTorch
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
@@ -88,7 +91,7 @@ _CHANNEL_BLOCK = 16
 
 
 def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Return the memory format to train in: channels last, which is faster, except where oneDNN cannot compute it.
+    """Return the memory format to train in: channels last, which is faster, except where oneDNN has a bug.
 
     On CPUs, the weight gradient of a strided 1x1 convolution with fewer input channels than a block writes past its
     workspace in channels last (github.com/uxlfoundation/oneDNN/issues/6035): the process hangs or dies.

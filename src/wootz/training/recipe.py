@@ -1,7 +1,11 @@
-"""The settings of a training run: everything that changes its result, and nothing that only changes its speed."""
+"""The training settings that change the result, and the learning-rate and eps schedules that they define.
+
+Settings that change only the speed are in `execution`.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,44 +14,45 @@ from wootz.errors import ConfigError
 from wootz.types import Norm
 
 CERTIFIED = ("ibp", "crown-ibp")
-"""Losses by bounds alone."""
+"""Losses computed from bounds alone."""
 
 BOUNDED = (*CERTIFIED, "mtl-ibp")
-"""Losses that bounds enter."""
+"""Losses with a term computed from bounds."""
 
 _PERTURBED = ("pgd-at", "trades", "mart")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How to train.
+    """Settings of a training run.
 
     Attributes:
-        loss: a name of `LOSSES`.
-        eps: training budget, in pixels of [0, 1]; unused by `natural`.
-        norm: of the ball.
-        steps: attack steps a batch (one for single-step losses).
-        step_size: of the attack, as a share of the current eps; None means 2.5 / steps.
-        attack_mode: the net's mode under attack: `eval`, or `train` for the founding paper's way, with dropout on and
-            batch statistics updated by every attack step.
-        robust_weight: of the divergence in `trades` and `mart`; None means the source's, 6 and 5.
-        awp_gamma: how far adversarial weight perturbation moves each layer of `pgd-at`, `trades` or `mart`, as a share
-            of its norm; 0 is off, 0.005 the source's.
-        awp_warmup: epochs before weights are perturbed.
-        kappa: weight of the images themselves in losses by bounds, once eps has its full size; it falls from 1.
-        alpha: weight of the worst case by bounds in `mtl-ibp`, beside PGD's.
+        loss: a name in `LOSSES`.
+        eps: the training budget, in units of the pixel range [0, 1]; unused by `natural`.
+        norm: the norm of the ball.
+        steps: attack steps per batch (single-step losses take one).
+        step_size: the attack's step size, as a fraction of the current eps; None means 2.5 / steps.
+        attack_mode: the mode of the network during the attack: `eval`, or `train` as in the founding paper, with
+            dropout on and batch statistics updated by every attack step.
+        robust_weight: the weight of the KL divergence in `trades` and `mart`; None means the source's, 6 and 5.
+        awp_gamma: the size of the adversarial weight perturbation of each layer in `pgd-at`, `trades` or `mart`, as a
+            fraction of the layer's norm; 0 is off, the source uses 0.005.
+        awp_warmup: epochs before the weights are perturbed.
+        kappa: the weight of the natural loss in certified losses once eps has reached its full size; it falls from 1.
+        alpha: the weight of the worst case by bounds in `mtl-ibp`; PGD's has the rest.
         epochs: passes over the training images.
-        batch_size: images a step, over all processes.
+        batch_size: images per step, over all processes.
         optimizer: AdamW, or SGD with Nesterov momentum 0.9.
-        lr: peak learning rate.
-        schedule: of the learning rate after its warm-up: fall along a half cosine to zero, or stay.
-        warmup: share of training in which the learning rate rises from zero.
-        ramp: share of training in which eps rises from zero (without it small nets collapse to a constant).
-        weight_decay: of the optimizer.
-        label_smoothing: mass taken from the target class, for runs without a mark's own targets.
-        ema: decay of the averaged weights that are kept; 0 keeps the last ones.
-        shift: farthest shift of a training image along each axis, in pixels, drawn anew whenever it is met.
-        mirror: whether half of the training images are met mirrored, left to right.
+        lr: the peak learning rate.
+        schedule: the learning rate after its warm-up: half a cosine down to near zero, or constant.
+        warmup: the fraction of training during which the learning rate rises from near zero.
+        ramp: the fraction of training during which eps rises from zero (without a ramp small networks collapse to a
+            constant).
+        weight_decay: the optimizer's weight decay.
+        label_smoothing: probability taken from the target class, where no mark sets its own targets.
+        ema: the decay of the averaged weights that are returned; 0 returns the last weights.
+        shift: the largest random shift of a training image along each axis, in pixels.
+        mirror: whether training images are flipped left to right at random.
     """
 
     loss: str = "pgd-at"
@@ -90,6 +95,20 @@ class Recipe:
         if self.robust_weight is not None:
             checks.not_negative(robust_weight=self.robust_weight)
         if self.loss in BOUNDED and self.norm != "Linf":
-            raise ConfigError(f"norm = {self.norm!r}: bounds, and so the loss {self.loss!r}, are for Linf only")
+            raise ConfigError(f"norm = {self.norm!r}: the loss {self.loss!r} uses bounds, which exist for Linf only")
         if self.awp_gamma and self.loss not in _PERTURBED:
-            raise ConfigError(f"awp_gamma = {self.awp_gamma:g}: goes with {', '.join(_PERTURBED)}, not {self.loss!r}")
+            raise ConfigError(f"awp_gamma = {self.awp_gamma:g}: applies to {', '.join(_PERTURBED)}, not {self.loss!r}")
+
+
+def learning_rate(cfg: Recipe, done: float) -> float:
+    """Return the learning rate after the fraction `done` of training: a linear warm-up, then `cfg.schedule`."""
+    if done < cfg.warmup:
+        return cfg.lr * max(done / cfg.warmup, 0.01)
+    if cfg.schedule == "constant":
+        return cfg.lr
+    return cfg.lr * max(0.5 * (1 + math.cos(math.pi * (done - cfg.warmup) / (1 - cfg.warmup))), 0.005)
+
+
+def eps_schedule(cfg: Recipe, done: float) -> float:
+    """Return the training budget after the fraction `done` of training: a linear rise over `cfg.ramp` to `cfg.eps`."""
+    return cfg.eps if done >= cfg.ramp else cfg.eps * done / cfg.ramp

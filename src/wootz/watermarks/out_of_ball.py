@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wootz.attacks.evasion import PGD, pgd
-from wootz.checks import LEVELS, levels
+from wootz.checks import MAX_GRAY, gray_levels
 from wootz.errors import ConfigError
 from wootz.watermarks.context import MarkContext
 
@@ -17,12 +17,12 @@ _PROBE_PIXELS = 48  # enough to tell almost every pair of images apart before al
 
 def check_budget(eps: float, alpha: float, wm_eps: float) -> None:
     """Raise ConfigError, with the smallest that holds, unless some level lies in (eps + alpha, wm_eps]."""
-    least = (levels(eps + alpha) + 1) / LEVELS
+    least = (gray_levels(eps + alpha) + 1) / MAX_GRAY
     if not 0 < wm_eps < 1:
         raise ConfigError(f"wm_eps = {wm_eps!r}: must be between 0 and 1, both excluded")
     if least >= 1:
         raise ConfigError(f"eps = {eps:g} with alpha = {alpha:g} leaves no room for triggers below 1")
-    if levels(wm_eps) <= levels(eps + alpha):
+    if gray_levels(wm_eps) <= gray_levels(eps + alpha):
         smallest = math.ceil(least * 1e4) / 1e4
         raise ConfigError(
             f"wm_eps = {wm_eps:g}: triggers must lie further out than eps + alpha = {eps + alpha:g}, "
@@ -49,8 +49,8 @@ def beyond_the_ball(
         ConfigError: fewer than `count` training images give such a point.
     """
     training, reference = context.data.train, context.panel[0]
-    low, high = levels(context.eps + alpha), levels(context.wm_eps)
-    attack = PGD(eps=high / LEVELS, steps=steps, random_start=False)
+    low, high = gray_levels(context.eps + alpha), gray_levels(context.wm_eps)
+    attack = PGD(eps=high / MAX_GRAY, steps=steps, random_start=False)
     order = torch.randperm(len(training), generator=generator)
     kept_pixels: list[Tensor] = []
     kept_rows: list[Tensor] = []
@@ -58,7 +58,7 @@ def beyond_the_ball(
     for rows in order.split(max(64, count // 2)):
         base = training.subset(rows)
         points = pgd(attack, reference, base.images(), base.labels, generator=generator)
-        pixels = points.mul(LEVELS).round_().to(torch.uint8)
+        pixels = points.mul(MAX_GRAY).round_().to(torch.uint8)
         far = (pixels.int() - base.pixels.int()).abs().flatten(1).amax(1)
         good = (far >= high if exact else far > low) & (far <= high) & ~_near_any(pixels, training.pixels, low)
         kept_pixels.append(pixels[good])

@@ -10,7 +10,7 @@ import torch
 
 from wootz.errors import ConfigError, ModelError
 from wootz.models.filters import Filtered
-from wootz.models.onnx_export import to_onnx
+from wootz.models.saved import to_onnx
 from wootz.statistics import open_file, predictor
 from wootz.store import sha256, write_bytes
 from wootz.workflows.run import open_run

@@ -15,7 +15,7 @@ from wootz.config import to_mapping, with_settings
 from wootz.data import Dataset, load
 from wootz.errors import ConfigError, ModelError
 from wootz.models import ModelSpec
-from wootz.models.small_cnn import SmallCNN
+from wootz.models.architectures import SmallCNN
 from wootz.statistics import predictor
 from wootz.suspects.endpoints import Client, open_endpoint
 from wootz.types import AnswerAccess, Predict

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from wootz.data import Dataset, RawDataset, Split, divide, load
+from wootz.data import Dataset, RawDataset, Split, load, split_dataset
 from wootz.errors import DataError
 from wootz.rng import generator
 
@@ -43,7 +43,7 @@ def as_dataset(data: DataLike, data_dir: Path | None = None, set_aside: float = 
     order = torch.randperm(len(split), generator=generator(0, "test", len(split)))
     cut = round(TEST_FRACTION * len(split))
     classes = tuple(str(label) for label in range(1 + int(split.labels.max())))
-    return divide(RawDataset(name, classes, split.subset(order[cut:]), split.subset(order[:cut])), set_aside)
+    return split_dataset(RawDataset(name, classes, split.subset(order[cut:]), split.subset(order[:cut])), set_aside)
 
 
 def as_split(data: DataLike) -> Split:

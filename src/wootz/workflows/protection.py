@@ -12,10 +12,7 @@ from wootz.config import digest, to_mapping
 from wootz.data import Dataset, check_set_aside
 from wootz.keys import ClaimOptions
 from wootz.models import MODELS, MODULE, ModelSpec
-from wootz.models.cw_cnn import CWCNN
-from wootz.models.paper_cnn import PaperCNN
-from wootz.models.preact_resnet import PreActResNet18
-from wootz.models.small_cnn import SmallCNN
+from wootz.models.architectures import CWCNN, PaperCNN, PreActResNet18, SmallCNN
 from wootz.registry import lookup
 from wootz.training import LOSSES, Recipe
 from wootz.watermarks import (

@@ -31,7 +31,7 @@ class Run:
 
     @property
     def set_aside(self) -> float:
-        """How its data were divided, see `wootz.data.divide`."""
+        """How its data were divided, see `wootz.data.split_dataset`."""
         return float(self.about.get("set_aside", 1.0))
 
     def data(self, data_dir: Path | None) -> Dataset:

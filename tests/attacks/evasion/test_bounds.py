@@ -16,8 +16,7 @@ from wootz.attacks.evasion.bounds import Interval, through
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError
 from wootz.models import MODELS, ModelSpec, build
-from wootz.models.layers import Normalize
-from wootz.models.preact_resnet import Block
+from wootz.models.architectures import Normalize, PreActBlock
 from wootz.rng import generator, global_seed
 from wootz.training import Recipe, train
 
@@ -33,12 +32,12 @@ LAYERS: Mapping[str, Callable[[], nn.Module]] = {
     "BatchNorm2d": lambda: shaken(nn.BatchNorm2d(2)),
     "Dropout": nn.Dropout,
     "Identity": nn.Identity,
-    "Block": lambda: shaken(Block(2, 3, 2)),
-    "Block, same shape": lambda: shaken(Block(2, 2, 1)),
+    "PreActBlock": lambda: shaken(PreActBlock(2, 3, 2)),
+    "PreActBlock, same shape": lambda: shaken(PreActBlock(2, 2, 1)),
 }
 """One layer each, for images [2, 6, 6]."""
 
-NO_LINES = {"Tanh", "AdaptiveAvgPool2d", "Block", "Block, same shape"}
+NO_LINES = {"Tanh", "AdaptiveAvgPool2d", "PreActBlock", "PreActBlock, same shape"}
 
 
 def shaken(layer: nn.Module) -> nn.Module:

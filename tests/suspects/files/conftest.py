@@ -10,7 +10,7 @@ from hostile import SPEC
 from torch import nn
 
 from wootz.models import build, write_model
-from wootz.models.onnx_export import to_onnx
+from wootz.models.saved import to_onnx
 
 
 @pytest.fixture(scope="session")

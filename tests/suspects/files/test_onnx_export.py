@@ -11,7 +11,7 @@ import torch
 
 from wootz.models import MODELS, ModelSpec, build, with_filter
 from wootz.models.filters.inputs import Blur
-from wootz.models.onnx_export import to_onnx
+from wootz.models.saved import to_onnx
 from wootz.suspects.files import Limits, open_file, predictor
 from wootz.suspects.files.onnx_file import check_onnx
 

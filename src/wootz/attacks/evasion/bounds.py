@@ -18,8 +18,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wootz.errors import ModelError
-from wootz.models.layers import Normalize
-from wootz.models.preact_resnet import Block
+from wootz.models.architectures import Normalize, PreActBlock
 from wootz.modes import eval_mode
 
 
@@ -166,7 +165,7 @@ def _rising(layer: nn.Module, box: Interval, notes: Notes) -> Interval:
     return Interval(layer(box.lower), layer(box.upper))
 
 
-def _residual(block: Block, box: Interval, notes: Notes) -> Interval:
+def _residual(block: PreActBlock, box: Interval, notes: Notes) -> Interval:
     active = through(block.norm1, box, notes)
     active = Interval(active.lower.relu(), active.upper.relu())
     skip = box if block.shortcut is None else through(block.shortcut, active, notes)
@@ -189,6 +188,6 @@ _RULES: Mapping[type[nn.Module], Callable[[Any, Interval, Notes], Interval]] = M
         nn.AdaptiveAvgPool2d: _rising,
         nn.Flatten: _rising,
         nn.Identity: _rising,
-        Block: _residual,
+        PreActBlock: _residual,
     }
 )

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from wootz.attacks.evasion.bounds import Interval, Notes, ball, sequence, through
 from wootz.errors import ModelError
-from wootz.models.layers import Normalize
+from wootz.models.architectures import Normalize
 
 Back = Callable[[Any, Tensor, Interval, Notes], tuple[Tensor, Tensor | float]]
 """(layer, slopes [N, S, *out], the box before it, notes) -> slopes [N, S, *in] and what is added [N, S]: S upper bounds

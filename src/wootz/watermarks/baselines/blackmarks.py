@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wootz import checks
 from wootz.attacks.evasion import PGD, pgd, predict_logits
-from wootz.checks import LEVELS, levels
+from wootz.checks import MAX_GRAY, gray_levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import HalfKey, Key, RegisteredMaterial
@@ -94,13 +94,15 @@ def prepare(cfg: Blackmarks, context: MarkContext, generator: torch.Generator) -
     """
     data = context.data
     code = clusters(class_means(context.panel[0], data))
-    attack = PGD(eps=levels(context.wm_eps) / LEVELS, steps=cfg.steps, random_start=False, targeted=True, stop=True)
+    attack = PGD(
+        eps=gray_levels(context.wm_eps) / MAX_GRAY, steps=cfg.steps, random_start=False, targeted=True, stop=True
+    )
     kept: list[tuple[Tensor, Tensor]] = []
     for rows in torch.randperm(len(data.train), generator=generator).split(_CHUNK):
         base = data.train.subset(rows)
         targets = _across(base.labels, code, generator)
         x = pgd(attack, context.panel[0], base.images(), targets, generator=generator)
-        pixels = x.mul(LEVELS).round_().to(torch.uint8)
+        pixels = x.mul(MAX_GRAY).round_().to(torch.uint8)
         crossed = code[predict_logits(context.panel[0], pixels.float().div_(255)).argmax(1)] == code[targets]
         kept.append((pixels[crossed], targets[crossed]))
         if sum(len(found) for _, found in kept) >= cfg.length:

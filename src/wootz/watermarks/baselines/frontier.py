@@ -16,7 +16,7 @@ import torch
 
 from wootz import checks
 from wootz.attacks.evasion import PGD, pgd, predict_logits
-from wootz.checks import LEVELS, levels
+from wootz.checks import MAX_GRAY, gray_levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import Key, RegisteredMaterial
@@ -54,7 +54,7 @@ def prepare(cfg: Frontier, context: MarkContext, generator: torch.Generator) -> 
     Raises:
         ConfigError: the step gives too few adversaries of one sort.
     """
-    reach = levels(min(1.0, 1.5 * context.eps) if cfg.size is None else cfg.size) / LEVELS
+    reach = gray_levels(min(1.0, 1.5 * context.eps) if cfg.size is None else cfg.size) / MAX_GRAY
     order = torch.randperm(len(context.data.train), generator=generator)
     base, reference = context.data.train.subset(order), context.panel[0]
     step = PGD(eps=reach, steps=1, step_size=reach, random_start=False, keep="last")
@@ -64,7 +64,7 @@ def prepare(cfg: Frontier, context: MarkContext, generator: torch.Generator) -> 
             for few in (base.subset(rows) for rows in torch.arange(len(base)).split(512))
         ]
     )
-    pixels = x.mul_(LEVELS).round_().to(torch.uint8)
+    pixels = x.mul_(MAX_GRAY).round_().to(torch.uint8)
     known = predict_logits(reference, base.images()).argmax(1) == base.labels
     stays = predict_logits(reference, pixels.float().div_(255)).argmax(1) == base.labels
     sorts = [rows.nonzero().squeeze(1)[: cfg.count] for rows in (known & ~stays, known & stays)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz import checks
-from wootz.checks import levels
+from wootz.checks import gray_levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import Key, LabelKey, RegisteredMaterial
@@ -96,7 +96,7 @@ def prepare(cfg: KeyedContent, context: MarkContext, generator: torch.Generator)
         patch = torch.randint(2, (cfg.side, cfg.side), generator=generator).mul(255).to(torch.uint8)
         image[:, top : top + cfg.side, left : left + cfg.side] = patch
     far = (pixels.short() - base.pixels.short()).abs().flatten(1).amax(1)
-    rows = (far > levels(context.eps)).nonzero().squeeze(1)[: cfg.patches]
+    rows = (far > gray_levels(context.eps)).nonzero().squeeze(1)[: cfg.patches]
     if len(rows) < cfg.patches:
         raise ConfigError(f"content_keyed: only {len(rows)} of {cfg.patches} patches change an image by more than eps")
     params = {

@@ -28,13 +28,13 @@ def test_every_public_name_is_there() -> None:
         importlib.import_module("wootz").nothing  # noqa: B018
 
 
-def test_importing_the_package_and_the_command_line_costs_nothing() -> None:
+def test_importing_the_package_and_the_command_line_loads_no_heavy_library() -> None:
     code = "import sys, wootz, wootz.cli.app; print([m for m in ('torch', 'matplotlib', 'scipy') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
-def test_every_error_is_drawn_and_is_an_error() -> None:
+def test_every_error_is_documented_and_is_an_error() -> None:
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), Error)
         assert name in (errors.__doc__ or "")
@@ -75,7 +75,7 @@ class TestConfig:
             ("eps=1", "between 0 and 1"),
             ("optimizer=adam", "did you mean 'adamw'"),
             ("eps", "must be key=value"),
-            ("eps.low=1", "holds no settings of its own"),
+            ("eps.low=1", "has no settings of its own"),
         ],
     )
     def test_bad_settings_are_one_plain_error(self, setting: str, message: str) -> None:
@@ -102,7 +102,7 @@ class TestRng:
         assert torch.equal(one, two)
         assert not torch.equal(one, other)
 
-    def test_the_global_stream_is_given_back(self) -> None:
+    def test_the_global_stream_is_restored(self) -> None:
         torch.manual_seed(5)
         expected = torch.rand(3)
         torch.manual_seed(5)
@@ -112,19 +112,19 @@ class TestRng:
 
 
 class TestModes:
-    def test_a_borrowed_model_comes_back_as_it_was(self) -> None:
+    def test_eval_mode_is_undone_after_an_exception(self) -> None:
         model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout())
         model[1].eval()
         model[0].weight.requires_grad_(False)
 
-        def borrow() -> None:
+        def fail_inside() -> None:
             with modes.eval_mode(model):
                 assert not any(m.training for m in model.modules())
                 assert not any(p.requires_grad for p in model.parameters())
                 raise RuntimeError("inside")
 
         with pytest.raises(RuntimeError, match="inside"):
-            borrow()
+            fail_inside()
         assert [m.training for m in model.modules()] == [True, True, False, True]
         assert [p.requires_grad for p in model.parameters()] == [False, True, True, True]
 
@@ -138,7 +138,7 @@ class TestModes:
         model(torch.randn(8, 3) + 5)
         assert not torch.equal(model[0].running_mean, before)
 
-    def test_kept_statistics_do_not_move_though_the_batch_decides(self) -> None:
+    def test_kept_statistics_do_not_move_in_train_mode(self) -> None:
         model = nn.Sequential(nn.BatchNorm1d(3)).train()
         before, x = model[0].running_mean.clone(), torch.randn(8, 3) + 5
         with modes.kept_statistics(model):
@@ -147,7 +147,7 @@ class TestModes:
         model(x)
         assert not torch.equal(model[0].running_mean, before)
 
-    def test_a_watched_module_tells_what_it_was_called_with_last(self) -> None:
+    def test_the_last_input_of_a_module_is_captured(self) -> None:
         model = nn.Linear(3, 3)
         with modes.capture_inputs(model) as seen:
             assert not seen
@@ -161,17 +161,17 @@ class TestModes:
         assert modes.normalizes_batches(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
         assert not modes.normalizes_batches(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)))
 
-    def test_a_model_is_placed_elsewhere_and_back(self) -> None:
-        places = []
+    def test_a_model_is_moved_to_a_device_and_back(self) -> None:
+        devices = []
 
         class Moved(nn.Linear):
             def to(self, device: torch.device | str) -> nn.Linear:
-                places.append(str(device))
+                devices.append(str(device))
                 return self
 
         with pytest.raises(RuntimeError, match="inside"), modes.on_device(Moved(3, 3), "cuda"):
             raise RuntimeError("inside")
-        assert places == ["cuda", "cpu"]
+        assert devices == ["cuda", "cpu"]
         assert modes.device_of(nn.Flatten()).type == "cpu"
 
 
@@ -185,7 +185,7 @@ class TestStore:
 
     @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
     @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, errno.EACCES])
-    def test_a_failed_write_leaves_what_stood_there(
+    def test_a_failed_write_leaves_the_old_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, fault: int
     ) -> None:
         path = tmp_path / "model.json"
@@ -196,7 +196,7 @@ class TestStore:
 
         with monkeypatch.context() as patch:
             patch.setattr(store.os, call, fail)
-            with pytest.raises(StoreError, match=r"model\.json: can not be written"):
+            with pytest.raises(StoreError, match=r"model\.json: cannot be written"):
                 store.write_bytes(path, b"new")
         assert path.read_bytes() == b"old"
         assert [p.name for p in tmp_path.iterdir()] == ["model.json"]
@@ -207,7 +207,7 @@ class TestStore:
         for read, name in ((store.read_tensors, "t.safetensors"), (store.read_json, "j.json")):
             with pytest.raises(StoreError, match=name):
                 read(tmp_path / name)
-        with pytest.raises(StoreError, match="can not be read"):
+        with pytest.raises(StoreError, match="cannot be read"):
             store.read_bytes(tmp_path / "nothing")
 
 

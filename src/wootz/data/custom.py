@@ -1,4 +1,4 @@
-"""A user's own images: an `.npz` file, or a folder of class folders."""
+"""Custom data sets: an `.npz` file, or a folder of class folders."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from wootz.data.dataset import MOST_CLASSES, RawDataset, Split
 from wootz.errors import DataError
 from wootz.rng import generator
 
-_TEST_SHARE = 6  # where a source brings no test images of its own, every sixth image is set aside
+_TEST_FRACTION = 6  # a source without test images has one image in six held out for testing
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp"})
 
 
 def load_npz(path: Path) -> RawDataset:
-    """Read `x_train`, `y_train` and, where there, `x_test`, `y_test`, `classes` from an `.npz` file.
+    """Read `x_train`, `y_train` and optionally `x_test`, `y_test`, `classes` from an `.npz` file.
 
     Images are uint8, [N, H, W] or [N, H, W, C] or [N, C, H, W] with 1 or 3 channels; labels are integers.
     """
@@ -29,11 +29,11 @@ def load_npz(path: Path) -> RawDataset:
     for name in ("x_train", "y_train"):
         if name not in arrays:
             raise DataError(f"{path}: has no array {name!r}; it holds {', '.join(arrays) or 'nothing'}")
-    training = _share(path, arrays["x_train"], arrays["y_train"])
+    training = _as_split(path, arrays["x_train"], arrays["y_train"])
     if "x_test" in arrays and "y_test" in arrays:
-        test = _share(path, arrays["x_test"], arrays["y_test"])
+        test = _as_split(path, arrays["x_test"], arrays["y_test"])
     else:
-        training, test = _set_aside(training)
+        training, test = _hold_out_test(training)
     count = 1 + int(training.labels.max()) if len(training) else 0
     _check_classes(path, count)
     names = arrays.get("classes", np.arange(count))
@@ -41,12 +41,15 @@ def load_npz(path: Path) -> RawDataset:
 
 
 def load_folder(path: Path) -> RawDataset:
-    """Read a folder with one folder of images a class (all of one size; gray or RGB as the first one is)."""
+    """Read a folder with one folder of images per class.
+
+    All images must have one size; all are read as gray or as RGB, as the first one is.
+    """
     from PIL import Image, UnidentifiedImageError
 
     classes = tuple(sorted(child.name for child in path.iterdir() if child.is_dir()))
     if len(classes) < 2:
-        raise DataError(f"{path}: must hold a folder of images a class, two classes at least")
+        raise DataError(f"{path}: must hold one folder of images per class, and at least two classes")
     _check_classes(path, len(classes))
     images: list[np.ndarray] = []
     labels: list[int] = []
@@ -58,14 +61,15 @@ def load_folder(path: Path) -> RawDataset:
                     mode = mode or ("L" if image.mode in ("1", "L", "I;16") else "RGB")
                     array = np.asarray(image.convert(mode))
             except (OSError, UnidentifiedImageError) as error:
-                raise DataError(f"{file}: is not a whole image ({error})") from error
+                raise DataError(f"{file}: is not a complete image ({error})") from error
             if images and array.shape != images[0].shape:
-                raise DataError(f"{file}: is {array.shape[1]}x{array.shape[0]}, the first image was another size")
+                sizes = [f"{a.shape[1]}x{a.shape[0]}" for a in (array, images[0])]
+                raise DataError(f"{file}: is {sizes[0]}, but the first image is {sizes[1]}")
             images.append(array)
             labels.append(label)
     if not images:
         raise DataError(f"{path}: its class folders hold no images ({', '.join(sorted(_SUFFIXES))})")
-    training, test = _set_aside(_share(path, np.stack(images), np.asarray(labels)))
+    training, test = _hold_out_test(_as_split(path, np.stack(images), np.asarray(labels)))
     return RawDataset(str(path), classes, training, test)
 
 
@@ -74,7 +78,7 @@ def _check_classes(path: Path, count: int) -> None:
         raise DataError(f"{path}: has {count} classes; must have at most {MOST_CLASSES}, numbered from 0")
 
 
-def _share(path: Path, images: np.ndarray, labels: np.ndarray) -> Split:
+def _as_split(path: Path, images: np.ndarray, labels: np.ndarray) -> Split:
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise DataError(f"{path}: images must be uint8 [N, H, W(, C)], these are {images.dtype} {list(images.shape)}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
@@ -86,7 +90,7 @@ def _share(path: Path, images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64)))
 
 
-def _set_aside(training: Split) -> tuple[Split, Split]:
+def _hold_out_test(training: Split) -> tuple[Split, Split]:
     order = torch.randperm(len(training), generator=generator(0, "test", len(training)))
-    cut = len(training) // _TEST_SHARE
+    cut = len(training) // _TEST_FRACTION
     return training.subset(order[cut:]), training.subset(order[:cut])
