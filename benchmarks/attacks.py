@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from wootz.attacks import evasion
 from wootz.errors import Error
-from wootz.records import Cell, append, read_lines
+from wootz.records import Result, append, read_lines
 from wootz.workflows.attack import FAMILIES, attack_run
 from wootz.workflows.evaluate import evaluate_run
 from wootz.workflows.reference_models import ReferenceModels
@@ -70,7 +70,7 @@ def attempts() -> list[Attempt]:
 
 def undertake(
     attempt: Attempt, target: Path, label: str, owner: Path, panel: ReferenceModels, out: Path, count: int
-) -> Cell:
+) -> Result:
     """Run one attempt and test what comes out."""
     name = attempt.against(label)
     if attempt.family == "evade":
@@ -121,7 +121,7 @@ def tables(path: Path) -> None:
             print(f"| {attempt.name} | " + " | ".join(figures) + " |")
 
 
-def row(name: str, marked: Cell, other: Cell | None) -> str:
+def row(name: str, marked: Result, other: Result | None) -> str:
     bits = {item.mark: item.bits for item in marked.evidence}
     figures = [
         "" if marked.queries is None else f"{marked.queries:,}",
@@ -134,7 +134,7 @@ def row(name: str, marked: Cell, other: Cell | None) -> str:
     return f"| {name} | " + " | ".join(figures) + " |"
 
 
-def accuracies(cell: Cell | None) -> list[str]:
+def accuracies(cell: Result | None) -> list[str]:
     if cell is None or cell.clean is None or cell.robust is None:
         return ["", ""]
     flags = f" ({', '.join(cell.robust.flags)})" if cell.robust.flags else ""

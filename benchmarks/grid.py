@@ -18,7 +18,7 @@ from wootz.bench import Staffing, plan_of, read_grid, run_grid
 from wootz.bench.grid import Axes, Controls
 from wootz.bench.journal import JOURNAL
 from wootz.logs import quiet
-from wootz.records import Cell, EvidenceRecord, RobustRecord, to_json
+from wootz.records import EvidenceRecord, Result, RobustRecord, to_json
 from wootz.workflows.run import Timer
 
 CELLS = 10_000
@@ -49,7 +49,7 @@ def listing(path: Path) -> dict[str, float]:
     robust = RobustRecord(eps=0.25, attack="pgd-40x2", n=1000, accuracy=0.8)
     found = EvidenceRecord(mark="runner-up", p="1e-50", bits=166.1, queries=1000, statistic=0.3)
     with tempfile.TemporaryDirectory() as folder:
-        cell = Cell(
+        cell = Result(
             data="mnist-5k", suspect="s", kind="stolen", robust=robust, evidence=(found,), bits=166.1, clean=0.98
         )
         lines = (json.dumps(to_json(replace(cell, digest=place.job.digest))) for place in plan.places)

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, quantiles
 
-from wootz.records import Cell, read_lines
+from wootz.records import Result, read_lines
 
-MEASURES: Mapping[str, tuple[Callable[[Cell], float | None], float]] = {
+MEASURES: Mapping[str, tuple[Callable[[Result], float | None], float]] = {
     "bits": (lambda cell: cell.bits, 0.0),
     "clean": (lambda cell: cell.clean and 100 * cell.clean, 0.3),
     "pgd": (lambda cell: cell.robust and 100 * cell.robust.accuracy, 2.0),
@@ -30,22 +30,22 @@ MEASURES: Mapping[str, tuple[Callable[[Cell], float | None], float]] = {
 Place = tuple[str, ...]
 
 
-def places(cells: Sequence[Cell]) -> dict[Place, list[Cell]]:
+def places(cells: Sequence[Result]) -> dict[Place, list[Result]]:
     """Return what is no control by where it stands, all seeds together."""
-    found: defaultdict[Place, list[Cell]] = defaultdict(list)
+    found: defaultdict[Place, list[Result]] = defaultdict(list)
     for cell in cells:
         if cell.kind != "independent" and cell.error is None:
             found[tuple(cell.axes.values())].append(cell)
     return dict(found)
 
 
-def values(cells: Sequence[Cell], measure: str) -> list[float]:
+def values(cells: Sequence[Result], measure: str) -> list[float]:
     """Return what is known of a measure, as tables show it: to a tenth."""
     read, _ = MEASURES[measure]
     return [round(value, 1) for cell in cells if (value := read(cell)) is not None]
 
 
-def beside(earlier: dict[Place, list[Cell]], again: dict[Place, list[Cell]], measure: str) -> dict[str, float]:
+def beside(earlier: dict[Place, list[Result]], again: dict[Place, list[Result]], measure: str) -> dict[str, float]:
     """Count the later values below, within, near and above the earlier range, and those outside to be expected."""
     near, counts = MEASURES[measure][1], dict.fromkeys(("values", "below", "within", "above", "near", "outside"), 0.0)
     for place in earlier.keys() & again.keys():
@@ -59,7 +59,7 @@ def beside(earlier: dict[Place, list[Cell]], again: dict[Place, list[Cell]], mea
     return {name: round(count, 1) for name, count in counts.items()}
 
 
-def ratios(earlier: dict[Place, list[Cell]], again: dict[Place, list[Cell]]) -> dict[Place, float]:
+def ratios(earlier: dict[Place, list[Result]], again: dict[Place, list[Result]]) -> dict[Place, float]:
     """Return the later mean of bits over the earlier one, where that reaches the bar, least first."""
     found = {}
     for place in earlier.keys() & again.keys():
@@ -69,7 +69,9 @@ def ratios(earlier: dict[Place, list[Cell]], again: dict[Place, list[Cell]]) -> 
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def turned(earlier: dict[Place, list[Cell]], again: dict[Place, list[Cell]]) -> tuple[int, dict[Place, list[float]]]:
+def turned(
+    earlier: dict[Place, list[Result]], again: dict[Place, list[Result]]
+) -> tuple[int, dict[Place, list[float]]]:
     """Return how many places are on one side of the bar with every earlier seed, and those with a seed on the other."""
     one_sided, found = 0, {}
     for place in sorted(earlier.keys() & again.keys()):
@@ -82,7 +84,7 @@ def turned(earlier: dict[Place, list[Cell]], again: dict[Place, list[Cell]]) -> 
     return one_sided, found
 
 
-def strangers(cells: Sequence[Cell]) -> dict[str, float]:
+def strangers(cells: Sequence[Result]) -> dict[str, float]:
     """Return how often controls were tested and the highest bits of one mark and of all together."""
     tested = [cell for cell in cells if cell.kind == "independent" and cell.bits is not None]
     return {

@@ -1,4 +1,4 @@
-"""One finished cell of the evidence matrix, as JSON of schema 1."""
+"""What was measured of one suspect model, as JSON of schema 1."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ from wootz.store import append_line, read_bytes, whole_lines
 from wootz.types import Kind, Norm
 
 SCHEMA = 1
+
+RESULTS_FILE = "cells.jsonl"
+"""Name of the file in a grid's folder that holds its results, one per line, in the order of the grid."""
+
+GRID_METADATA_FILE = "bench.json"
+"""Name of the file in a grid's folder that says how it was run."""
+
+AXES = ("data", "model", "loss", "mark", "theft", "access")
+"""Axes that every result of a grid names in `axes`; a grid may have more. The seed has a field of its own."""
+
+OWNER_MODEL, INDEPENDENT = "none", "independent"
+"""Names along the axis `theft` that are no attack: the owner's own model, and independent models as controls."""
+
+UNMARKED = "none"
+"""Name along the axis `mark` of a model without watermarks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +49,18 @@ class RobustRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceRecord:
-    """What one mark says of one suspect. `p` is a decimal string: it may be far below the smallest float."""
+    """The test of one mark on one suspect.
+
+    Attributes:
+        mark: The name of the mark.
+        p: The p-value as a decimal string: it may be far below the smallest float.
+        bits: -log2 p.
+        queries: The number of images that the test sent to the suspect.
+        statistic: The value of the test statistic.
+        details: Further figures of the test, by name.
+        null: The distribution of the statistic under the null hypothesis, in plain English.
+        measure: What `statistic` is, in plain English.
+    """
 
     mark: str
     p: str
@@ -42,23 +68,26 @@ class EvidenceRecord:
     queries: int
     statistic: float
     details: dict[str, Any] = field(default_factory=dict)
+    null: str = ""
+    measure: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyDrop:
-    """What an attack lost against its victim, as fractions; robust only where both were attacked alike."""
+    """Accuracy lost against the attacked model, as fractions; `robust` only where both faced the same evaluation."""
 
     clean: float
     robust: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One suspect, as far as it is known. Accuracies are fractions, `seconds` wall time.
+class Result:
+    """What was measured of one suspect; None is what was not measured.
 
-    `also` holds robust accuracies by other evaluations. A grid's cells have three fields more: `digest` names the
-    config that made them, `axes` says where in the grid they stand (axis -> name; the seed has its own field), and
-    `error` is the one line of a cell that failed.
+    Accuracies are fractions, `seconds` is wall time, `bar` the required bits. `also` holds robust accuracies under
+    further evaluations. Results of a grid have three fields more: `digest` names the config that decides them, `axes`
+    holds the name of their grid cell along each axis (the seed has its own field), and `error` is the one line of a
+    result that failed.
     """
 
     data: str
@@ -85,14 +114,18 @@ class Cell:
     schema: int = SCHEMA
 
 
-def to_json(cell: Cell) -> dict[str, Any]:
-    """Return the cell as plain JSON; what is not known is left out."""
-    plain = dataclasses.asdict(cell)
+def to_json(result: Result) -> dict[str, Any]:
+    """Return the result as plain JSON; what was not measured is left out."""
+    plain = dataclasses.asdict(result)
+    for item in plain["evidence"]:
+        for name in ("null", "measure"):
+            if not item[name]:
+                del item[name]
     return {"schema": plain.pop("schema")} | {k: v for k, v in plain.items() if v is not None and v not in ((), {})}
 
 
-def from_json(plain: dict[str, Any]) -> Cell:
-    """Read a cell back; `from_json(to_json(cell)) == cell`. Another schema is a StoreError."""
+def from_json(plain: dict[str, Any]) -> Result:
+    """Read a result back; `from_json(to_json(result)) == result`. Another schema is a StoreError."""
     if plain.get("schema") != SCHEMA:
         raise StoreError(f"record of schema {plain.get('schema')!r}: this version reads schema {SCHEMA}")
     values = dict(plain)
@@ -103,24 +136,24 @@ def from_json(plain: dict[str, Any]) -> Cell:
         values["price"] = AccuracyDrop(**values["price"])
     values["evidence"] = tuple(EvidenceRecord(**item) for item in values.get("evidence", ()))
     values["notes"] = tuple(values.get("notes", ()))
-    return Cell(**values)
+    return Result(**values)
 
 
-def append(path: Path, cell: Cell) -> None:
-    """Append the cell to a file of JSON lines."""
-    append_line(path, json.dumps(to_json(cell)))
+def append(path: Path, result: Result) -> None:
+    """Append the result to a file of JSON lines."""
+    append_line(path, json.dumps(to_json(result)))
 
 
-def read_lines(path: Path, *, ended: bool = False) -> list[Cell]:
+def read_lines(path: Path, *, ended: bool = False) -> list[Result]:
     """Read a file of JSON lines, or only those that have `ended`; a broken line is a StoreError that names it."""
-    data, cells = read_bytes(path), []
+    data, results = read_bytes(path), []
     data = whole_lines(data) if ended else data
     for number, line in enumerate(filter(str.strip, data.decode().splitlines()), 1):
         try:
-            cells.append(from_json(json.loads(line)))
+            results.append(from_json(json.loads(line)))
         except (AttributeError, StoreError, TypeError, ValueError) as error:
             raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
-    return cells
+    return results
 
 
 def decimal_p(log_p: float) -> str:

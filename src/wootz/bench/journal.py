@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wootz.errors import ConfigError, StoreError
-from wootz.records import Cell, append, read_lines
+from wootz.records import Result, append, read_lines
 from wootz.store import read_bytes, whole_lines, write_bytes
 
 JOURNAL = "journal.jsonl"
 
 
-def read_journal(folder: Path) -> dict[str, Cell]:
+def read_journal(folder: Path) -> dict[str, Result]:
     """Return the cells by digest. A last line without its end, being written or cut off, is left out.
 
     Raises:
@@ -24,7 +24,7 @@ def read_journal(folder: Path) -> dict[str, Cell]:
     path = folder / JOURNAL
     if not path.is_file():
         return {}
-    cells: dict[str, Cell] = {}
+    cells: dict[str, Result] = {}
     for number, cell in enumerate(read_lines(path, ended=True), 1):
         if cell.digest is None:
             raise StoreError(f"{path}, line {number}: names no digest; it is not a grid's")
@@ -42,7 +42,7 @@ def mend(folder: Path) -> None:
             write_bytes(path, whole)
 
 
-def note(folder: Path, cell: Cell) -> None:
+def note(folder: Path, cell: Result) -> None:
     """Add a cell."""
     append(folder / JOURNAL, cell)
 

@@ -22,7 +22,7 @@ from wootz.config import from_mapping
 from wootz.data import load
 from wootz.errors import ConfigError, Error
 from wootz.keys import public_hex, signing_key
-from wootz.records import Cell, RobustRecord, from_json, to_json
+from wootz.records import Result, RobustRecord, from_json, to_json
 from wootz.store import read_json, write_bytes, write_json
 from wootz.training import Execution
 from wootz.workflows.attack import GUARD_LOG, attack_run
@@ -151,7 +151,7 @@ def _test(job: Job, shop: Workshop) -> dict[str, Any]:
     return to_json(_joined(cell, found, stranger=cell.kind == "independent"))
 
 
-def _joined(cell: Cell, found: Cell, *, stranger: bool) -> Cell:
+def _joined(cell: Result, found: Result, *, stranger: bool) -> Result:
     """Return a suspect's own cell with what its test found; a control was not made for this test alone."""
     return replace(
         cell,

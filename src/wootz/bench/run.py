@@ -24,7 +24,7 @@ from wootz.bench.plan import Place, Plan, plan_of
 from wootz.bench.shelf import lacking
 from wootz.config import to_toml
 from wootz.keys import owner_secret, public_hex, signing_key
-from wootz.records import Cell, from_json, to_json
+from wootz.records import Result, from_json, to_json
 from wootz.store import write_bytes
 from wootz.training import Execution
 from wootz.types import Progress
@@ -52,14 +52,14 @@ class Done(NamedTuple):
         work: seconds that all jobs took together.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[Result, ...]
     computed: int
     models: int
     seconds: float
     work: float
 
     @property
-    def failed(self) -> tuple[Cell, ...]:
+    def failed(self) -> tuple[Result, ...]:
         """The cells that have an error instead of figures."""
         return tuple(cell for cell in self.cells if cell.error is not None)
 
@@ -123,7 +123,7 @@ class _Bench:
         self,
         plan: Plan,
         wanted: Mapping[str, Job],
-        known: dict[str, Cell],
+        known: dict[str, Result],
         shop: Workshop,
         staffing: Staffing,
         progress: Progress,
@@ -162,7 +162,7 @@ class _Bench:
                 self._end(outcome)
                 ready.extend(_freed(outcome.job, waits_for, wanted_by))
 
-    def view(self) -> tuple[Cell, ...]:
+    def view(self) -> tuple[Result, ...]:
         """Write `cells.jsonl` from what is known, in the grid's order, and return its cells."""
         cells = tuple(self._placed(place) for place in self._places.values() if place.job.digest in self._known)
         write_bytes(self._shop.folder / "cells.jsonl", "".join(json.dumps(to_json(c)) + "\n" for c in cells).encode())
@@ -186,7 +186,7 @@ class _Bench:
             self.view()
         self._progress(self.estimate.words, self.estimate.done)
 
-    def _placed(self, place: Place) -> Cell:
+    def _placed(self, place: Place) -> Result:
         cell = self._known[place.job.digest]
         return replace(cell, suspect=place.suspect, axes=place.axes, seed=place.seed, data=place.axes["data"])
 
@@ -201,5 +201,5 @@ def _freed(digest: str, waits_for: dict[str, set[str]], wanted_by: Mapping[str, 
     return freed
 
 
-def _failure(place: Place, outcome: Outcome) -> Cell:
-    return Cell(data=place.axes["data"], suspect=place.suspect, kind=place.kind, seed=place.seed, error=outcome.error)
+def _failure(place: Place, outcome: Outcome) -> Result:
+    return Result(data=place.axes["data"], suspect=place.suspect, kind=place.kind, seed=place.seed, error=outcome.error)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from wootz.records import SCHEMA, Cell
+from wootz.records import SCHEMA, Result
 from wootz.report.bench import Bench
 from wootz.report.grid_words import alerts, figures, size, verdict
 from wootz.report.heatmap import heat_map
@@ -19,7 +19,7 @@ from wootz.report.tables import Table, defence_table, measurements, panels, thef
 from wootz.report.trade import trade
 
 
-def render_grid(runs: Sequence[Sequence[Cell]], bench: Bench) -> dict[str, str]:
+def render_grid(runs: Sequence[Sequence[Result]], bench: Bench) -> dict[str, str]:
     """Return the report of a grid of one or more runs: ending of the file -> its text."""
     found = survey(*runs)
     tables = [table for data in found.data for table in (defence_table(found, data), theft_table(found, data))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.report.bench import Bench
 from wootz.report.formats import duration
 from wootz.report.survey import CONTROLS, OWNER, DataSet, Survey, defence_of, is_control, reaches
@@ -83,5 +83,5 @@ def _sum(data: Sequence[DataSet], kind: str) -> tuple[int, int]:
     return sum(shown for shown, _ in counts), sum(tested for _, tested in counts)
 
 
-def _where(found: Survey, cell: Cell) -> str:
+def _where(found: Survey, cell: Result) -> str:
     return f"{cell.axes['data']}, {found.names[defence_of(cell)]}, seed {cell.seed}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.report.formats import percent
 from wootz.report.survey import Survey, defence_of, place_name, place_of
 from wootz.report.tables import Column, Entry, Row, Table
@@ -13,7 +13,7 @@ from wootz.report.tables import Column, Entry, Row, Table
 LISTED = 300
 """Cells that are listed one by one; of more, it is said how many stand in the file."""
 
-Entries: TypeAlias = Callable[[Cell], tuple[Entry, ...]]
+Entries: TypeAlias = Callable[[Result], tuple[Entry, ...]]
 
 _FIGURES = ("seed", "clean", "robust", "bits")
 
@@ -36,7 +36,7 @@ def measured(found: Survey) -> Table | None:
 
 
 def _listing(
-    found: Survey, title: str, cells: Sequence[Cell], names: Sequence[str], entries: Entries, rest: str
+    found: Survey, title: str, cells: Sequence[Result], names: Sequence[str], entries: Entries, rest: str
 ) -> Table | None:
     rows = tuple(Row("", (cell.suspect,), (*_where(found, cell), *entries(cell))) for cell in cells[:LISTED])
     more = len(cells) - len(rows)
@@ -45,16 +45,16 @@ def _listing(
     return Table(title=title, stub=("suspect",), header=header, rows=rows, notes=notes) if rows else None
 
 
-def _where(found: Survey, cell: Cell) -> tuple[Entry, ...]:
+def _where(found: Survey, cell: Result) -> tuple[Entry, ...]:
     places = next(data.kinds for data in found.data if data.name == cell.axes["data"])
     return (cell.axes["data"], found.names[defence_of(cell)], place_name(place_of(cell), places), str(cell.seed))
 
 
-def _failure(cell: Cell) -> tuple[Entry, ...]:
+def _failure(cell: Result) -> tuple[Entry, ...]:
     return (cell.error,)
 
 
-def _figures(cell: Cell) -> tuple[Entry, ...]:
+def _figures(cell: Result) -> tuple[Entry, ...]:
     flags = () if cell.robust is None else tuple(f"flag: {flag}" for flag in cell.robust.flags)
     return (
         None if cell.clean is None else percent(cell.clean),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from wootz.records import Cell, EvidenceRecord, RobustRecord
+from wootz.records import EvidenceRecord, Result, RobustRecord
 from wootz.report.formats import Decimal, budget, decimal, p_of, percent
 from wootz.report.scale import style
 
@@ -67,7 +67,7 @@ class Matrix(NamedTuple):
     groups: tuple[Group, ...]
 
 
-def matrix(cells: Sequence[Cell]) -> Matrix:
+def matrix(cells: Sequence[Result]) -> Matrix:
     """Arrange cells as rows, in their own order within each kind."""
     marks = tuple(dict.fromkeys(item.mark for cell in cells for item in cell.evidence))
     attacks = {attack_of(cell.robust) for cell in cells if cell.robust is not None}
@@ -81,7 +81,7 @@ def matrix(cells: Sequence[Cell]) -> Matrix:
     return Matrix(marks, shared, tuple(groups))
 
 
-def kind_of(cell: Cell) -> str:
+def kind_of(cell: Result) -> str:
     """Return the cell's kind, `unknown` for one that is none of ours."""
     return cell.kind if cell.kind in KINDS else "unknown"
 
@@ -91,7 +91,7 @@ def attack_of(robust: RobustRecord) -> str:
     return f"{robust.attack}, eps\u00a0{budget(robust.eps)}, n\u00a0{robust.n:,}"
 
 
-def _row(cell: Cell, marks: tuple[str, ...], shared: str | None, several: bool) -> Row:
+def _row(cell: Result, marks: tuple[str, ...], shared: str | None, several: bool) -> Row:
     found = {item.mark: _score(item) for item in cell.evidence}
     attack = None if cell.robust is None else attack_of(cell.robust)
     return Row(
@@ -115,14 +115,14 @@ def _score(item: EvidenceRecord) -> Score:
     return Score(f"{item.bits:,.1f}", decimal(item.p), style(item.bits), title)
 
 
-def _total(cell: Cell) -> Score | None:
+def _total(cell: Result) -> Score | None:
     if cell.bits is None:
         return None
     p = p_of(cell.bits)
     return Score(f"{cell.bits:,.1f}", decimal(p), style(cell.bits), f"all marks: {cell.bits:.2f} bits, p = {p}")
 
 
-def _facts(cell: Cell, several: bool) -> tuple[str, ...]:
+def _facts(cell: Result, several: bool) -> tuple[str, ...]:
     """Return the small print of a suspect: how it was made, and what that took."""
     facts = [cell.data] if several else []
     facts += [cell.theft] if cell.theft else []

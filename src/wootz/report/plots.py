@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.report.formats import budget, percent
 from wootz.report.matrix import kind_of
 from wootz.report.read import Curve, Epoch
@@ -45,7 +45,7 @@ class Line(NamedTuple):
     stroke: Stroke
 
 
-def lines_of(curves: Mapping[str, Curve], cells: Sequence[Cell], eps: float | None) -> tuple[Line, ...]:
+def lines_of(curves: Mapping[str, Curve], cells: Sequence[Result], eps: float | None) -> tuple[Line, ...]:
     """Return the curves with their looks, best at the training budget first."""
     kinds = {cell.suspect: kind_of(cell) for cell in cells}
     seen: Counter[str] = Counter()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wootz.errors import StoreError
-from wootz.records import SCHEMA, Cell, from_json
+from wootz.records import SCHEMA, Result, from_json
 from wootz.report.bench import AXES
 from wootz.report.fields import array, integer, lines, mapping, number, parsed, pixels, text
 from wootz.report.runs import record_digest
@@ -51,7 +51,7 @@ class Findings:
     """Everything a page is made of."""
 
     source: Source
-    cells: tuple[Cell, ...]
+    cells: tuple[Result, ...]
     seconds: float
     curves: dict[str, Curve]
     training: tuple[Epoch, ...]
@@ -75,7 +75,7 @@ def read_findings(folder: Path) -> Findings:
     return Findings(source=source, cells=cells, seconds=seconds, curves=curves, training=training, triggers=triggers)
 
 
-def read_runs(folders: Sequence[Path]) -> list[tuple[Cell, ...]]:
+def read_runs(folders: Sequence[Path]) -> list[tuple[Result, ...]]:
     """Return the cells of several runs of one grid.
 
     Raises:
@@ -94,7 +94,7 @@ def read_runs(folders: Sequence[Path]) -> list[tuple[Cell, ...]]:
     return [findings.cells for findings in found]
 
 
-def _records(folder: Path) -> tuple[Source, tuple[Cell, ...], float]:
+def _records(folder: Path) -> tuple[Source, tuple[Result, ...], float]:
     """Return what kind of folder it is, its cells, and how many seconds they took in all."""
     summary, grid, run = folder / "summary.json", folder / "cells.jsonl", folder / "record.json"
     if summary.is_file():
@@ -118,7 +118,7 @@ def _records(folder: Path) -> tuple[Source, tuple[Cell, ...], float]:
     )
 
 
-def _cell(plain: Any, where: str) -> Cell:
+def _cell(plain: Any, where: str) -> Result:
     """Return a cell whose every field is of the kind that it should be."""
     try:
         cell = from_json(mapping(plain, where))
@@ -140,7 +140,7 @@ def _cell(plain: Any, where: str) -> Cell:
     return cell
 
 
-def _axes(cells: tuple[Cell, ...], path: Path) -> None:
+def _axes(cells: tuple[Result, ...], path: Path) -> None:
     """Refuse a grid of whose cells some say where they stand and others do not, or not on the same axes."""
     known = set().union(*(cell.axes for cell in cells))
     if not known:
@@ -204,7 +204,7 @@ def _trigger(plain: Any, where: str) -> Trigger:
     return Trigger(base, trigger, *classes)
 
 
-def _some(cells: tuple[Cell, ...], path: Path) -> tuple[Cell, ...]:
+def _some(cells: tuple[Result, ...], path: Path) -> tuple[Result, ...]:
     if not cells:
         raise StoreError(f"{path}: holds no records yet")
     return cells

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import re
 
-from wootz.records import Cell, to_json
+from wootz.records import Result, to_json
 from wootz.report.formats import budget
 from wootz.store import canonical, sha256
 
 
-def run_name(cell: Cell) -> str:
+def run_name(cell: Result) -> str:
     """Return a name for the cell's run: its digest, and for controls, several of which may share one, the suspect."""
     digest = (cell.digest or record_digest(cell)).removeprefix("sha256:")
     return f"{digest}-{safe(cell.suspect)}" if cell.kind == "independent" else digest
 
 
-def record_digest(cell: Cell) -> str:
+def record_digest(cell: Result) -> str:
     """Return a digest of all that is recorded of a cell; a cell that was measured again has another."""
     return sha256(canonical(to_json(cell)))
 
 
-def parameters(cell: Cell) -> dict[str, str]:
+def parameters(cell: Result) -> dict[str, str]:
     """Return what tells cells apart: their axes, and suspect, kind and seed."""
     return {"data": cell.data} | cell.axes | {"suspect": cell.suspect, "kind": cell.kind, "seed": str(cell.seed)}
 
 
-def metrics(cell: Cell) -> dict[str, float]:
+def metrics(cell: Result) -> dict[str, float]:
     """Return the figures of a cell: accuracies as fractions, evidence in bits, seconds."""
     found = {"clean": cell.clean, "robust": None if cell.robust is None else cell.robust.accuracy}
     found |= {f"also/{safe(f'{r.attack}-{r.norm}-{budget(r.eps)}')}": r.accuracy for r in cell.also}

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from wootz.errors import ConfigError, StoreError
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.registry import lookup
 from wootz.report.bench import read_bench
 from wootz.report.read import read_findings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-Sink: TypeAlias = Callable[[Sequence[Cell], Path, str], int]
+Sink: TypeAlias = Callable[[Sequence[Result], Path, str], int]
 
 _CELL, _RECORD, _ERROR = "wootz.cell", "wootz.record", "wootz.error"
 _LETTERS = 1000
@@ -44,7 +44,7 @@ def send(folder: Path, sink: str, target: str) -> int:
     return row(tuple({run_name(cell): cell for cell in findings.cells}.values()), folder, target)
 
 
-def tensorboard(cells: Sequence[Cell], folder: Path, target: str) -> int:
+def tensorboard(cells: Sequence[Result], folder: Path, target: str) -> int:
     """Write one event file a cell below the folder `target`: scalars, hyperparameters, a failure's error as text."""
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -82,7 +82,7 @@ def tensorboard(cells: Sequence[Cell], folder: Path, target: str) -> int:
     return len(cells)
 
 
-def mlflow(cells: Sequence[Cell], folder: Path, target: str) -> int:
+def mlflow(cells: Sequence[Result], folder: Path, target: str) -> int:
     """Write one run a cell to the tracking URI `target`, in an experiment named like the grid.
 
     A cell whose record is there already is left alone; one that was measured again replaces its run.
@@ -123,13 +123,13 @@ def _runs(client: MlflowClient, place: str) -> list[Run]:
     return found
 
 
-def _same(run: Run | None, cell: Cell) -> bool:
+def _same(run: Run | None, cell: Result) -> bool:
     """Return whether a run holds this very record, whole: a killed call leaves runs that never finished."""
     whole = run is not None and run.info.status in ("FINISHED", "FAILED")
     return whole and run is not None and run.data.tags.get(_RECORD) == record_digest(cell)
 
 
-def _log(client: MlflowClient, place: str, cell: Cell) -> None:
+def _log(client: MlflowClient, place: str, cell: Result) -> None:
     from mlflow.entities import Metric, Param
 
     tags = {_CELL: run_name(cell), _RECORD: record_digest(cell)}

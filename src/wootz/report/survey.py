@@ -9,7 +9,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
-from wootz.records import Cell, EvidenceRecord, RobustRecord
+from wootz.records import EvidenceRecord, Result, RobustRecord
 from wootz.report.bench import AXES
 from wootz.report.spread import Spread, spread
 
@@ -54,8 +54,8 @@ class Group:
     without the other. `total` is the evidence of all marks together.
     """
 
-    cells: tuple[Cell, ...]
-    failed: tuple[Cell, ...]
+    cells: tuple[Result, ...]
+    failed: tuple[Result, ...]
     bar: float
     clean: Spread | None
     robust: Mapping[Evaluation, Spread]
@@ -80,24 +80,24 @@ class DataSet:
 class Survey:
     """A grid in order; `names` are the defences as people read them."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[Result, ...]
     data: tuple[DataSet, ...]
     names: Mapping[Defence, str]
 
     @property
-    def failed(self) -> tuple[Cell, ...]:
+    def failed(self) -> tuple[Result, ...]:
         """The cells that failed."""
         return tuple(cell for cell in self.cells if cell.error is not None)
 
 
-def survey(*runs: Sequence[Cell]) -> Survey:
+def survey(*runs: Sequence[Result]) -> Survey:
     """Put the cells of one grid in order, whose runs count side by side.
 
     Of several records of one cell in a run (a failed one, run again) the last counts.
     """
     chosen = [tuple({_identity(cell): cell for cell in cells}.values()) for cells in runs]
     cells = tuple(chain.from_iterable(chosen))
-    by_data: dict[str, list[Cell]] = {}
+    by_data: dict[str, list[Result]] = {}
     for cell in cells:
         by_data.setdefault(cell.axes["data"], []).append(cell)
     data = tuple(
@@ -107,19 +107,19 @@ def survey(*runs: Sequence[Cell]) -> Survey:
     return Survey(cells=cells, data=data, names=_names(dict.fromkeys(map(defence_of, cells))))
 
 
-def defence_of(cell: Cell) -> Defence:
+def defence_of(cell: Result) -> Defence:
     """Return the part of a cell's axes that makes the owner's model, its data apart."""
     first = ("loss", "mark", "model")
     others = sorted(set(cell.axes) - set(AXES))
     return tuple((axis, cell.axes[axis]) for axis in (*first, *others))
 
 
-def place_of(cell: Cell) -> Place:
+def place_of(cell: Result) -> Place:
     """Return the row that a cell belongs to."""
     return Place(cell.axes["theft"], cell.axes["access"])
 
 
-def is_control(cell: Cell) -> bool:
+def is_control(cell: Result) -> bool:
     """Return whether a cell is an independent model that was tested with this owner's key."""
     return cell.axes["theft"] == CONTROLS
 
@@ -136,17 +136,17 @@ def evaluation_of(record: RobustRecord) -> Evaluation:
     return Evaluation(record.attack, record.eps, record.norm)
 
 
-def bar_of(cells: Iterable[Cell]) -> float:
+def bar_of(cells: Iterable[Result]) -> float:
     """Return the highest bar that cells were held to, 40 bits where they do not say."""
     return max((cell.bar if cell.bar is not None else BAR for cell in cells), default=BAR)
 
 
-def reaches(cell: Cell) -> bool:
+def reaches(cell: Result) -> bool:
     """Return whether a cell's evidence, all marks together, reaches its bar."""
     return cell.bits is not None and cell.bits >= bar_of([cell])
 
 
-def _identity(cell: Cell) -> tuple[object, ...]:
+def _identity(cell: Result) -> tuple[object, ...]:
     # Suspects stay apart even where their configs do not: several controls may stand at one point of the grid.
     axes = tuple(sorted(cell.axes.items()))
     return (cell.digest, axes, cell.seed, cell.suspect) if cell.digest is not None else (id(cell),)
@@ -165,8 +165,8 @@ def _names(defences: Iterable[Defence]) -> dict[Defence, str]:
     return names
 
 
-def _data_set(name: str, cells: Sequence[Cell], runs: int) -> DataSet:
-    members: dict[tuple[Place, Defence], list[Cell]] = {}
+def _data_set(name: str, cells: Sequence[Result], runs: int) -> DataSet:
+    members: dict[tuple[Place, Defence], list[Result]] = {}
     kinds: dict[Place, str] = {}
     evaluations: dict[Evaluation, set[int]] = {}
     for cell in cells:
@@ -187,17 +187,17 @@ def _data_set(name: str, cells: Sequence[Cell], runs: int) -> DataSet:
     )
 
 
-def records_of(cell: Cell) -> tuple[RobustRecord, ...]:
+def records_of(cell: Result) -> tuple[RobustRecord, ...]:
     """Return all robust accuracies of a cell, the chief one first."""
     return (*([] if cell.robust is None else [cell.robust]), *cell.also)
 
 
-def _kind(cell: Cell) -> str:
+def _kind(cell: Result) -> str:
     known = {OWNER: "protected", CONTROLS: "independent"}.get(cell.axes["theft"], cell.kind)
     return known if known in HEADINGS else "unknown"
 
 
-def _group(cells: Sequence[Cell]) -> Group:
+def _group(cells: Sequence[Result]) -> Group:
     done = tuple(cell for cell in cells if cell.error is None)
     bar = bar_of(done)
     robust: dict[Evaluation, list[float]] = {}

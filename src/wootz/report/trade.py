@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.report.formats import percent
 from wootz.report.plots import COLORS, MARKERS
 from wootz.report.spread import Spread
@@ -86,7 +86,7 @@ def _panel(found: Survey, data: DataSet, defence: Defence, evaluation: Evaluatio
     return Panel(found.names[defence], tuple(points), tuple(controls), max(bars, default=0.0), unmarked)
 
 
-def _single(cells: Sequence[Cell], evaluation: Evaluation) -> list[tuple[float, float]]:
+def _single(cells: Sequence[Result], evaluation: Evaluation) -> list[tuple[float, float]]:
     """Return bits and robust accuracy of single cells: the mean of robust and plain controls would be neither."""
     found = ((cell.bits, record) for cell in cells for record in records_of(cell))
     return [(bits, r.accuracy) for bits, r in found if bits is not None and evaluation_of(r) == evaluation]

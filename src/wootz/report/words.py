@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.report.formats import duration, percent
 from wootz.report.matrix import attack_of, kind_of
 from wootz.report.read import Findings
@@ -33,13 +33,13 @@ class Figure(NamedTuple):
     note: str
 
 
-def tally(cells: Sequence[Cell], *kinds: str) -> Tally:
+def tally(cells: Sequence[Result], *kinds: str) -> Tally:
     """Count suspects of these kinds by verdict; untested ones do not count."""
     words = [cell.verdict for cell in cells if cell.verdict is not None and kind_of(cell) in kinds]
     return Tally(words.count(SHOWN), len(words))
 
 
-def lead(cells: Sequence[Cell]) -> str:
+def lead(cells: Sequence[Result]) -> str:
     """Return the verdict over all suspects in plain words."""
     untested = sum(cell.verdict is None for cell in cells)
     if untested == len(cells):
@@ -57,7 +57,7 @@ def lead(cells: Sequence[Cell]) -> str:
     return f"The owner's key shows in {_listed(counted)}.{rest}"
 
 
-def warnings(cells: Sequence[Cell]) -> tuple[str, ...]:
+def warnings(cells: Sequence[Result]) -> tuple[str, ...]:
     """Return what a reader must not overlook."""
     found = []
     if tally(cells, "independent").shown:
@@ -68,7 +68,7 @@ def warnings(cells: Sequence[Cell]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def chief(cells: Sequence[Cell]) -> Cell:
+def chief(cells: Sequence[Result]) -> Result:
     """Return the cell that a page is mostly about: the protected model's where there is one."""
     return next((cell for cell in cells if cell.kind == "protected"), cells[0])
 
@@ -105,7 +105,7 @@ def commands(findings: Findings) -> tuple[str, ...]:
     )
 
 
-def _accuracies(cells: Sequence[Cell]) -> list[Figure]:
+def _accuracies(cells: Sequence[Result]) -> list[Figure]:
     """Return clean and robust accuracy of one model, or the mean and the range of several."""
     who = "the protected model" if cells[0].kind == "protected" else cells[0].suspect
     clean = [cell.clean for cell in cells if cell.clean is not None]
@@ -122,7 +122,7 @@ def _mean(name: str, values: Sequence[float], note: str) -> Figure:
     return Figure(name, percent(sum(values) / len(values)), spread)
 
 
-def _run_commands(cell: Cell, data: str) -> tuple[str, ...]:
+def _run_commands(cell: Result, data: str) -> tuple[str, ...]:
     if cell.kind in ("stolen", "removed") and cell.theft is not None:
         verb = "steal" if cell.kind == "stolen" else "remove"
         make = f"wootz {verb} OWNER --attack {shlex.quote(cell.theft)} --seed {cell.seed} --out RUN"

@@ -19,7 +19,7 @@ from wootz.config import to_mapping, with_settings, with_values
 from wootz.data import Dataset, Split, load_other
 from wootz.errors import ConfigError, StoreError
 from wootz.models import MODELS, ModelSpec, build, other_architecture, write_model
-from wootz.records import AccuracyDrop, Cell, from_json, to_json
+from wootz.records import AccuracyDrop, Result, from_json, to_json
 from wootz.registry import lookup
 from wootz.rng import derive
 from wootz.store import read_json, write_json
@@ -68,7 +68,7 @@ def attack_run(
     data_dir: Path | None = None,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
-) -> Cell:
+) -> Result:
     """Run one attack against a victim and measure what came out.
 
     Args:
@@ -134,7 +134,7 @@ def attack_run(
     about |= {"served": True} if served else {}
     write_model(out, made, spec, about)
     clean, robust = measure(made, known, eps=victim.eps, count=count, progress=progress, seed=seed, execution=execution)
-    cell = Cell(
+    cell = Result(
         data=known.name,
         suspect=out.name,
         kind=kin.kind,
@@ -222,7 +222,7 @@ def _notes(cfg: Any, held: Split) -> tuple[str, ...]:
     )
 
 
-def _price(folder: Path, cell: Cell) -> AccuracyDrop | None:
+def _price(folder: Path, cell: Result) -> AccuracyDrop | None:
     """Return what the attack cost against the victim's own record, where that was measured in the same way."""
     record = folder / "record.json"
     if not record.is_file():

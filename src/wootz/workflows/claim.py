@@ -28,7 +28,7 @@ from wootz.keys import (
 )
 from wootz.keys.answers import log_length
 from wootz.models import read_model
-from wootz.records import Cell, to_json
+from wootz.records import Result, to_json
 from wootz.statistics import required_bits
 from wootz.store import append_line, file_digest, read_bytes, read_json, write_bytes, write_tensors
 from wootz.suspects.endpoints import Identity
@@ -45,7 +45,7 @@ CLAIM = "urn:wootz:claim:2"
 
 def claim_suspect(
     owner: Path, where: Where, out: Path, query: QueryConfig | None = None, *, progress: Progress = lambda *_: None
-) -> Cell:
+) -> Result:
     """Open one tranche of the key, test the suspect with it, and write the certificate and its material.
 
     A tranche that was opened against one suspect is burnt: it is used for no other one. log2 of all that a claim may

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from wootz.attacks.evasion import EVALUATIONS
 from wootz.models import check_model
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.registry import lookup
 from wootz.training import Execution
 from wootz.types import Norm, Progress
@@ -29,7 +29,7 @@ def evaluate_run(
     data_dir: Path | None = None,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
-) -> Cell:
+) -> Result:
     """Attack the first `count` test images at the run's own budget, or at `eps`.
 
     An evaluation of several attacks that was cut off goes on from `folder`/evaluation when it is called again.
@@ -50,7 +50,7 @@ def evaluate_run(
         execution=execution,
         progress=progress,
     )
-    return Cell(
+    return Result(
         data=data.name,
         suspect=folder.name,
         kind=run.about["kind"],

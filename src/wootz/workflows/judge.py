@@ -28,7 +28,7 @@ from wootz.keys import (
     sign_statement,
     signing_key,
 )
-from wootz.records import Cell, to_json
+from wootz.records import Result, to_json
 from wootz.statistics import Verdict, null, remembered, required_bits
 from wootz.statistics.answers import labels_of
 from wootz.statistics.early import Decoys
@@ -40,7 +40,7 @@ from wootz.statistics.verdict import CHANCE
 from wootz.statistics.wrong_classes import opinions, unforeseen_opinions
 from wootz.store import file_digest, read_bytes, sha256, write_bytes
 from wootz.suspects.endpoints import Identity
-from wootz.types import Access, Predict, Progress
+from wootz.types import Access, Outcome, Predict, Progress
 from wootz.workflows.certificate import VerifiedClaim, verify_certificate
 from wootz.workflows.claim import plain_strings
 from wootz.workflows.competing_claims import resolve_competing_claims
@@ -110,7 +110,7 @@ def judge_claim(
     out: Path | None = None,
     place: Path | None = None,
     progress: Progress = lambda *_: None,
-) -> Cell:
+) -> Result:
     """Re-derive all that a certificate claims, ask the suspect anew, and sign the judge's own statement.
 
     A claim whose bytes, signatures, commitments or order do not hold is INVALID CLAIM, a value and no error.
@@ -139,15 +139,15 @@ def judge_claim(
         identity = suspect.identity
         cell = verdict_cell(verdict, suspect, time.seconds)
         cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
-        if policy.rival is not None and cell.verdict == "KEY-DEPENDENT":
+        if policy.rival is not None and cell.verdict == Outcome.KEY_DEPENDENT:
             cell = _settled(cell, proven, policy.rival, where, policy, place)
     except SignatureError as error:
         name = identity.name if identity else str(where)
-        cell = Cell(
+        cell = Result(
             data="unknown",
             suspect=name,
             kind="unknown",
-            verdict="INVALID CLAIM",
+            verdict=Outcome.INVALID_CLAIM,
             notes=(f"{certificate.name}: {error}",),
         )
     if out is not None:
@@ -210,9 +210,9 @@ def retest(
         for other in independents:
             if (theirs := tested(other)).bits >= bar:
                 notes.append(f"the independent model {other.identity.name} reaches {theirs.bits:.1f} bits itself")
-    outcome = "INVALID CLAIM" if notes and verdict.outcome == "KEY-DEPENDENT" else verdict.outcome
-    if outcome == "KEY-DEPENDENT" and (why := _uncalibrated(proven, suspect, policy)):
-        outcome, notes = "INCONCLUSIVE", [why]
+    outcome = Outcome.INVALID_CLAIM if notes and verdict.outcome == Outcome.KEY_DEPENDENT else verdict.outcome
+    if outcome == Outcome.KEY_DEPENDENT and (why := _uncalibrated(proven, suspect, policy)):
+        outcome, notes = Outcome.INCONCLUSIVE, [why]
     return replace(verdict, outcome=outcome, notes=(*verdict.notes, *notes, *ruling.notes)), suspect
 
 
@@ -306,18 +306,18 @@ def _reach(panel: ReferenceModels, query: QueryConfig, suspect: Suspect) -> Reac
     )
 
 
-def _about_whom(cell: Cell, proven: VerifiedClaim, identity: Identity) -> Cell:
+def _about_whom(cell: Result, proven: VerifiedClaim, identity: Identity) -> Result:
     """A claim is upheld for its own subject only: these weights, or this address."""
     if identity.digest in proven.claim.subject.values():
         return cell
     note = f"the claim is about {', '.join(proven.claim.subject)}, other weights than these"
-    upheld = cell.verdict == "KEY-DEPENDENT"
-    return replace(cell, verdict="INVALID CLAIM" if upheld else cell.verdict, notes=(*cell.notes, note))
+    upheld = cell.verdict == Outcome.KEY_DEPENDENT
+    return replace(cell, verdict=Outcome.INVALID_CLAIM if upheld else cell.verdict, notes=(*cell.notes, note))
 
 
 def _settled(
-    cell: Cell, proven: VerifiedClaim, rival: CompetingClaim, where: Where, policy: JudgePolicy, place: Path
-) -> Cell:
+    cell: Result, proven: VerifiedClaim, rival: CompetingClaim, where: Where, policy: JudgePolicy, place: Path
+) -> Result:
     """Hear the rival, and say which of two marks was there first.
 
     A rival's files that do not hold, or a model of his that cannot be asked, say nothing against the claim.
@@ -326,7 +326,7 @@ def _settled(
 
     def carries(side: VerifiedClaim, model: Where) -> bool:
         try:
-            return retest(side, model, alone, place, secrets.token_bytes(32))[0].outcome == "KEY-DEPENDENT"
+            return retest(side, model, alone, place, secrets.token_bytes(32))[0].outcome == Outcome.KEY_DEPENDENT
         except (Error, *BROKEN):
             return False
 
@@ -341,7 +341,13 @@ def _settled(
 
 
 def _sign(
-    out: Path, cell: Cell, claim: bytes, proven: VerifiedClaim | None, asked: Identity | None, seed: bytes, place: Path
+    out: Path,
+    cell: Result,
+    claim: bytes,
+    proven: VerifiedClaim | None,
+    asked: Identity | None,
+    seed: bytes,
+    place: Path,
 ) -> None:
     """Write the judge's statement; its subject is the claim's, not the suspect that was asked."""
     found = plain_strings({name: value for name, value in to_json(cell).items() if name not in ("seconds", "seed")})

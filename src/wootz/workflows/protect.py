@@ -25,7 +25,7 @@ from wootz.keys import (
     write_keys,
 )
 from wootz.models import ModelSpec, build, read_model, write_model
-from wootz.records import Cell, to_json
+from wootz.records import Result, to_json
 from wootz.rng import derive
 from wootz.store import write_bytes, write_json
 from wootz.training import Execution, Recipe, check_shift, train
@@ -49,7 +49,7 @@ def protect(
     policy: str = "",
     count: int = TEST_IMAGES,
     progress: Progress = lambda *_: None,
-) -> Cell:
+) -> Result:
     """Make the panel, the key and the model, in this order, and measure the model.
 
     Args:
@@ -104,7 +104,7 @@ def protect(
     clean, robust = measure(
         trained.model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
     )
-    cell = Cell(
+    cell = Result(
         data=cfg.data,
         suspect=out.name,
         kind="protected" if settings else "independent",

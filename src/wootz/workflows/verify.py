@@ -10,12 +10,12 @@ from typing import Any, cast, get_args
 from wootz.errors import ConfigError, StoreError
 from wootz.keys import AnswerKey, DirectionKey, Key, read_keys
 from wootz.models import read_model
-from wootz.records import Cell, EvidenceRecord, decimal_p
-from wootz.statistics import DEFAULT_BAR, Verdict, verify
+from wootz.records import EvidenceRecord, Result, decimal_p
+from wootz.statistics import Verdict, verify
 from wootz.statistics.calibration import calibrate, calibrated
 from wootz.statistics.early import Decoys
 from wootz.store import read_json
-from wootz.types import Kind, Progress
+from wootz.types import THRESHOLD_BITS, Kind, Progress
 from wootz.workflows.guard_log import with_guard, with_log
 from wootz.workflows.reference_models import ReferenceModels, registered_panel
 from wootz.workflows.run import Timer
@@ -29,11 +29,11 @@ def verify_suspect(
     where: Where,
     query: QueryConfig | None = None,
     *,
-    bar: float = DEFAULT_BAR,
+    bar: float = THRESHOLD_BITS,
     panel: ReferenceModels | None = None,
     log: Path | None = None,
     progress: Progress = lambda *_: None,
-) -> Cell:
+) -> Result:
     """Open the owner's key and the suspect, and return evidence, bits and verdict.
 
     Args:
@@ -147,11 +147,11 @@ def own_calibration(keys: Mapping[str, Key], registration: Mapping[str, Any], su
     return calibrated_suspect(registration, suspect, _own_ordinary(keys, count)) if count else suspect
 
 
-def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Cell:
+def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Result:
     """Return a verdict as a cell, with what the suspect says of itself."""
     about, kind = suspect.about, suspect.about.get("kind")
     theft = about.get("theft")
-    return Cell(
+    return Result(
         data=str(about.get("data", "unknown")),
         suspect=suspect.identity.name,
         kind=cast("Kind", kind) if kind in get_args(Kind) else "unknown",
