@@ -1,4 +1,4 @@
-"""A tiny grid, made once, that tests compare with and copy."""
+"""A tiny grid, run once, that tests compare with and copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from _pytest.monkeypatch import MonkeyPatch
 
-from bench_grids import STAFFING, TINY, Made
+from bench_grids import TINY, WORKERS, Made
 from wootz.bench import Grid, read_grid, run_grid
 
 
@@ -37,7 +37,7 @@ def made(tiny: Grid, owners_files: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("made") / "grid"
     with MonkeyPatch.context() as patch:
         patch.setenv("WOOTZ_OWNER_KEY", str(owners_files / "owner.key"))
-        return Made(folder, run_grid(tiny, folder, staffing=STAFFING))
+        return Made(folder, run_grid(tiny, folder, workers=WORKERS))
 
 
 @pytest.fixture
