@@ -68,7 +68,7 @@ def small() -> list[dict[str, Any]]:
         cell("prune-50", "removed", 2, bits={"triggers": 10.0, "runner-up": 11.0}),
     ]
     controls = [
-        cell("independent", "independent", 1, suspect=f"stranger-{i}", bits={"triggers": i / 2, "runner-up": 1.0})
+        cell("independent", "independent", 1, suspect=f"independent-{i}", bits={"triggers": i / 2, "runner-up": 1.0})
         for i in range(4)
     ]
     return [*owners, *thefts, *controls]

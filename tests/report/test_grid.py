@@ -16,9 +16,9 @@ from pages import Page
 
 from wootz.errors import StoreError
 from wootz.report import write_report, write_reports
-from wootz.report.renderers import parts
-from wootz.report.spread import Spread, spread
-from wootz.report.tables import Column, Row, Table, Value, panels
+from wootz.report.renderers import value_text
+from wootz.report.summary import Stats, stats
+from wootz.report.tables import Column, Table, TableRow, Value, split_columns
 
 SHORT = """\
 ## mnist: what each defence is worth
@@ -51,18 +51,22 @@ def folder(tmp_path: Path) -> Path:
     return grids.write(tmp_path / "grid", grids.small())
 
 
-def test_a_spread_is_mean_and_range() -> None:
-    assert spread([]) is None
-    assert spread([1.0, 4.0, 40.0], 40.0) == Spread(15.0, 1.0, 40.0, 3, 1)
+def test_statistics_are_mean_and_range() -> None:
+    assert stats([]) is None
+    assert stats([1.0, 4.0, 40.0], 40.0) == Stats(15.0, 1.0, 40.0, 3, 1)
     tenths = [0.1] * 10 + [1e16, -1e16]
     orders = (random.Random(seed).sample(tenths, len(tenths)) for seed in range(20))
-    assert {spread(order) for order in orders} == {spread(tenths)}  # in whatever order the cells were finished
+    assert {stats(order) for order in orders} == {stats(tenths)}  # in whatever order the cells were finished
 
 
 def test_a_row_is_left_out_of_a_part_that_knows_nothing_of_it() -> None:
     header = (Column("clean", "one"), Column("clean", "two"))
-    rows = (Row("", ("both",), ("1", "2")), Row("", ("one",), ("1", None)), Row("", ("none",), (None, None)))
-    left, right = panels(Table(title="t", stub=("theft",), header=header, rows=rows), 1)
+    rows = (
+        TableRow("", ("both",), ("1", "2")),
+        TableRow("", ("one",), ("1", None)),
+        TableRow("", ("none",), (None, None)),
+    )
+    left, right = split_columns(Table(title="t", stub=("theft",), header=header, rows=rows), 1)
     assert [row.names for row in left.rows] == [("both",), ("one",)]
     assert [row.names for row in right.rows] == [("both",)]
 
@@ -183,11 +187,11 @@ def test_no_measurement_counts_twice(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_control_at_the_bar_raises_the_alarm(tmp_path: Path) -> None:
-    stranger = grids.cell("independent", "independent", 1, suspect="stranger-9", bits={"triggers": 41.0})
-    found = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), stranger]))
+    independent = grids.cell("independent", "independent", 1, suspect="independent-9", bits={"triggers": 41.0})
+    found = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), independent]))
     alarm = (
         "1 of 5 controls reach the bar: something is wrong with these claims, and nothing here counts as proof "
-        "(mnist, pgd-at + wootz, seed 1, stranger-9: 41.0 bits)."
+        "(mnist, pgd-at + wootz, seed 1, independent-9: 41.0 bits)."
     )
     assert alarm in Page(found["html"]).text
     assert "1 of 5 controls reach the bar" in found["md"]
@@ -286,24 +290,24 @@ def test_bench_says_how_it_was_run(folder: Path) -> None:
         assert word in text
 
 
-def test_panels_keep_groups_whole() -> None:
+def test_splitting_columns_keeps_groups_whole() -> None:
     header = tuple(Column(f"c{i}", group) for i, group in enumerate("aabbbcdddd"))
-    row = Row("", ("r",), tuple(str(i) for i in range(10)))
+    row = TableRow("", ("r",), tuple(str(i) for i in range(10)))
     table = Table(title="t", stub=("s",), header=header, rows=(row,), notes=("n",))
-    cut = panels(table, 5)
+    cut = split_columns(table, 5)
     assert [[c.name for c in part.header] for part in cut] == [
         ["c0", "c1", "c2", "c3", "c4"],
         [f"c{i}" for i in range(5, 10)],
     ]
     assert [entry for part in cut for entry in part.rows[0].entries] == list(row.entries)
     assert [part.notes for part in cut] == [(), ("n",)]
-    assert [len(part.header) for part in panels(table, 1)] == [2, 3, 1, 4]
+    assert [len(part.header) for part in split_columns(table, 1)] == [2, 3, 1, 4]
 
 
-def test_a_value_needs_a_bar_to_be_bold() -> None:
-    high = Spread(50.0, 30.0, 70.0, 2, 1)
-    assert not parts(Value(high, "bits")).strong
-    assert parts(Value(high, "bits", bar=50.0)).strong
-    assert parts(Value(high, "bits", bar=50.0)).some
-    assert not parts(Value(high, "bits", bar=50.1)).strong
-    assert not parts(Value(high._replace(reaching=2), "bits", bar=30.0)).some
+def test_a_value_needs_a_threshold_to_be_bold() -> None:
+    high = Stats(50.0, 30.0, 70.0, 2, 1)
+    assert not value_text(Value(high, "bits")).reaches
+    assert value_text(Value(high, "bits", threshold=50.0)).reaches
+    assert value_text(Value(high, "bits", threshold=50.0)).seeds_differ
+    assert not value_text(Value(high, "bits", threshold=50.1)).reaches
+    assert not value_text(Value(high._replace(reaching=2), "bits", threshold=30.0)).seeds_differ
