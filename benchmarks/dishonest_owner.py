@@ -1,4 +1,4 @@
-"""How often a dishonest owner convicts a model that never met his key: many registrations, every free choice.
+"""Measure how often a dishonest owner convicts an independent model: many registrations, every free choice.
 
     python benchmarks/dishonest_owner.py RUN SUSPECT [--registrations 100000] [--json]
 
@@ -83,7 +83,7 @@ def main() -> None:
         share = found["with choices taken off"]
         print(
             f"  P(bits >= {level}) = {share:.6f}, at most {limit:.6f} {'ok' if share <= limit else 'ABOVE'}; "
-            f"choices free: {found['without']:.6f}; tranches alone taken off: {found['two looks, tranches only']:.6f}"
+            f"choices free: {found['without']:.6f}; tranches alone taken off: {found['tranches alone taken off']:.6f}"
         )
 
 

@@ -1,8 +1,8 @@
-"""How many answers does a test that stops at the bar take?
+"""Measure how many answers the sequential test needs to reach the bar.
 
     python benchmarks/early.py [--suspects 4000] [--seed 1] [--json]
 
-Simulated suspects give the keyed label of a trigger with one probability each; every answer counts as a trial.
+Each simulated suspect answers triggers with their keyed labels at a fixed rate; every answer counts as a trial.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from wootz.statistics.sequential import run_sequential_test
 RATES = ((0.9, 1 / 10), (0.9, 1 / 9), (0.95, 1 / 9), (0.7, 1 / 9), (0.5, 1 / 9))
 """Hit rate of the suspect, and by chance."""
 BARS = (40, 80)
-MOST = 1000
+MAX_QUERIES = 1000
 
 
-def asked(rate: float, chance: float, bar: float, suspects: int, seed: int) -> np.ndarray:
-    """Return how many answers each suspect, who hits with probability `rate`, gave until `bar` bits: int [suspects]."""
-    hits = np.random.default_rng(seed).random((suspects, MOST)) < rate
+def queries_to_bar(rate: float, chance: float, bar: float, suspects: int, seed: int) -> np.ndarray:
+    """Return how many answers each suspect with hit rate `rate` gave until `bar` bits: int [suspects]."""
+    hits = np.random.default_rng(seed).random((suspects, MAX_QUERIES)) < rate
     return np.array([run_sequential_test(((True, bool(hit)) for hit in row), chance, bar).asked for row in hits])
 
 
@@ -35,8 +35,8 @@ def main() -> None:
     rows = []
     for rate, chance in RATES:
         for bar in BARS:
-            median, most = np.quantile(asked(rate, chance, bar, args.suspects, args.seed), [0.5, 0.95])
-            rows.append({"rate": rate, "chance": chance, "bar": bar, "median": float(median), "q95": float(most)})
+            median, high = np.quantile(queries_to_bar(rate, chance, bar, args.suspects, args.seed), [0.5, 0.95])
+            rows.append({"rate": rate, "chance": chance, "bar": bar, "median": float(median), "q95": float(high)})
     if args.json:
         print(json.dumps(rows))
         return
