@@ -116,8 +116,8 @@ def in_process_executor(workers: WorkerConfig, context: JobContext) -> Iterator[
     torch.set_num_threads(threads)
 
 
-class Made(NamedTuple):
+class TinyRun(NamedTuple):
     """The tiny grid, run by local processes."""
 
     folder: Path
-    done: GridRun
+    run: GridRun

@@ -15,8 +15,8 @@ from wootz.errors import ConfigError
 from wootz.records import AXES
 
 
-def whole(name: str, data_dir: Path | None) -> SimpleNamespace:
-    """Stand for a data set of a customary size."""
+def sized(name: str, data_dir: Path | None) -> SimpleNamespace:
+    """Return a stand-in for a data set of the usual size."""
     return SimpleNamespace(train=range(30_000))
 
 
@@ -160,19 +160,19 @@ class TestPlan:
             },
         )
         (job,) = [job for job in plan_grid(grid).models.values() if job.kind == "train"]
-        made = job.config["protection"]
-        assert (made["recipe"]["eps"], made["wm_eps"], made["recipe"]["loss"], made["recipe"]["epochs"]) == (
+        cfg = job.config["protection"]
+        assert (cfg["recipe"]["eps"], cfg["wm_eps"], cfg["recipe"]["loss"], cfg["recipe"]["epochs"]) == (
             0.1,
             0.28,
             "natural",
             7,
         )
-        assert made["triggers"]["count"] == 32
+        assert cfg["triggers"]["count"] == 32
 
     def test_nets_and_losses_are_the_presets_unless_named(
         self, smaller: Callable[..., Grid], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("wootz.bench.plan.load", whole)
+        monkeypatch.setattr("wootz.bench.plan.load", sized)
         strong = replace(smaller(data=("mnist", "fashion-mnist"), model=("preset",), loss=("preset",)), preset="strong")
         axes = {(p.axes["data"], p.axes["model"], p.axes["loss"]) for p in plan_grid(strong).cells}
         assert axes == {("mnist", "cw-cnn", "trades"), ("fashion-mnist", "small-cnn", "trades")}
@@ -201,7 +201,7 @@ GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.toml"))
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_grids_that_come_with_wootz_can_be_laid_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wootz.bench.plan.load", whole)
+    monkeypatch.setattr("wootz.bench.plan.load", sized)
     plan = plan_grid(read_grid(path))
     assert len(plan.cells) == CELLS[path.stem]
     owners = {cell.job.config["owner"] for cell in plan.cells} - {None}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench_grids import WORKERS, Made, figures, kill_at_random, once_each, processes
+from bench_grids import WORKERS, TinyRun, figures, kill_at_random, once_each, processes
 from wootz.bench import EXECUTORS, Grid, WorkerConfig, run_grid
 from wootz.errors import ConfigError
 
@@ -35,11 +35,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     subprocess.run([RAY, "stop", "--force"], env=environment, capture_output=True, check=True)
 
 
-def test_ray_makes_the_same_cells(made: Made, tiny: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_makes_the_same_cells(
+    tiny_run: TinyRun, tiny: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     done = run_grid(tiny, tmp_path / "g", executor=EXECUTORS["ray"], workers=WORKERS)
-    assert (done.computed, done.models) == (made.done.computed, made.done.models)
-    assert figures(tmp_path / "g") == figures(made.folder)
+    assert (done.computed, done.models) == (tiny_run.run.computed, tiny_run.run.models)
+    assert figures(tmp_path / "g") == figures(tiny_run.folder)
     assert once_each(tmp_path / "g")
 
 
@@ -50,7 +52,9 @@ def test_a_cluster_that_is_not_there_is_one_line(tiny: Grid, tmp_path: Path, mon
 
 
 @pytest.mark.slow
-def test_a_cluster_whose_workers_are_killed_loses_nothing(cluster: str, made: Made, tiny: Grid, tmp_path: Path) -> None:
+def test_a_cluster_whose_workers_are_killed_loses_nothing(
+    cluster: str, tiny_run: TinyRun, tiny: Grid, tmp_path: Path
+) -> None:
     stop, killed = threading.Event(), list[int]()
     killer = threading.Thread(
         target=lambda: killed.extend(kill_at_random(stop, lambda: processes(b"ray::_ray_task"), 20, 3.0))
@@ -65,4 +69,4 @@ def test_a_cluster_whose_workers_are_killed_loses_nothing(cluster: str, made: Ma
     assert len(killed) == 20
     assert once_each(tmp_path / "g")
     ours = [line for line in figures(tmp_path / "g") if line["seed"] == 3]
-    assert sorted(map(str, ours)) == sorted(map(str, figures(made.folder)))
+    assert sorted(map(str, ours)) == sorted(map(str, figures(tiny_run.folder)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench_grids import TINY, WORKERS, Made, figures, in_process_executor, kill_at_random, once_each, processes
+from bench_grids import TINY, WORKERS, TinyRun, figures, in_process_executor, kill_at_random, once_each, processes
 from wootz.bench import Grid, WorkerConfig, grid_status, run_grid
 from wootz.bench.executor import local_executor
 from wootz.bench.jobs import JobContext
@@ -32,25 +32,25 @@ def again(grid: Grid, folder: Path, **rest: object) -> tuple[int, int]:
 
 
 class TestCells:
-    def test_every_place_has_its_cell(self, made: Made, tiny: Grid) -> None:
-        cells = read_lines(made.folder / "cells.jsonl")
+    def test_every_place_has_its_cell(self, tiny_run: TinyRun, tiny: Grid) -> None:
+        cells = read_lines(tiny_run.folder / "cells.jsonl")
         assert [(c.axes, c.suspect, c.digest) for c in cells] == [
             (p.axes, p.suspect, p.job.digest) for p in plan_grid(tiny).cells
         ]
-        assert (made.done.computed, made.done.models) == (9, 8)  # 8 of 10 models: two attacks exceed their budget
-        assert once_each(made.folder)
+        assert (tiny_run.run.computed, tiny_run.run.models) == (9, 8)  # 8 of 10 models: two attacks exceed their budget
+        assert once_each(tiny_run.folder)
 
-    def test_an_owner_is_tested_where_there_is_a_key(self, made: Made) -> None:
-        by_name = {(c.axes["mark"], c.suspect): c for c in made.done.results}
+    def test_an_owner_is_tested_where_there_is_a_key(self, tiny_run: TinyRun) -> None:
+        by_name = {(c.axes["mark"], c.suspect): c for c in tiny_run.run.results}
         assert by_name["none", "owner"].verdict is None
         assert [item.mark for item in by_name["order", "owner"].evidence] == ["runner-up"]
         assert by_name["order", "independent-1"].kind == "independent"
         assert by_name["order", "prune"].theft == "prune"
-        also = {c.suspect: [item.attack for item in c.also] for c in made.done.results}
+        also = {c.suspect: [item.attack for item in c.also] for c in tiny_run.run.results}
         assert (also["owner"], also["independent-1"], also["prune"]) == (["apgd-ce"], [], [])
 
-    def test_one_that_fails_is_a_cell_with_its_error(self, made: Made) -> None:
-        failed = {(c.axes["mark"], c.suspect): c.error for c in made.done.failed}
+    def test_one_that_fails_is_a_cell_with_its_error(self, tiny_run: TinyRun) -> None:
+        failed = {(c.axes["mark"], c.suspect): c.error for c in tiny_run.run.failed}
         assert set(failed) == {("none", "refused"), ("order", "refused")}
         assert all(error and "budget" in error for error in failed.values())
 
@@ -74,7 +74,7 @@ class TestAgain:
         assert [c.suspect for c in read_lines(copy / "cells.jsonl")] == ["owner", "weight-noise"]
 
     def test_a_part_is_made_alone_and_the_rest_later(
-        self, tmp_path: Path, smaller: Callable[..., Grid], made: Made
+        self, tmp_path: Path, smaller: Callable[..., Grid], tiny_run: TinyRun
     ) -> None:
         grid = smaller(theft=("none", "prune", "refused"), mark=("none", "order"))
         assert again(grid, tmp_path, only=("mark=none", "theft=none,refused")) == (2, 1)
@@ -85,13 +85,15 @@ class TestAgain:
         assert again(grid, tmp_path, only=("theft=none",), retry=True) == (1, 2)  # the failed one is no part of it
         assert len(read_lines(tmp_path / "cells.jsonl")) == 3
         assert again(grid, tmp_path) == (3, 2)
-        assert figures(tmp_path) == [line for line in figures(made.folder) if line["axes"]["theft"] in grid.axes.theft]
+        assert figures(tmp_path) == [
+            line for line in figures(tiny_run.folder) if line["axes"]["theft"] in grid.axes.theft
+        ]
 
-    def test_parts_made_elsewhere_are_put_together(self, tmp_path: Path, tiny: Grid, made: Made) -> None:
-        lines = (made.folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    def test_parts_made_elsewhere_are_put_together(self, tmp_path: Path, tiny: Grid, tiny_run: TinyRun) -> None:
+        lines = (tiny_run.folder / "journal.jsonl").read_text().splitlines(keepends=True)
         (tmp_path / "journal.jsonl").write_text("".join(lines[4:] + lines[:4]))
         assert again(tiny, tmp_path) == (0, 0)
-        assert figures(tmp_path) == figures(made.folder)
+        assert figures(tmp_path) == figures(tiny_run.folder)
 
     @pytest.mark.parametrize(
         ("only", "message"),
@@ -131,11 +133,11 @@ class TestAgain:
             (copy / "models" / digest / "done.json").unlink()
         assert grid_status(tiny, copy, only=part) == (1, 0, 0, 2)
 
-    def test_a_journal_that_was_cut_off_goes_on(self, copy: Path, tiny: Grid, made: Made) -> None:
+    def test_a_journal_that_was_cut_off_goes_on(self, copy: Path, tiny: Grid, tiny_run: TinyRun) -> None:
         path = copy / "journal.jsonl"
         path.write_bytes(path.read_bytes()[:-40])
         assert again(tiny, copy) == (1, 0)
-        assert figures(copy) == figures(made.folder)
+        assert figures(copy) == figures(tiny_run.folder)
 
     def test_a_broken_journal_is_named(self, copy: Path, tiny: Grid) -> None:
         path = copy / "journal.jsonl"
@@ -143,7 +145,7 @@ class TestAgain:
         with pytest.raises(StoreError, match=r"journal\.jsonl, line 1: "):
             again(tiny, copy)
 
-    def test_a_model_that_was_not_finished_is(self, copy: Path, tiny: Grid, made: Made) -> None:
+    def test_a_model_that_was_not_finished_is(self, copy: Path, tiny: Grid, tiny_run: TinyRun) -> None:
         plan = plan_grid(tiny)
         for kind in ("train", "attack"):
             job = next(job for job in plan.models.values() if job.kind == kind)
@@ -155,7 +157,7 @@ class TestAgain:
         cells, models = again(tiny, copy)
         assert models == 2
         assert cells >= 2
-        assert figures(copy) == figures(made.folder)
+        assert figures(copy) == figures(tiny_run.folder)
 
     def test_two_do_not_work_in_one_folder(self, tmp_path: Path, tiny: Grid) -> None:
         with lock_folder(tmp_path), pytest.raises(ConfigError, match="another wootz bench works there"):
@@ -170,7 +172,7 @@ class TestAgain:
 
 @pytest.mark.parametrize(("kills", "seconds"), [(2, 4.0), pytest.param(20, 3.0, marks=pytest.mark.slow)])
 def test_workers_that_are_killed_lose_nothing(
-    kills: int, seconds: float, tiny: Grid, made: Made, tmp_path: Path
+    kills: int, seconds: float, tiny: Grid, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
     stop, killed = threading.Event(), list[int]()
     killer = threading.Thread(
@@ -189,7 +191,7 @@ def test_workers_that_are_killed_lose_nothing(
     assert len(killed) == kills
     assert once_each(tmp_path / "g")
     ours = [line for line in figures(tmp_path / "g") if line["seed"] == 3]
-    assert sorted(map(str, ours)) == sorted(map(str, figures(made.folder)))
+    assert sorted(map(str, ours)) == sorted(map(str, figures(tiny_run.folder)))
 
 
 def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) 
         assert executor.next_result().error is None  # the executor itself goes on
 
 
-def test_killed_in_the_middle_and_resumed_comes_out_the_same(made: Made, tmp_path: Path) -> None:
+def test_killed_in_the_middle_and_resumed_comes_out_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
     grid, out = tmp_path / "tiny.toml", tmp_path / "g"
     grid.write_text(TINY.replace('mark = ["none", "order"]', 'mark = ["none"]'))
     command = [sys.executable, "-m", "wootz", "bench", "--out", str(out), "--workers", "2", "--json"]
@@ -226,6 +228,6 @@ def test_killed_in_the_middle_and_resumed_comes_out_the_same(made: Made, tmp_pat
     assert summary["cells"] == 4
     assert summary["computed"] < 4
     assert once_each(out)
-    assert figures(out) == [line for line in figures(made.folder) if line["axes"]["mark"] == "none"]
+    assert figures(out) == [line for line in figures(tiny_run.folder) if line["axes"]["mark"] == "none"]
     for pid in workers:
         assert not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"

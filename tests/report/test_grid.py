@@ -143,17 +143,17 @@ def test_the_page_shows_summaries_first_and_every_failure(folder: Path) -> None:
 
 def test_a_failure_of_all_seeds_stands_in_its_place(tmp_path: Path) -> None:
     cells = [plain for plain in grids.small() if plain["suspect"] != "prune-50-2"]
-    found = grids.texts(grids.write(tmp_path / "grid", cells))
-    assert "| prune-50 | failed | failed | failed | failed | failed | failed |" in found["md"]
-    assert re.search(r'class="broken"[^>]*not finite', found["html"])
+    report = grids.texts(grids.write(tmp_path / "grid", cells))
+    assert "| prune-50 | failed | failed | failed | failed | failed | failed |" in report["md"]
+    assert re.search(r'class="broken"[^>]*not finite', report["html"])
 
 
 def test_a_failed_cell_that_was_run_again_counts_once(tmp_path: Path) -> None:
     again = grids.cell("prune-50", "removed", 1, bits={"triggers": 50.0})
-    found = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), again]))
-    row = next(row for row in grids.lines_of(found["csv"]) if row["theft"] == "prune-50")
+    report = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), again]))
+    row = next(row for row in grids.lines_of(report["csv"]) if row["theft"] == "prune-50")
     assert (row["cells"], row["failed"], row["bits_max"]) == ("2", "0", "50")
-    assert "Failed cells" not in found["md"]
+    assert "Failed cells" not in report["md"]
 
 
 def test_another_run_of_the_grid_counts_beside_it(tmp_path: Path) -> None:
@@ -162,12 +162,12 @@ def test_another_run_of_the_grid_counts_beside_it(tmp_path: Path) -> None:
         grids.cell("none", "protected", 2, clean=0.88, bits={"triggers": 130.0}),
     ]
     first, second = grids.write(tmp_path / "a", grids.small()), grids.write(tmp_path / "b", again)
-    found = write_reports(first, [second])
-    row = next(row for row in grids.lines_of(found["csv"].read_text("utf-8")) if row["mark"] == "wootz")
+    report = write_reports(first, [second])
+    row = next(row for row in grids.lines_of(report["csv"].read_text("utf-8")) if row["mark"] == "wootz")
     assert (row["theft"], row["cells"], row["clean_mean"], row["clean_min"]) == ("none", "4", "0.89", "0.86")
     assert (row["bits_triggers_min"], row["bits_triggers_n"], row["reaching"]) == ("10", "4", "3")
-    assert "Mean (least to most) over 2 seeds of 2 runs, 2 to an entry" in found["md"].read_text("utf-8")
-    assert "2 seeds, 14 cells of 2 runs." in found["md"].read_text("utf-8")
+    assert "Mean (least to most) over 2 seeds of 2 runs, 2 to an entry" in report["md"].read_text("utf-8")
+    assert "2 seeds, 14 cells of 2 runs." in report["md"].read_text("utf-8")
     assert not list(second.glob("report.*"))
 
 
@@ -188,14 +188,14 @@ def test_no_measurement_counts_twice(folder: Path, tmp_path: Path) -> None:
 
 def test_a_control_at_the_bar_raises_the_alarm(tmp_path: Path) -> None:
     independent = grids.cell("independent", "independent", 1, suspect="independent-9", bits={"triggers": 41.0})
-    found = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), independent]))
+    report = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), independent]))
     alarm = (
         "1 of 5 controls reach the bar: something is wrong with these claims, and nothing here counts as proof "
         "(mnist, pgd-at + wootz, seed 1, independent-9: 41.0 bits)."
     )
-    assert alarm in Page(found["html"]).text
-    assert "1 of 5 controls reach the bar" in found["md"]
-    assert re.search(r'class="tile strong alarm"[^>]*>41<', found["html"])
+    assert alarm in Page(report["html"]).text
+    assert "1 of 5 controls reach the bar" in report["md"]
+    assert re.search(r'class="tile strong alarm"[^>]*>41<', report["html"])
 
 
 def test_controls_that_share_axes_stay_apart(tmp_path: Path) -> None:
@@ -211,13 +211,13 @@ def test_watermark_accuracy_never_stands_alone(tmp_path: Path) -> None:
         grids.cell("none", "protected", 1, mark="paper", evidence=[both], bits={}),
         grids.cell("none", "protected", 1, mark="ood", evidence=[alone], bits={}),
     ]
-    found = grids.texts(grids.write(tmp_path / "grid", [plain | {"bits": 11.5} for plain in cells]))
-    assert r"12.0 \[98.0 : 55.0\]" in found["md"]
-    assert "[98.0 : 55.0]" in found["html"]
-    assert r"{[}98.0\,:\,55.0{]}" in found["tex"]
-    row = grids.lines_of(found["csv"])[0]
+    report = grids.texts(grids.write(tmp_path / "grid", [plain | {"bits": 11.5} for plain in cells]))
+    assert r"12.0 \[98.0 : 55.0\]" in report["md"]
+    assert "[98.0 : 55.0]" in report["html"]
+    assert r"{[}98.0\,:\,55.0{]}" in report["tex"]
+    row = grids.lines_of(report["csv"])[0]
     assert (row["taught_paper_mean"], row["untaught_paper_mean"]) == ("0.98", "0.55")
-    for text in found.values():
+    for text in report.values():
         assert "97.0" not in text
         assert "0.97" not in text
 

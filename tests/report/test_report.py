@@ -113,9 +113,9 @@ def test_the_glossary_says_what_the_records_say(demo: Path, cells: list[dict[str
     bare = read(demo).text
     assert "docs/evidence.md" in bare
     assert "Null distribution" not in bare
-    for place, plain in enumerate(cells):
+    for number, plain in enumerate(cells):
         triggers, runner_up = plain["evidence"]
-        triggers |= {"measure": "fraction of hits", "null": "binomial over keyed labels" if place else "an e-process."}
+        triggers |= {"measure": "fraction of hits", "null": "binomial over keyed labels" if number else "an e-process."}
         runner_up |= {"measure": "cosine <b>"}
     cells[5]["access"] = "label"
     (demo / "summary.json").write_text(json.dumps({"schema": 1, "cells": cells, "seconds": 1}))
