@@ -17,12 +17,12 @@ from wootz.statistics.sequential import run_sequential_test
 RATES = ((0.9, 1 / 10), (0.9, 1 / 9), (0.95, 1 / 9), (0.7, 1 / 9), (0.5, 1 / 9))
 """Hit rate of the suspect, and by chance."""
 BARS = (40, 80)
-MAX_QUERIES = 1000
+MOST = 1000
 
 
-def queries_to_bar(rate: float, chance: float, bar: float, suspects: int, seed: int) -> np.ndarray:
-    """Return how many answers each suspect with hit rate `rate` gave until `bar` bits: int [suspects]."""
-    hits = np.random.default_rng(seed).random((suspects, MAX_QUERIES)) < rate
+def asked(rate: float, chance: float, bar: float, suspects: int, seed: int) -> np.ndarray:
+    """Return how many answers each suspect, who hits with probability `rate`, gave until `bar` bits: int [suspects]."""
+    hits = np.random.default_rng(seed).random((suspects, MOST)) < rate
     return np.array([run_sequential_test(((True, bool(hit)) for hit in row), chance, bar).asked for row in hits])
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     rows = []
     for rate, chance in RATES:
         for bar in BARS:
-            median, high = np.quantile(queries_to_bar(rate, chance, bar, args.suspects, args.seed), [0.5, 0.95])
+            median, high = np.quantile(asked(rate, chance, bar, args.suspects, args.seed), [0.5, 0.95])
             rows.append({"rate": rate, "chance": chance, "bar": bar, "median": float(median), "q95": float(high)})
     if args.json:
         print(json.dumps(rows))

@@ -49,17 +49,17 @@ class RobustRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceRecord:
-    """The test of one mark on one suspect.
+    """The evidence of one mark about one suspect.
 
     Attributes:
         mark: The name of the mark.
-        p: The p-value as a decimal string: it may be far below the smallest float.
+        p: The p-value as a decimal string, since it may be far below the smallest float.
         bits: -log2 p.
-        queries: The number of images that the test sent to the suspect.
-        statistic: The value of the test statistic.
-        details: Further figures of the test, by name.
-        null: The distribution of the statistic under the null hypothesis, in plain English.
-        measure: What `statistic` is, in plain English.
+        queries: The number of queries spent.
+        statistic: The reported statistic, see `measure`.
+        details: The counts of the test.
+        null: The null distribution of the test; empty in records of older versions.
+        measure: What `statistic` is; empty in records of older versions.
     """
 
     mark: str

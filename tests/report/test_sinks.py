@@ -176,10 +176,10 @@ def test_what_can_not_be_sent_is_one_plain_line(folder: Path, tmp_path: Path, st
 def test_the_command_line_sends(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = say(capsys, monkeypatch, "report", folder, "--sink", f"tensorboard={tmp_path / 'logs'}", "--json")
-    assert output.json["report"] == str(folder / "report.html")
-    assert output.json["files"] == [str(folder / f"report.{ending}") for ending in ("html", "md", "csv", "tex")]
-    assert output.json["sent"] == {"tensorboard": 12}
-    output = say(capsys, monkeypatch, "report", folder, "--sink", "tensorboard")
-    assert output.code == 2
-    assert "should be tensorboard=LOGDIR or mlflow=URI" in output.err
+    said = say(capsys, monkeypatch, "report", folder, "--sink", f"tensorboard={tmp_path / 'logs'}", "--json")
+    assert said.json["report"] == str(folder / "report.html")
+    assert said.json["files"] == [str(folder / f"report.{ending}") for ending in ("html", "md", "csv", "tex")]
+    assert said.json["sent"] == {"tensorboard": 12}
+    said = say(capsys, monkeypatch, "report", folder, "--sink", "tensorboard")
+    assert said.code == 2
+    assert "should be tensorboard=LOGDIR or mlflow=URI" in said.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from wootz.errors import ConfigError
 from wootz.keys import DirectionKey, Key, LabelKey, WeightKey
@@ -15,15 +16,14 @@ from wootz.statistics.evidence import EVIDENCE, Evidence, label_evidence
 from wootz.statistics.exact import bits, fisher
 from wootz.statistics.reach import Reach
 from wootz.statistics.wrong_classes import has_places
-from wootz.types import THRESHOLD_BITS, UNTIMESTAMPED_THRESHOLD_BITS, Access, Outcome, Predict, Weights
+from wootz.types import Access, Predict, Weights
 
-EXIT_CODES: Mapping[Outcome, int] = {
-    Outcome.KEY_DEPENDENT: 0,
-    Outcome.NOT_SHOWN: 1,
-    Outcome.INCONCLUSIVE: 3,
-    Outcome.INVALID_CLAIM: 4,
-}
+Word: TypeAlias = Literal["KEY-DEPENDENT", "NOT SHOWN", "INCONCLUSIVE", "INVALID CLAIM"]
 
+EXIT_CODES: Mapping[Word, int] = {"KEY-DEPENDENT": 0, "NOT SHOWN": 1, "INCONCLUSIVE": 3, "INVALID CLAIM": 4}
+
+DEFAULT_BAR = 40.0
+UNSTAMPED_BAR = 80.0
 _ANSWERED = 0.5  # share of ordinary images that a suspect answers at least, if its answers say anything
 
 CHANCE = 1.5
@@ -36,14 +36,14 @@ def required_bits(*, timestamped: bool) -> float:
     40 where keys were drawn after a time token, so that every try of another key costs a request; 80 without one, so
     that trying keys is out of reach.
     """
-    return THRESHOLD_BITS if timestamped else UNTIMESTAMPED_THRESHOLD_BITS
+    return DEFAULT_BAR if timestamped else UNSTAMPED_BAR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The word, the bits over all marks together, the evidence of each mark, and remarks for a reader."""
 
-    outcome: Outcome
+    outcome: Word
     bits: float
     evidence: tuple[Evidence, ...]
     access: Access
@@ -57,7 +57,7 @@ def verify(
     *,
     panel: Sequence[Predict] = (),
     access: Access = "scores",
-    bar: float = THRESHOLD_BITS,
+    bar: float = DEFAULT_BAR,
     budget: int | None = None,
     tries: int = 1,
     early: bool = False,
@@ -106,17 +106,17 @@ def verify(
         raise ConfigError(f"access = {access!r}: none of the marks {', '.join(keys)} can be tested with it{why}")
     found = [_discounted(item, (discounts or {}).get(item.mark, 0.0)) for item in found]
     total = max(0.0, bits(fisher([item.log_p for item in found])) - allowance)
-    outcome = Outcome.KEY_DEPENDENT if total >= bar else Outcome.NOT_SHOWN
+    outcome: Word = "KEY-DEPENDENT" if total >= bar else "NOT SHOWN"
     notes = [f"{allowance:.1f} bits are taken off for other tries and looks"] if allowance else []
-    if outcome == Outcome.KEY_DEPENDENT:
+    if outcome == "KEY-DEPENDENT":
         tested = {item.mark for item in found}
         used = {name: key for name, key in keys.items() if key.mark in tested}
         vetoes = _vetoes(used, panel, reach, bar)
-        outcome, notes = (Outcome.INVALID_CLAIM if vetoes else outcome), notes + vetoes
+        outcome, notes = ("INVALID CLAIM" if vetoes else outcome), notes + vetoes
     if any(item.details.get("evasive") for item in found):
         notes.append("answers differ: the suspect leaves triggers unanswered far more often than ordinary images")
-    if outcome == Outcome.NOT_SHOWN and (why := _unlike_a_classifier(found, keys)):
-        outcome = Outcome.INCONCLUSIVE
+    if outcome == "NOT SHOWN" and (why := _unlike_a_classifier(found, keys)):
+        outcome = "INCONCLUSIVE"
         notes.append(why)
     notes += _unread(found, keys, reach)
     return Verdict(outcome=outcome, bits=total, evidence=tuple(found), access=access, bar=bar, notes=tuple(notes))

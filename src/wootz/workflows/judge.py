@@ -40,7 +40,7 @@ from wootz.statistics.verdict import CHANCE
 from wootz.statistics.wrong_classes import opinions, unforeseen_opinions
 from wootz.store import file_digest, read_bytes, sha256, write_bytes
 from wootz.suspects.endpoints import Identity
-from wootz.types import Access, Outcome, Predict, Progress
+from wootz.types import Access, Predict, Progress
 from wootz.workflows.certificate import VerifiedClaim, verify_certificate
 from wootz.workflows.claim import plain_strings
 from wootz.workflows.competing_claims import resolve_competing_claims
@@ -139,7 +139,7 @@ def judge_claim(
         identity = suspect.identity
         cell = verdict_cell(verdict, suspect, time.seconds)
         cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
-        if policy.rival is not None and cell.verdict == Outcome.KEY_DEPENDENT:
+        if policy.rival is not None and cell.verdict == "KEY-DEPENDENT":
             cell = _settled(cell, proven, policy.rival, where, policy, place)
     except SignatureError as error:
         name = identity.name if identity else str(where)
@@ -147,7 +147,7 @@ def judge_claim(
             data="unknown",
             suspect=name,
             kind="unknown",
-            verdict=Outcome.INVALID_CLAIM,
+            verdict="INVALID CLAIM",
             notes=(f"{certificate.name}: {error}",),
         )
     if out is not None:
@@ -210,9 +210,9 @@ def retest(
         for other in independents:
             if (theirs := tested(other)).bits >= bar:
                 notes.append(f"the independent model {other.identity.name} reaches {theirs.bits:.1f} bits itself")
-    outcome = Outcome.INVALID_CLAIM if notes and verdict.outcome == Outcome.KEY_DEPENDENT else verdict.outcome
-    if outcome == Outcome.KEY_DEPENDENT and (why := _uncalibrated(proven, suspect, policy)):
-        outcome, notes = Outcome.INCONCLUSIVE, [why]
+    outcome = "INVALID CLAIM" if notes and verdict.outcome == "KEY-DEPENDENT" else verdict.outcome
+    if outcome == "KEY-DEPENDENT" and (why := _uncalibrated(proven, suspect, policy)):
+        outcome, notes = "INCONCLUSIVE", [why]
     return replace(verdict, outcome=outcome, notes=(*verdict.notes, *notes, *ruling.notes)), suspect
 
 
@@ -311,8 +311,8 @@ def _about_whom(cell: Result, proven: VerifiedClaim, identity: Identity) -> Resu
     if identity.digest in proven.claim.subject.values():
         return cell
     note = f"the claim is about {', '.join(proven.claim.subject)}, other weights than these"
-    upheld = cell.verdict == Outcome.KEY_DEPENDENT
-    return replace(cell, verdict=Outcome.INVALID_CLAIM if upheld else cell.verdict, notes=(*cell.notes, note))
+    upheld = cell.verdict == "KEY-DEPENDENT"
+    return replace(cell, verdict="INVALID CLAIM" if upheld else cell.verdict, notes=(*cell.notes, note))
 
 
 def _settled(
@@ -326,7 +326,7 @@ def _settled(
 
     def carries(side: VerifiedClaim, model: Where) -> bool:
         try:
-            return retest(side, model, alone, place, secrets.token_bytes(32))[0].outcome == Outcome.KEY_DEPENDENT
+            return retest(side, model, alone, place, secrets.token_bytes(32))[0].outcome == "KEY-DEPENDENT"
         except (Error, *BROKEN):
             return False
 

@@ -11,11 +11,11 @@ from wootz.errors import ConfigError, StoreError
 from wootz.keys import AnswerKey, DirectionKey, Key, read_keys
 from wootz.models import read_model
 from wootz.records import EvidenceRecord, Result, decimal_p
-from wootz.statistics import Verdict, verify
+from wootz.statistics import DEFAULT_BAR, Verdict, verify
 from wootz.statistics.calibration import calibrate, calibrated
 from wootz.statistics.early import Decoys
 from wootz.store import read_json
-from wootz.types import THRESHOLD_BITS, Kind, Progress
+from wootz.types import Kind, Progress
 from wootz.workflows.guard_log import with_guard, with_log
 from wootz.workflows.reference_models import ReferenceModels, registered_panel
 from wootz.workflows.run import Timer
@@ -29,7 +29,7 @@ def verify_suspect(
     where: Where,
     query: QueryConfig | None = None,
     *,
-    bar: float = THRESHOLD_BITS,
+    bar: float = DEFAULT_BAR,
     panel: ReferenceModels | None = None,
     log: Path | None = None,
     progress: Progress = lambda *_: None,
