@@ -23,9 +23,9 @@ from wootz.errors import Error
 from wootz.records import Result, append, read_lines
 from wootz.workflows.attack import FAMILIES, attack_run
 from wootz.workflows.evaluate import evaluate_run
-from wootz.workflows.reference_models import ReferenceModels
+from wootz.workflows.owner import Owner
 from wootz.workflows.suspects import QueryConfig
-from wootz.workflows.verify import open_panel, verify_suspect
+from wootz.workflows.verify import verify_cell
 
 
 class Attempt(NamedTuple):
@@ -69,9 +69,7 @@ def attempts() -> list[Attempt]:
     return [*plain, *(Attempt("evade", name) for name in EVASION), *VARIANTS]
 
 
-def run_attempt(
-    attempt: Attempt, target: Path, label: str, owner: Path, panel: ReferenceModels, out: Path, count: int
-) -> Result:
+def run_attempt(attempt: Attempt, target: Path, label: str, owner: Owner, out: Path, count: int) -> Result:
     """Run one attack and test the resulting model."""
     name = attempt.against(label)
     if attempt.family == "evade":
@@ -80,7 +78,7 @@ def run_attempt(
     folder = out / "suspect"
     shutil.rmtree(folder, ignore_errors=True)
     result = attack_run(attempt.family, target, attempt.attack, folder, settings=attempt.settings, count=count)  # type: ignore[arg-type]
-    tested = verify_suspect(owner, folder, QueryConfig(isolated=False), panel=panel)
+    tested = verify_cell(owner, folder, QueryConfig(isolated=False))
     return replace(
         result, suspect=name, evidence=tested.evidence, bits=tested.bits, bar=tested.bar, verdict=tested.verdict
     )
@@ -89,13 +87,13 @@ def run_attempt(
 def run(owner: Path, independent: Path, out: Path, count: int, only: list[str]) -> None:
     results = out / "cells.jsonl"
     done = {result.suspect for result in read_lines(results)} if results.exists() else set()
-    panel = open_panel(owner)
+    keys = Owner.load(owner)
     for label, target, images in (("marked", owner, count), ("independent", independent, count // 5)):
         for attempt in attempts():
             if attempt.against(label) in done or (only and attempt.attack not in only):
                 continue
             try:
-                result = run_attempt(attempt, target, label, owner, panel, out, images)
+                result = run_attempt(attempt, target, label, keys, out, images)
             except Error as error:
                 print(f"{attempt.against(label)}: {error}", flush=True)
                 continue

@@ -77,12 +77,12 @@ class TestAgain:
         self, tmp_path: Path, smaller: Callable[..., Grid], tiny_run: TinyRun
     ) -> None:
         grid = smaller(theft=("none", "prune", "refused"), mark=("none", "order"))
-        assert again(grid, tmp_path, only=("mark=none", "theft=none,refused")) == (2, 1)
+        assert again(grid, tmp_path, select=("mark=none", "theft=none,refused")) == (2, 1)
         assert [(c.axes["mark"], c.suspect) for c in read_lines(tmp_path / "cells.jsonl")] == [
             ("none", "owner"),
             ("none", "refused"),
         ]
-        assert again(grid, tmp_path, only=("theft=none",), retry=True) == (1, 2)  # the failed one is no part of it
+        assert again(grid, tmp_path, select=("theft=none",), retry=True) == (1, 2)  # the failed one is no part of it
         assert len(read_lines(tmp_path / "cells.jsonl")) == 3
         assert again(grid, tmp_path) == (3, 2)
         assert figures(tmp_path) == [
@@ -96,20 +96,20 @@ class TestAgain:
         assert figures(tmp_path) == figures(tiny_run.folder)
 
     @pytest.mark.parametrize(
-        ("only", "message"),
+        ("select", "message"),
         [
-            (("sed=3",), "unknown axis in `only` 'sed': did you mean 'seed'"),
-            (("seed",), "unknown seed in `only` ''"),
-            (("seed=3,4",), "unknown seed in `only` '4': known: 3"),
-            (("mark=ordr",), "unknown mark in `only` 'ordr': did you mean 'order'"),
+            (("sed=3",), "unknown axis in `select` 'sed': did you mean 'seed'"),
+            (("seed",), "unknown seed in `select` ''"),
+            (("seed=3,4",), "unknown seed in `select` '4': known: 3"),
+            (("mark=ordr",), "unknown mark in `select` 'ordr': did you mean 'order'"),
             (("mark=none", "theft=independent"), "the grid has no cell there"),
         ],
     )
     def test_a_part_that_is_not_there_is_refused(
-        self, tiny: Grid, tmp_path: Path, only: tuple[str, ...], message: str
+        self, tiny: Grid, tmp_path: Path, select: tuple[str, ...], message: str
     ) -> None:
         with pytest.raises(ConfigError, match=re.escape(message)):
-            again(tiny, tmp_path / "g", only=only)
+            again(tiny, tmp_path / "g", select=select)
         assert not (tmp_path / "g").exists()
 
     def test_how_far_it_is_can_be_asked_while_another_works(self, copy: Path, tiny: Grid) -> None:
@@ -119,7 +119,7 @@ class TestAgain:
         before = journal.read_bytes()
         with lock_folder(copy):
             assert grid_status(tiny, copy) == (9, 8, 2, 0)
-            assert grid_status(tiny, copy, only=("theft=refused",)) == (2, 2, 2, 0)
+            assert grid_status(tiny, copy, select=("theft=refused",)) == (2, 2, 2, 0)
         assert journal.read_bytes() == before  # the last line may be one that the other is writing
 
     def test_what_would_be_made_is_counted_with_all_that_it_needs(self, copy: Path, tiny: Grid, tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ class TestAgain:
         assert grid_status(tiny, tmp_path / "nowhere") == (9, 0, 0, len(plan.models))
         assert not (tmp_path / "nowhere").exists()
         (copy / "journal.jsonl").unlink()
-        assert grid_status(tiny, copy, only=part) == (1, 0, 0, 0)
+        assert grid_status(tiny, copy, select=part) == (1, 0, 0, 0)
         needs = next(cell.job.needs for cell in select_cells(plan.cells, part))  # the owner and the thief
         for digest in needs:
             (copy / "models" / digest / "done.json").unlink()
-        assert grid_status(tiny, copy, only=part) == (1, 0, 0, 2)
+        assert grid_status(tiny, copy, select=part) == (1, 0, 0, 2)
 
     def test_a_journal_that_was_cut_off_goes_on(self, copy: Path, tiny: Grid, tiny_run: TinyRun) -> None:
         path = copy / "journal.jsonl"

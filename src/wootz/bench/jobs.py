@@ -26,10 +26,11 @@ from wootz.store import read_json, write_bytes, write_json
 from wootz.training import Execution
 from wootz.workflows.attack import GUARD_LOG, attack_run
 from wootz.workflows.evaluate import evaluate_run
-from wootz.workflows.protect import make_panel, protect
+from wootz.workflows.owner import Owner, make_references
+from wootz.workflows.protect import protect_run
 from wootz.workflows.protection import Protection
 from wootz.workflows.suspects import QueryConfig
-from wootz.workflows.verify import open_panel, verify_suspect
+from wootz.workflows.verify import verify_cell
 
 DONE = "done.json"
 """File that is written last into a model's folder."""
@@ -114,7 +115,7 @@ def _train_panel(job: Job, context: JobContext) -> None:
     cfg = from_mapping(Protection, job.config["protection"])
     with _build_once(job.digest, context) as (folder, complete):
         if not complete:
-            make_panel(
+            make_references(
                 cfg,
                 load(cfg.data, context.data_dir, cfg.set_aside),
                 folder,
@@ -133,7 +134,7 @@ def _train_model(job: Job, context: JobContext) -> None:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(context.model(job.config["panel"]), partial, ignore=shutil.ignore_patterns(DONE))
             partial.rename(folder / "panel")
-        protect(
+        protect_run(
             cfg, folder, data_dir=context.data_dir, execution=context.execution, resume=True, count=measure["images"]
         )
         also = [
@@ -182,13 +183,12 @@ def _test_suspect(job: Job, context: JobContext) -> dict[str, Any]:
         return to_json(result)
     owner, log = context.model(cfg["owner"]), folder / GUARD_LOG
     query = QueryConfig(access=cfg["access"], boundary_queries=cfg.get("walks", 0), isolated=False)
-    tested = verify_suspect(
-        owner,
+    tested = verify_cell(
+        _cached_owner(owner),
         folder,
         query,
-        bar=cfg["bits"],
-        panel=_cached_panel(owner),
-        log=log if log.is_file() else None,
+        threshold_bits=cfg["bits"],
+        guard_log=log if log.is_file() else None,
     )
     return to_json(_with_evidence(result, tested))
 
@@ -226,7 +226,7 @@ def _build_once(digest: str, context: JobContext) -> Iterator[tuple[Path, bool]]
         os.close(descriptor)
 
 
-_cached_panel = lru_cache(maxsize=4)(open_panel)
+_cached_owner = lru_cache(maxsize=4)(Owner.load)
 
 _HANDLERS: Mapping[JobKind, Callable[[Job, JobContext], dict[str, Any] | None]] = MappingProxyType(
     {"panel": _train_panel, "train": _train_model, "attack": _attack_model, "test": _test_suspect}

@@ -103,13 +103,13 @@ def select_cells(cells: Sequence[GridCell], selectors: Sequence[str]) -> tuple[G
     selected = tuple(cells)
     for selector in selectors:
         axis, _, names = selector.partition("=")
-        lookup(cells[0].coordinates, axis, "axis in `only`")
+        lookup(cells[0].coordinates, axis, "axis in `select`")
         wanted, available = names.split(","), dict.fromkeys(cell.coordinates[axis] for cell in cells)
         for name in wanted:
-            lookup(available, name, f"{axis} in `only`")
+            lookup(available, name, f"{axis} in `select`")
         selected = tuple(cell for cell in selected if cell.coordinates[axis] in wanted)
     if not selected:
-        raise ConfigError(f"`only` {' '.join(selectors)}: the grid has no cell there; leave one of them out")
+        raise ConfigError(f"`select` {' '.join(selectors)}: the grid has no cell there; leave one of them out")
     return selected
 
 

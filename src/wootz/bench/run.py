@@ -88,7 +88,7 @@ def run_grid(
     *,
     executor: ExecutorFactory = local_executor,
     workers: WorkerConfig,
-    only: Sequence[str] = (),
+    select: Sequence[str] = (),
     retry: bool = False,
     data_dir: Path | None = None,
     execution: Execution | None = None,
@@ -105,17 +105,17 @@ def run_grid(
         out: The grid's folder.
         executor: A row of `EXECUTORS`.
         workers: Number and size of workers.
-        only: Selectors of the cells to compute, see `select_cells`; by default all.
+        select: Selectors of the cells to compute, see `select_cells`; by default all.
         retry: Compute failed results again.
         data_dir: The folder in which data sets are searched first.
         execution: Device and precision.
         progress: Called after each job.
 
     Raises:
-        ConfigError: A name or setting in the grid or in `only` is unknown, or another call is running in `out`.
+        ConfigError: A name or setting in the grid or in `select` is unknown, or another call is running in `out`.
     """
     timer, plan = Timer(), plan_grid(grid, data_dir)
-    wanted = {cell.job.digest: cell.job for cell in select_cells(plan.cells, only)}
+    wanted = {cell.job.digest: cell.job for cell in select_cells(plan.cells, select)}
     with lock_folder(out):
         _truncate_partial_line(out)
         write_bytes(out / GRID_COPY, to_toml(grid))
@@ -137,21 +137,21 @@ def run_grid(
     )
 
 
-def grid_status(grid: Grid, out: Path, *, only: Sequence[str] = (), data_dir: Path | None = None) -> GridStatus:
+def grid_status(grid: Grid, out: Path, *, select: Sequence[str] = (), data_dir: Path | None = None) -> GridStatus:
     """Count finished and missing cells of a grid. Nothing is written, and another call may be running in `out`.
 
     Args:
         grid: The grid.
         out: The grid's folder; it need not exist.
-        only: Selectors of the cells to count, see `select_cells`; by default all.
+        select: Selectors of the cells to count, see `select_cells`; by default all.
         data_dir: The folder in which data sets are searched first.
 
     Raises:
-        ConfigError: A name or setting in the grid or in `only` is unknown.
+        ConfigError: A name or setting in the grid or in `select` is unknown.
         StoreError: The journal is broken.
     """
     plan, journal = plan_grid(grid, data_dir), read_journal(out)
-    jobs = {cell.job.digest: cell.job for cell in select_cells(plan.cells, only)}
+    jobs = {cell.job.digest: cell.job for cell in select_cells(plan.cells, select)}
     missing = [job for digest, job in jobs.items() if digest not in journal]
     failed = sum(journal[digest].error is not None for digest in jobs if digest in journal)
     return GridStatus(len(jobs), len(jobs) - len(missing), failed, len(missing_models(missing, plan.models, out)))
