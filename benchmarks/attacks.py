@@ -1,12 +1,13 @@
-"""Every theft and every removal against a marked model and, beside it, against an independent one.
+"""Run every extraction, removal and evasion attack against a marked model and against an independent one.
 
-    python benchmarks/attacks.py RUN INDEPENDENT --out DIR [-n 500] [--only NAME ...]   # goes on where it stopped
+    python benchmarks/attacks.py RUN INDEPENDENT --out DIR [-n 500] [--only NAME ...]   # resumes where it stopped
     python benchmarks/attacks.py --tables DIR/cells.jsonl                               # as Markdown
 
-RUN is a marked run folder, INDEPENDENT one that never met its key. Each attack runs with its defaults, some with
-settings beside them (`MORE`), against both; what comes out is tested with RUN's key. Robust accuracy is measured on
-`-n` test images, on a fifth as many where the independent model was attacked. A line of `cells.jsonl` is a
-cell of schema 1 whose suspect is `marked/...` or `independent/...`; evasion attacks have cells of their own.
+RUN is a marked run folder, INDEPENDENT one that was trained without its key. Each attack runs against both with its
+defaults, some with other settings as well (`VARIANTS`); the resulting models are tested with RUN's key. Robust
+accuracy is measured on `-n` test images, on a fifth as many for attacks on the independent model. Each line
+of `cells.jsonl` is a result of schema 1 whose suspect is `marked/...` or `independent/...`; evasion attacks have
+results of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 from wootz.attacks import evasion
 from wootz.errors import Error
-from wootz.records import Cell, append, read_lines
+from wootz.records import Result, append, read_lines
 from wootz.workflows.attack import FAMILIES, attack_run
 from wootz.workflows.evaluate import evaluate_run
 from wootz.workflows.owner import Owner
@@ -28,7 +29,7 @@ from wootz.workflows.verify import verify_cell
 
 
 class Attempt(NamedTuple):
-    """An attack with settings, under a name of its own."""
+    """An attack with settings."""
 
     family: str
     attack: str
@@ -40,11 +41,11 @@ class Attempt(NamedTuple):
         return " ".join((self.attack, *self.settings))
 
     def against(self, label: str) -> str:
-        """The name of its suspect."""
+        """Return the name of the suspect that it gives."""
         return f"{label}/{self.family}/{self.name}"
 
 
-MORE = (
+VARIANTS = (
     Attempt("steal", "retrain-soft", ("model=other",)),
     Attempt("steal", "retrain-soft", ("data=owner",)),
     Attempt("steal", "retrain-soft", ("data=other",)),
@@ -63,63 +64,67 @@ EVASION = ("pgd-40x2", "ensemble", *(name for name in evasion.ATTACKS if name !=
 
 
 def attempts() -> list[Attempt]:
-    """Return every attack of every family, removals first, which are quickest; the variants come last."""
+    """Return every attack of every family: removals first, which are the fastest, and variants last."""
     plain = [Attempt(family, name) for family in ("remove", "steal") for name in FAMILIES[family].attacks]
-    return [*plain, *(Attempt("evade", name) for name in EVASION), *MORE]
+    return [*plain, *(Attempt("evade", name) for name in EVASION), *VARIANTS]
 
 
-def undertake(attempt: Attempt, target: Path, label: str, owner: Owner, out: Path, count: int) -> Cell:
-    """Run one attempt and test what comes out."""
+def run_attempt(attempt: Attempt, target: Path, label: str, owner: Owner, out: Path, count: int) -> Result:
+    """Run one attack and test the resulting model."""
     name = attempt.against(label)
     if attempt.family == "evade":
-        few = min(count, 200) if attempt.attack == "hop-skip-jump" else count
-        return replace(evaluate_run(target, attack=attempt.attack, count=few), suspect=name, theft=None)
-    place = out / "suspect"
-    shutil.rmtree(place, ignore_errors=True)
-    cell = attack_run(attempt.family, target, attempt.attack, place, settings=attempt.settings, count=count)  # type: ignore[arg-type]
-    found = verify_cell(owner, place, QueryConfig(isolated=False))
-    return replace(cell, suspect=name, evidence=found.evidence, bits=found.bits, bar=found.bar, verdict=found.verdict)
+        images = min(count, 200) if attempt.attack == "hop-skip-jump" else count
+        return replace(evaluate_run(target, attack=attempt.attack, count=images), suspect=name, theft=None)
+    folder = out / "suspect"
+    shutil.rmtree(folder, ignore_errors=True)
+    result = attack_run(attempt.family, target, attempt.attack, folder, settings=attempt.settings, count=count)  # type: ignore[arg-type]
+    tested = verify_cell(owner, folder, QueryConfig(isolated=False))
+    return replace(
+        result, suspect=name, evidence=tested.evidence, bits=tested.bits, bar=tested.bar, verdict=tested.verdict
+    )
 
 
 def run(owner: Path, independent: Path, out: Path, count: int, only: list[str]) -> None:
-    cells = out / "cells.jsonl"
-    done = {cell.suspect for cell in read_lines(cells)} if cells.exists() else set()
+    results = out / "cells.jsonl"
+    done = {result.suspect for result in read_lines(results)} if results.exists() else set()
     keys = Owner.load(owner)
     for label, target, images in (("marked", owner, count), ("independent", independent, count // 5)):
         for attempt in attempts():
             if attempt.against(label) in done or (only and attempt.attack not in only):
                 continue
             try:
-                cell = undertake(attempt, target, label, keys, out, images)
+                result = run_attempt(attempt, target, label, keys, out, images)
             except Error as error:
                 print(f"{attempt.against(label)}: {error}", flush=True)
                 continue
-            append(cells, cell)
-            told = {item.mark: round(item.bits, 1) for item in cell.evidence}
-            print(f"{cell.suspect}: clean {cell.clean:.3f}, {told}, {cell.seconds} s", flush=True)
+            append(results, result)
+            bits = {item.mark: round(item.bits, 1) for item in result.evidence}
+            print(f"{result.suspect}: clean {result.clean:.3f}, {bits}, {result.seconds} s", flush=True)
 
 
 def tables(path: Path) -> None:
-    """Print what was measured as Markdown: one table a family, a row an attempt, marked beside independent."""
-    cells = {cell.suspect: cell for cell in read_lines(path)}
+    """Print the results as Markdown: one table per family, one row per attack."""
+    results = {result.suspect: result for result in read_lines(path)}
     for family, title in (("steal", "Thefts"), ("remove", "Removals")):
         print(f"\n### {title}\n")
         print("| attack | queries | s | clean | robust | triggers | runner-up | independent: clean | robust | bits |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
         for attempt in attempts():
-            if attempt.family == family and attempt.against("marked") in cells:
-                print(row(attempt.name, cells[attempt.against("marked")], cells.get(attempt.against("independent"))))
+            if attempt.family == family and attempt.against("marked") in results:
+                print(
+                    row(attempt.name, results[attempt.against("marked")], results.get(attempt.against("independent")))
+                )
     print("\n### Evasion\n\n| attack | images | s | marked: clean | robust | independent: clean | robust |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for attempt in attempts():
-        if attempt.family == "evade" and attempt.against("marked") in cells:
-            marked, other = cells[attempt.against("marked")], cells.get(attempt.against("independent"))
+        if attempt.family == "evade" and attempt.against("marked") in results:
+            marked, other = results[attempt.against("marked")], results.get(attempt.against("independent"))
             assert marked.robust
             figures = [str(marked.robust.n), f"{marked.seconds:.0f}", *accuracies(marked), *accuracies(other)]
             print(f"| {attempt.name} | " + " | ".join(figures) + " |")
 
 
-def row(name: str, marked: Cell, other: Cell | None) -> str:
+def row(name: str, marked: Result, other: Result | None) -> str:
     bits = {item.mark: item.bits for item in marked.evidence}
     figures = [
         "" if marked.queries is None else f"{marked.queries:,}",
@@ -132,11 +137,11 @@ def row(name: str, marked: Cell, other: Cell | None) -> str:
     return f"| {name} | " + " | ".join(figures) + " |"
 
 
-def accuracies(cell: Cell | None) -> list[str]:
-    if cell is None or cell.clean is None or cell.robust is None:
+def accuracies(result: Result | None) -> list[str]:
+    if result is None or result.clean is None or result.robust is None:
         return ["", ""]
-    flags = f" ({', '.join(cell.robust.flags)})" if cell.robust.flags else ""
-    return [f"{100 * cell.clean:.1f}", f"{100 * cell.robust.accuracy:.1f}{flags}"]
+    flags = f" ({', '.join(result.robust.flags)})" if result.robust.flags else ""
+    return [f"{100 * result.clean:.1f}", f"{100 * result.robust.accuracy:.1f}{flags}"]
 
 
 def main() -> None:

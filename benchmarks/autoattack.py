@@ -1,11 +1,11 @@
-"""Robust accuracy by our ensemble and by the reference AutoAttack, on the same images, and how much faster ours is.
+"""Compare robust accuracy and speed of our ensemble and of the reference AutoAttack on the same images.
 
     python benchmarks/autoattack.py [RUN ...] [-n 1000] [--models runs/autoattack] [--json]
 
 Without a run folder, an unmarked model is adversarially trained with the preset `fast` on MNIST and on
-Fashion-MNIST (minutes each on two cores) and kept under `--models` for the next time. Ours runs before and after the
-reference and its mean time counts, so that a machine that slows down favours nobody. `ratio` is the reference's
-time over ours. Both run in float32 with batches of up to 1,000 images.
+Fashion-MNIST (minutes each on two cores) and kept under `--models` for later calls. Ours runs before and after the
+reference and its mean time counts, so that a machine that slows down favours neither. `ratio` is the reference's
+time divided by ours. Both run in float32 with batches of up to 1,000 images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DATA = ("mnist", "fashion-mnist")
 
 
 def trained(name: str, folder: Path) -> Path:
-    """Return the run folder of an unmarked robust model, trained where it is not there yet."""
+    """Return the run folder of an unmarked robust model, trained unless it exists."""
     out = folder / name
     if not (out / "record.json").exists():
         base = preset("fast", data=name, eps=None, wm_eps=None, seed=0, count=len(load(name).train))
@@ -39,8 +39,8 @@ def trained(name: str, folder: Path) -> Path:
 
 def timed(run: Run, x: torch.Tensor, y: torch.Tensor, attack: str) -> tuple[Robustness, float]:
     start = time.perf_counter()
-    found = evaluate(run.model, x, y, eps=run.eps, attack=attack, batch_size=1000)
-    return found, time.perf_counter() - start
+    robustness = evaluate(run.model, x, y, eps=run.eps, attack=attack, batch_size=1000)
+    return robustness, time.perf_counter() - start
 
 
 def compare(run: Run, count: int) -> dict[str, Any]:
@@ -72,11 +72,11 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("runs/autoattack"))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found = [compare(open_run(folder), args.n) for folder in args.runs or [trained(name, args.models) for name in DATA]]
+    rows = [compare(open_run(folder), args.n) for folder in args.runs or [trained(name, args.models) for name in DATA]]
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(rows))
         return
-    for row in found:
+    for row in rows:
         print(
             f"{row['data']}, eps {row['eps']:g}, {row['n']} images: clean {row['clean']:.2%}, robust by ours "
             f"{row['ours']:.2%}, by the reference {row['reference']:.2%} (difference {100 * row['difference']:+.2f} "

@@ -1,4 +1,4 @@
-"""How often a dishonest owner convicts a model that never met his key: many registrations, every free choice.
+"""Measure how often a dishonest owner convicts an independent model: many registrations, every free choice.
 
     python benchmarks/dishonest_owner.py RUN SUSPECT [--registrations 100000] [--json]
 

@@ -1,8 +1,8 @@
-"""How many answers does a test that stops at the bar take?
+"""Measure how many answers the sequential test needs to reach the bar.
 
     python benchmarks/early.py [--suspects 4000] [--seed 1] [--json]
 
-Simulated suspects give the keyed label of a trigger with one probability each; every answer counts as a trial.
+Each simulated suspect answers triggers with their keyed labels at a fixed rate; every answer counts as a trial.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def main() -> None:
     rows = []
     for rate, chance in RATES:
         for bar in BARS:
-            median, most = np.quantile(asked(rate, chance, bar, args.suspects, args.seed), [0.5, 0.95])
-            rows.append({"rate": rate, "chance": chance, "bar": bar, "median": float(median), "q95": float(most)})
+            median, high = np.quantile(asked(rate, chance, bar, args.suspects, args.seed), [0.5, 0.95])
+            rows.append({"rate": rate, "chance": chance, "bar": bar, "median": float(median), "q95": float(high)})
     if args.json:
         print(json.dumps(rows))
         return

@@ -1,11 +1,12 @@
-"""What an attacker gains from the guard: robust accuracy of the answers it shows, at worst.
+"""Measure the robust accuracy of the guard's answers in the worst case.
 
     python benchmarks/guard_robustness.py RUN [--cost 0.005 ...] [-n 1000] [--json]
 
-RUN is a run folder with the mark `runner-up`, whose probe images set the gap as a server does. PGD-40 x 2 climbs the
-margin of each test image. `model`: images that the model gets right all the same. `served`: those whose true class
-stays so far ahead that no coin decides; what an attacker leaves who tries images until the coin falls his way. Who has
-one try gains half of the difference on average.
+RUN is a run folder with the mark `runner-up`, whose probe images set the uncertainty threshold as a server does.
+PGD-40 x 2 maximizes the margin loss of each test image. `model`: fraction of images that the model still classifies
+correctly. `served`: fraction whose true class stays ahead by more than the threshold, so that the guard does not change
+the answer; this is what remains if the attacker retries until the keyed choice favours the attack. With one try, the
+attacker gains half of the difference on average.
 """
 
 from __future__ import annotations
@@ -40,12 +41,17 @@ def main() -> None:
     ahead = -margin(predict_logits(run.model, worst), y)
     for cost in args.cost:
         gap = uncertainty_threshold(ordinary, cost, Guard().most)
-        row = {"cost": cost, "gap": round(gap, 3), "model": share(ahead > 0), "served": share(ahead > max(gap, 0))}
+        row = {
+            "cost": cost,
+            "gap": round(gap, 3),
+            "model": fraction(ahead > 0),
+            "served": fraction(ahead > max(gap, 0)),
+        }
         print(json.dumps(row) if args.json else "  ".join(f"{name} {value}" for name, value in row.items()))
 
 
-def share(right: Tensor) -> float:
-    return round(float(right.float().mean()), 4)
+def fraction(correct: Tensor) -> float:
+    return round(float(correct.float().mean()), 4)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Train strangers who never met a run's key, and test each against it, with every mark and all answers.
+"""Train independent models, and test each against the key of a run, with every mark and all answers.
 
     python benchmarks/independents.py RUN [--count 60] [--first-seed 1000] [--json]
 
-Half are adversarially trained (N-FGSM), half plain, every other one of another architecture; all of them learn the
-owner's own training images, the hardest case. Prints accuracy and bits of each; none should come near a bar.
+Half are adversarially trained (N-FGSM), half plain, every other one of another architecture; all of them are
+trained on the owner's own training images, the hardest case. Prints accuracy and bits of each; none should come near
+the bar.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from wootz.workflows.run import open_run
 
 
 class Kind(NamedTuple):
-    """What a stranger is."""
+    """How an independent model is trained."""
 
     name: str
     architecture: str
@@ -56,7 +57,7 @@ def main() -> None:
     keys, panel = with_guard(owner_keys.keys, args.run), Owner.load(args.run).reference_models.answers
     data = load(owner.about["data"])
     test = data.test.images()
-    worst: dict[str, float] = {}
+    highest: dict[str, float] = {}
     for number in range(args.count):
         kind, seed = KINDS[number % len(KINDS)], args.first_seed + number
         spec = ModelSpec(architecture=kind.architecture, settings=kind.settings, shape=data.shape, classes=data.classes)
@@ -65,11 +66,11 @@ def main() -> None:
         clean = float((predict_logits(model, test).argmax(1) == data.test.labels).float().mean())
         found = verify(keys, predictor(model), panel=panel)
         bits = {item.mark: round(item.bits, 2) for item in found.evidence} | {"all": round(found.bits, 2)}
-        worst = {mark: max(worst.get(mark, 0.0), value) for mark, value in bits.items()}
-        told = {"stranger": kind.name, "seed": seed, "clean": round(clean, 4), "bits": bits, "verdict": found.outcome}
-        print(json.dumps(told) if args.json else f"{kind.name:14s} {clean:.3f} {found.outcome:14s} {bits}", flush=True)
+        highest = {mark: max(highest.get(mark, 0.0), value) for mark, value in bits.items()}
+        row = {"stranger": kind.name, "seed": seed, "clean": round(clean, 4), "bits": bits, "verdict": found.outcome}
+        print(json.dumps(row) if args.json else f"{kind.name:14s} {clean:.3f} {found.outcome:14s} {bits}", flush=True)
     if not args.json:
-        print(f"{args.count} strangers, most bits: {worst}")
+        print(f"{args.count} independent models, highest bits: {highest}")
 
 
 if __name__ == "__main__":

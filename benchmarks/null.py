@@ -1,11 +1,11 @@
-"""How often a key that a suspect never met looks like it was met: P(p <= a) over many random keys on one suspect.
+"""Monte Carlo check of the null distributions: P(p <= a) over many random keys, on the answers of one suspect.
 
     python benchmarks/null.py RUN SUSPECT [--keys 1000000] [--guard-log LOG] [--json]
 
-RUN is an owner's run folder; SUSPECT any run folder. The suspect is asked once; then every mark's key is drawn
-anew, all else equal, and the exact p-value is computed for each; for keyed labels the e-process too, which may stop
-whenever it likes; by scores and by labels where a mark can be tested both ways. With SUSPECT = RUN this is the marked
-model itself under wrong keys. LOG is of a theft through the guard, such as `wootz steal --served` leaves.
+RUN is an owner's run folder; SUSPECT any run folder. The suspect is queried once; then each mark's key is drawn
+many times, all else equal, and the exact p-value is computed for each; for keyed labels also that of the e-process
+under optional stopping; by scores and by labels if a mark can be tested both ways. With SUSPECT = RUN this is the
+marked model itself under wrong keys. LOG is the guard's log of an extraction, as `wootz steal --served` writes it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How many images x steps a second PGD takes, ours beside its peers', in one run on one machine.
+"""Measure the images x steps per second of PGD, ours and that of other libraries, in one run on one machine.
 
     python benchmarks/pgd_throughput.py [--model paper-cnn] [--batch 256] [--steps 10] [--repeats 5] [--json]
 
-Everybody attacks the same model in eval mode with the same images, budget, step size and number of steps, one
-after another in turns; the figure is the median over the turns. `wootz` computes as training does here
+All attack the same model in eval mode with the same images, eps, step size and number of steps, one after another
+in turns; the figure is the median over the turns. `wootz` computes as training does here
 (bfloat16 and channels-last where the hardware multiplies bfloat16 matrices), `wootz-float32` as evaluation
 does. Peers that are not installed are left out; `make peers` installs them.
 
@@ -104,7 +104,7 @@ def seconds(attack: Attack, x: Tensor, y: Tensor) -> float:
 
 
 def gemm_peak(device: str) -> float:
-    """Best bfloat16 rate of a square matrix product, in operations a second."""
+    """Best bfloat16 rate of a square matrix product, in operations per second."""
     size = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     times = []
@@ -154,13 +154,13 @@ def main() -> None:
             attacks[name] = make(fresh(), args.steps)
         except ImportError:
             missing.append(name)
-    bisect_boundary: dict[str, list[float]] = {name: [] for name in attacks}
+    rates: dict[str, list[float]] = {name: [] for name in attacks}
     for turn in range(args.repeats + 1):
         for name, attack in attacks.items():
             taken = seconds(attack, x, y)
             if turn:
-                bisect_boundary[name].append(args.batch * args.steps / taken)
-    speed = {name: statistics.median(values) for name, values in bisect_boundary.items()}
+                rates[name].append(args.batch * args.steps / taken)
+    speed = {name: statistics.median(values) for name, values in rates.items()}
     fraction = speed["wootz"] * operations(fresh(), x, y) / gemm_peak(args.device)
     if args.json:
         result = {
@@ -176,7 +176,7 @@ def main() -> None:
     best = max((speed[name] for name in PEERS if name in speed), default=None)
     print(f"PGD-{args.steps} on {args.model}, {args.batch} images, {args.device}, torch {torch.__version__}")
     for name, value in sorted(speed.items(), key=lambda item: -item[1]):
-        low, high = min(bisect_boundary[name]), max(bisect_boundary[name])
+        low, high = min(rates[name]), max(rates[name])
         ratio = f"  {value / best:5.2f} x the fastest peer" if best else ""
         print(f"{name:14s} {value:9,.0f} img x steps / s  ({low:,.0f} to {high:,.0f}){ratio}")
     print(f"fraction of the bfloat16 GEMM peak: {fraction:.1%}")

@@ -1,9 +1,9 @@
-"""How many adversarial training batches a second several trainings get through, side by side on one device.
+"""Measure the adversarial training batches per second of several trainings that run side by side on one device.
 
     python benchmarks/training_rate.py [--model paper-cnn] [--steps 10] [--precision 32 bf16] [--processes 1 4]
 
-Every process trains a network of its own on its own random images; all start together, and the figure is what
-they get through together. It says what `wootz bench --workers` and `--precision` to choose on a machine.
+Each process trains its own network on its own random images; all start together, and the figure is their sum. It
+shows which `wootz bench --workers` and `--precision` to choose on a machine.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", nargs="+", default=["auto"])
     parser.add_argument("--processes", nargs="+", type=int, default=[1])
-    told = parser.parse_args()
-    print("| processes | precision | batches of 128 a second, together |\n|--:|---|--:|")
-    for precision, processes in itertools.product(told.precision, told.processes):
-        execution = Execution(device=told.device, precision=precision)
-        figure = rate(execution, told.model, told.steps, told.seconds, processes)
+    args = parser.parse_args()
+    print("| processes | precision | batches of 128 per second, together |\n|--:|---|--:|")
+    for precision, processes in itertools.product(args.precision, args.processes):
+        execution = Execution(device=args.device, precision=precision)
+        figure = rate(execution, args.model, args.steps, args.seconds, processes)
         print(f"| {processes} | {precision} | {figure:.1f} |", flush=True)
 
 

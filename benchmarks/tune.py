@@ -4,8 +4,8 @@
         [--at EPS] [--evaluations NAME ...] [--images N] [--threads N]
 
 Each CANDIDATE is settings as of `wootz protect --set`, separated by spaces; "marks=" is the unmarked model, "" the
-preset as it is, but for the guard, which is not in the weights. A line of JSON for every seed and candidate says what
-it reached: training seconds, the epoch kept, clean accuracy and that under each evaluation, at the budget `--at` (the
+preset as it is, but for the guard, which is not in the weights. For each seed and candidate, a line of
+JSON holds training seconds, the epoch kept, clean accuracy and that under each evaluation, at the budget `--at` (the
 candidate's own where none is named), on the first `--images` of the thief's share, bits of each mark on the model
 itself, after pruning 80% and after fine-tuning. Parameters are chosen here, never on test images.
 """
@@ -87,24 +87,24 @@ def main() -> None:
     parser.add_argument("--evaluations", nargs="+", default=["pgd-40x2"])
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    count = len(divided(asked.data).train)
-    for seed in asked.seeds:
-        defaults_for = preset(asked.preset, data=asked.data, eps=asked.eps, wm_eps=None, seed=seed, count=count)
-        base = replace(defaults_for, marks=tuple(mark for mark in defaults_for.marks if mark != "guard"))
-        for candidate in asked.candidates:
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    count = len(divided(args.data).train)
+    for seed in args.seeds:
+        defaults = preset(args.preset, data=args.data, eps=args.eps, wm_eps=None, seed=seed, count=count)
+        base = replace(defaults, marks=tuple(mark for mark in defaults.marks if mark != "guard"))
+        for candidate in args.candidates:
             cfg = with_settings(base, candidate.split())
-            data = divided(asked.data, None, cfg.set_aside)
-            judged = data.thief.subset(slice(asked.images))
+            data = divided(args.data, None, cfg.set_aside)
+            judged = data.thief.subset(slice(args.images))
             panel = panel_of(replace(base, set_aside=cfg.set_aside)) if cfg.marks else []
             predicts = [predictor(member) for member in panel]
             keys = keys_of(cfg, data, panel) if cfg.marks else {}
             start = time.monotonic()
             model, epoch, _ = trained(cfg, data, keys)
             seconds = round(time.monotonic() - start)
-            row = {"data": asked.data, "settings": candidate, "seed": seed, "seconds": seconds, "epoch": epoch}
-            row |= reached(asked.at or cfg.recipe.eps, model, judged, asked.evaluations)
+            row = {"data": args.data, "settings": candidate, "seed": seed, "seconds": seconds, "epoch": epoch}
+            row |= reached(args.at or cfg.recipe.eps, model, judged, args.evaluations)
             if keys:
                 context = AttackContext(data=data.thief, fresh=lambda _, same=model: same, eps=cfg.recipe.eps, seed=1)
                 row |= {"bits": bits(keys, model, predicts)}

@@ -1,4 +1,4 @@
-"""A tiny grid for tests: what it says, who makes it, and what two of its folders must have in common."""
+"""A tiny grid for tests, executors for it, and what two folders of it must have in common."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from wootz.bench import Done, Staffing
-from wootz.bench.job import Job, Outcome
-from wootz.bench.perform import Workshop, perform
+from wootz.bench import GridRun, WorkerConfig
+from wootz.bench.jobs import JobContext, JobResult, run_job
+from wootz.bench.plan import Job
 
 TINY = """
 name = "tiny"
@@ -54,7 +54,7 @@ evaluations = ["apgd-ce"]
 evaluation_images = 10
 """
 
-STAFFING = Staffing(workers=2)
+WORKERS = WorkerConfig(workers=2)
 
 
 def figures(folder: Path) -> list[dict[str, Any]]:
@@ -64,13 +64,13 @@ def figures(folder: Path) -> list[dict[str, Any]]:
 
 
 def once_each(folder: Path) -> bool:
-    """Whether every cell stands in the journal once."""
+    """Whether the journal holds every result once."""
     lines = (folder / "journal.jsonl").read_text().splitlines()
     return len(lines) == len({json.loads(line)["digest"] for line in lines})
 
 
 def kill_at_random(stop: threading.Event, pids: Callable[[], list[int]], kills: int, seconds: float) -> list[int]:
-    """Kill one of the processes that `pids` names, `kills` times; return whom."""
+    """Kill one of the processes that `pids` names, `kills` times; return their ids."""
     killed: list[int] = []
     while len(killed) < kills and not stop.wait(seconds):
         alive = pids()
@@ -95,29 +95,29 @@ def processes(word: bytes, parent: int | None = None) -> list[int]:
     return sorted(found)
 
 
-class InThisProcess:
-    """A crew of nobody: whoever asks does the job himself. Starting processes takes longer than these jobs."""
+class InProcessExecutor:
+    """Runs jobs in the calling process: starting processes takes longer than these jobs."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop, self._queue = shop, deque[Job]()
+    def __init__(self, context: JobContext) -> None:
+        self._context, self._queue = context, deque[Job]()
 
     def submit(self, job: Job) -> None:
         self._queue.append(job)
 
-    def finished(self) -> Outcome:
-        return perform(self._queue.popleft(), self._shop)
+    def next_result(self) -> JobResult:
+        return run_job(self._queue.popleft(), self._context)
 
 
 @contextmanager
-def in_this_process(staffing: Staffing, shop: Workshop) -> Iterator[InThisProcess]:
+def in_process_executor(workers: WorkerConfig, context: JobContext) -> Iterator[InProcessExecutor]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(staffing.threads)
-    yield InThisProcess(shop)
+    torch.set_num_threads(workers.threads)
+    yield InProcessExecutor(context)
     torch.set_num_threads(threads)
 
 
-class Made(NamedTuple):
-    """The tiny grid, made by local processes, and how that went."""
+class TinyRun(NamedTuple):
+    """The tiny grid, run by local processes."""
 
     folder: Path
-    done: Done
+    run: GridRun

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.workflows.claim import check_certificate_path, claim_suspect
 from wootz.workflows.judge import JudgePolicy, judge
 from wootz.workflows.owner import Owner
@@ -13,11 +13,11 @@ from wootz.workflows.suspects import QueryConfig, SuspectLike
 from wootz.workflows.verify import verify_cell
 
 
-def verify_run(run: Path, suspect: SuspectLike, query: QueryConfig | None = None, **options: Any) -> Cell:
+def verify_run(run: Path, suspect: SuspectLike, query: QueryConfig | None = None, **options: Any) -> Result:
     return verify_cell(Owner.load(run), suspect, query, **options)
 
 
-def claim_run(run: Path, suspect: SuspectLike, out: Path, query: QueryConfig | None = None) -> Cell:
+def claim_run(run: Path, suspect: SuspectLike, out: Path, query: QueryConfig | None = None) -> Result:
     check_certificate_path(out)
     claim = claim_suspect(Owner.load(run), suspect, query, transcripts=out.parent)
     claim.save(out)
@@ -31,7 +31,7 @@ def judge_claim(
     *,
     out: Path | None = None,
     transcripts: Path | None = None,
-) -> Cell:
+) -> Result:
     judgement = judge(certificate, suspect, policy, transcripts=transcripts)
     if out is not None:
         judgement.save(out)

@@ -212,7 +212,7 @@ class TestStore:
 
 
 class TestRecords:
-    CELL = records.Cell(
+    CELL = records.Result(
         data="mnist",
         suspect="s",
         kind="stolen",

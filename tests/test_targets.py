@@ -10,7 +10,7 @@ import pytest
 
 from runs import verify_run
 from wootz.data import load
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.workflows.attack import attack_run
 from wootz.workflows.protect import protect_run
 from wootz.workflows.protection import preset
@@ -34,7 +34,7 @@ GOALS = (Goal("mnist", 0.975, 0.86), Goal("fashion-mnist", 0.82, 0.695))
 
 
 @pytest.fixture(scope="module", params=GOALS, ids=lambda goal: goal.data)
-def owned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Goal, Path, Cell]:
+def owned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Goal, Path, Result]:
     goal: Goal = request.param
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WOOTZ_OWNER_KEY", str(tmp_path_factory.mktemp("owner") / "owner.key"))
@@ -48,7 +48,7 @@ def bits(owner: Path, suspect: Path, budget: int | None = None) -> dict[str, flo
     return {item.mark: item.bits for item in cell.evidence}
 
 
-def test_quality_of_the_protected_model(owned: tuple[Goal, Path, Cell]) -> None:
+def test_quality_of_the_protected_model(owned: tuple[Goal, Path, Result]) -> None:
     goal, _, cell = owned
     assert cell.clean is not None
     assert cell.clean >= goal.clean
@@ -56,14 +56,14 @@ def test_quality_of_the_protected_model(owned: tuple[Goal, Path, Cell]) -> None:
     assert cell.robust.accuracy >= goal.robust
 
 
-def test_marks_are_read_back(owned: tuple[Goal, Path, Cell]) -> None:
+def test_marks_are_read_back(owned: tuple[Goal, Path, Result]) -> None:
     _, run, _ = owned
     assert min(bits(run, run).values()) >= 80
     assert bits(run, run, budget=300)["runner-up"] >= 40
 
 
 @pytest.mark.parametrize("model", ["same", "other"])
-def test_soft_thieves_carry_the_runner_up(owned: tuple[Goal, Path, Cell], tmp_path: Path, model: str) -> None:
+def test_soft_thieves_carry_the_runner_up(owned: tuple[Goal, Path, Result], tmp_path: Path, model: str) -> None:
     _, run, _ = owned
     attack_run("steal", run, "retrain-soft", tmp_path / "s", settings=(f"model={model}",))
     assert bits(run, tmp_path / "s")["runner-up"] >= 80
@@ -81,7 +81,7 @@ def test_soft_thieves_carry_the_runner_up(owned: tuple[Goal, Path, Cell], tmp_pa
     ],
 )
 def test_removal_leaves_proof(
-    owned: tuple[Goal, Path, Cell],
+    owned: tuple[Goal, Path, Result],
     tmp_path: Path,
     attack: str,
     settings: tuple[str, ...],

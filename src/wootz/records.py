@@ -1,4 +1,4 @@
-"""The result for one suspect model, a cell of the evidence matrix, as JSON of schema 1."""
+"""What was measured of one suspect model, as JSON of schema 1."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ from wootz.store import append_line, read_bytes, whole_lines
 from wootz.types import Kind, Norm
 
 SCHEMA = 1
+
+RESULTS_FILE = "cells.jsonl"
+"""Name of the file in a grid's folder that holds its results, one per line, in the order of the grid."""
+
+GRID_METADATA_FILE = "bench.json"
+"""Name of the file in a grid's folder that says how it was run."""
+
+AXES = ("data", "model", "loss", "mark", "theft", "access")
+"""Axes that every result of a grid names in `axes`; a grid may have more. The seed has a field of its own."""
+
+OWNER_MODEL, INDEPENDENT = "none", "independent"
+"""Names along the axis `theft` that are no attack: the owner's own model, and independent models as controls."""
+
+UNMARKED = "none"
+"""Name along the axis `mark` of a model without watermarks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +56,18 @@ class RobustRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceRecord:
-    """What one mark says of one suspect. `p` is a decimal string: it may be far below the smallest float."""
+    """The evidence of one mark about one suspect.
+
+    Attributes:
+        mark: The name of the mark.
+        p: The p-value as a decimal string, since it may be far below the smallest float.
+        bits: -log2 p.
+        queries: The number of queries spent.
+        statistic: The reported statistic, see `measure`.
+        details: The counts of the test.
+        null: The null distribution of the test; empty in records of older versions.
+        measure: What `statistic` is; empty in records of older versions.
+    """
 
     mark: str
     p: str
@@ -49,23 +75,26 @@ class EvidenceRecord:
     queries: int
     statistic: float
     details: dict[str, Any] = field(default_factory=dict)
+    null: str = ""
+    measure: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyDrop:
-    """The drop in accuracy, as fractions, from an attack's target to its result; `robust` only if evaluated alike."""
+    """Accuracy lost against the attacked model, as fractions; `robust` only where both faced the same evaluation."""
 
     clean: float
     robust: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """The result for one suspect; None means not measured. Accuracies are fractions, `seconds` is wall time.
+class Result:
+    """What was measured of one suspect; None is what was not measured.
 
-    `also` holds robust accuracies by other evaluations. Three fields are for cells of a grid: `digest` is the digest of
-    the config, `axes` is the position in the grid (axis -> name; the seed has its own field), and `error` is the
-    message of a cell that failed.
+    Accuracies are fractions, `seconds` is wall time, `bar` the required bits. `also` holds robust accuracies under
+    further evaluations. Results of a grid have three fields more: `digest` names the config that decides them, `axes`
+    holds the name of their grid cell along each axis (the seed has its own field), and `error` is the one line of a
+    result that failed.
     """
 
     data: str
@@ -92,18 +121,18 @@ class Cell:
     schema: int = SCHEMA
 
 
-def to_json(cell: Cell) -> dict[str, Any]:
-    """Return the cell as plain JSON, without empty fields."""
-    plain = dataclasses.asdict(cell)
+def to_json(result: Result) -> dict[str, Any]:
+    """Return the result as plain JSON; what was not measured is left out."""
+    plain = dataclasses.asdict(result)
+    for item in plain["evidence"]:
+        for name in ("null", "measure"):
+            if not item[name]:
+                del item[name]
     return {"schema": plain.pop("schema")} | {k: v for k, v in plain.items() if v is not None and v not in ((), {})}
 
 
-def from_json(plain: dict[str, Any]) -> Cell:
-    """Read a cell; `from_json(to_json(cell)) == cell`.
-
-    Raises:
-        StoreError: the record has another schema.
-    """
+def from_json(plain: dict[str, Any]) -> Result:
+    """Read a result back; `from_json(to_json(result)) == result`. Another schema is a StoreError."""
     if plain.get("schema") != SCHEMA:
         raise StoreError(f"record of schema {plain.get('schema')!r}: this version reads schema {SCHEMA}")
     values = dict(plain)
@@ -114,32 +143,24 @@ def from_json(plain: dict[str, Any]) -> Cell:
         values["price"] = AccuracyDrop(**values["price"])
     values["evidence"] = tuple(EvidenceRecord(**item) for item in values.get("evidence", ()))
     values["notes"] = tuple(values.get("notes", ()))
-    return Cell(**values)
+    return Result(**values)
 
 
-def append(path: Path, cell: Cell) -> None:
-    """Append the cell to a file of JSON lines."""
-    append_line(path, json.dumps(to_json(cell)))
+def append(path: Path, result: Result) -> None:
+    """Append the result to a file of JSON lines."""
+    append_line(path, json.dumps(to_json(result)))
 
 
-def read_lines(path: Path, *, ended: bool = False) -> list[Cell]:
-    """Read a file of JSON lines.
-
-    Args:
-        path: the file.
-        ended: whether to ignore a last line without its newline.
-
-    Raises:
-        StoreError: a line is not a record; the message names it.
-    """
-    data, cells = read_bytes(path), []
+def read_lines(path: Path, *, ended: bool = False) -> list[Result]:
+    """Read a file of JSON lines, or only those that have `ended`; a broken line is a StoreError that names it."""
+    data, results = read_bytes(path), []
     data = whole_lines(data) if ended else data
     for number, line in enumerate(filter(str.strip, data.decode().splitlines()), 1):
         try:
-            cells.append(from_json(json.loads(line)))
+            results.append(from_json(json.loads(line)))
         except (AttributeError, StoreError, TypeError, ValueError) as error:
             raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
-    return cells
+    return results
 
 
 def decimal_p(log_p: float) -> str:

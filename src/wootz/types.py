@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Norm: TypeAlias = Literal["Linf", "L2"]
 Kind: TypeAlias = Literal["protected", "stolen", "removed", "independent", "unknown"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What a suspect is known to be, in the order in which tables list the kinds."""
 
 AnswerAccess: TypeAlias = Literal["label", "scores"]
 """What a service returns: top-1 labels, or scores of all classes."""
@@ -26,6 +30,22 @@ Weights: TypeAlias = "Callable[[str, tuple[int, ...]], Tensor | None]"
 
 Progress: TypeAlias = "Callable[[str, float], None]"
 """A callback for progress: the name of the task and its completed fraction, from 0 to 1."""
+
+
+THRESHOLD_BITS = 40.0
+"""Bits of evidence that a verdict requires by default, and a claim whose registration is timestamped."""
+
+UNTIMESTAMPED_THRESHOLD_BITS = 80.0
+"""Bits of evidence that a claim without a timestamp requires."""
+
+
+class Outcome(StrEnum):
+    """The outcome of a verification, as records hold it and pages show it."""
+
+    KEY_DEPENDENT = "KEY-DEPENDENT"
+    NOT_SHOWN = "NOT SHOWN"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INVALID_CLAIM = "INVALID CLAIM"
 
 
 class Attack(NamedTuple):

@@ -1,4 +1,4 @@
-"""A tiny grid, made once, that tests compare with and copy."""
+"""A tiny grid, run once, that tests compare with and copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from _pytest.monkeypatch import MonkeyPatch
 
-from bench_grids import STAFFING, TINY, Made
+from bench_grids import TINY, WORKERS, TinyRun
 from wootz.bench import Grid, read_grid, run_grid
 
 
@@ -33,20 +33,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Grid:
 
 
 @pytest.fixture(scope="session")
-def made(tiny: Grid, owners_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def tiny_run(tiny: Grid, owners_files: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     folder = tmp_path_factory.mktemp("made") / "grid"
     with MonkeyPatch.context() as patch:
         patch.setenv("WOOTZ_OWNER_KEY", str(owners_files / "owner.key"))
-        return Made(folder, run_grid(tiny, folder, staffing=STAFFING))
+        return TinyRun(folder, run_grid(tiny, folder, workers=WORKERS))
 
 
 @pytest.fixture
-def copy(made: Made, tmp_path: Path) -> Path:
-    """Return a copy of the made grid that a test may spoil."""
-    return shutil.copytree(made.folder, tmp_path / "copy")
+def copy(tiny_run: TinyRun, tmp_path: Path) -> Path:
+    """Return a copy of the grid's folder that a test may change."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "copy")
 
 
 @pytest.fixture
 def smaller(tiny: Grid) -> Callable[..., Grid]:
-    """Return what makes the tiny grid with other axes."""
+    """Return a function that gives the tiny grid with other axes."""
     return lambda **axes: replace(tiny, axes=replace(tiny.axes, **axes))

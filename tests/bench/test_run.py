@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from bench_grids import STAFFING, TINY, Made, figures, in_this_process, kill_at_random, once_each, processes
-from wootz.bench import Grid, Staffing, outlook, run_grid
-from wootz.bench.journal import alone
-from wootz.bench.local import local
-from wootz.bench.part import part_of
-from wootz.bench.perform import Workshop
-from wootz.bench.plan import plan_of
+from bench_grids import TINY, WORKERS, TinyRun, figures, in_process_executor, kill_at_random, once_each, processes
+from wootz.bench import Grid, WorkerConfig, grid_status, run_grid
+from wootz.bench.executor import local_executor
+from wootz.bench.jobs import JobContext
+from wootz.bench.plan import plan_grid, select_cells
+from wootz.bench.run import lock_folder
 from wootz.errors import ConfigError, StoreError
 from wootz.keys import public_hex, signing_key
 from wootz.records import read_lines
@@ -28,32 +27,32 @@ from wootz.training import Execution
 
 def again(grid: Grid, folder: Path, **rest: object) -> tuple[int, int]:
     """Run a grid once more in its folder; return how many cells and models were made."""
-    done = run_grid(grid, folder, staffing=STAFFING, executor=in_this_process, **rest)  # type: ignore[arg-type]
+    done = run_grid(grid, folder, workers=WORKERS, executor=in_process_executor, **rest)  # type: ignore[arg-type]
     return done.computed, done.models
 
 
 class TestCells:
-    def test_every_place_has_its_cell(self, made: Made, tiny: Grid) -> None:
-        cells = read_lines(made.folder / "cells.jsonl")
+    def test_every_place_has_its_cell(self, tiny_run: TinyRun, tiny: Grid) -> None:
+        cells = read_lines(tiny_run.folder / "cells.jsonl")
         assert [(c.axes, c.suspect, c.digest) for c in cells] == [
-            (p.axes, p.suspect, p.job.digest) for p in plan_of(tiny).places
+            (p.axes, p.suspect, p.job.digest) for p in plan_grid(tiny).cells
         ]
-        assert (made.done.computed, made.done.models) == (9, 8)  # 8 of 10 models: two thieves are refused
-        assert once_each(made.folder)
+        assert (tiny_run.run.computed, tiny_run.run.models) == (9, 8)  # 8 of 10 models: two attacks exceed their budget
+        assert once_each(tiny_run.folder)
 
-    def test_an_owner_is_tested_where_there_is_a_key(self, made: Made) -> None:
-        by_name = {(c.axes["mark"], c.suspect): c for c in made.done.cells}
+    def test_an_owner_is_tested_where_there_is_a_key(self, tiny_run: TinyRun) -> None:
+        by_name = {(c.axes["mark"], c.suspect): c for c in tiny_run.run.results}
         assert by_name["none", "owner"].verdict is None
         assert [item.mark for item in by_name["order", "owner"].evidence] == ["runner-up"]
         assert by_name["order", "independent-1"].kind == "independent"
         assert by_name["order", "prune"].theft == "prune"
-        also = {c.suspect: [item.attack for item in c.also] for c in made.done.cells}
+        also = {c.suspect: [item.attack for item in c.also] for c in tiny_run.run.results}
         assert (also["owner"], also["independent-1"], also["prune"]) == (["apgd-ce"], [], [])
 
-    def test_one_that_fails_is_a_cell_with_its_error(self, made: Made) -> None:
-        failed = {(c.axes["mark"], c.suspect): c.error for c in made.done.failed}
+    def test_one_that_fails_is_a_cell_with_its_error(self, tiny_run: TinyRun) -> None:
+        failed = {(c.axes["mark"], c.suspect): c.error for c in tiny_run.run.failed}
         assert set(failed) == {("none", "refused"), ("order", "refused")}
-        assert all(told and "budget" in told for told in failed.values())
+        assert all(error and "budget" in error for error in failed.values())
 
 
 class TestAgain:
@@ -75,40 +74,42 @@ class TestAgain:
         assert [c.suspect for c in read_lines(copy / "cells.jsonl")] == ["owner", "weight-noise"]
 
     def test_a_part_is_made_alone_and_the_rest_later(
-        self, tmp_path: Path, smaller: Callable[..., Grid], made: Made
+        self, tmp_path: Path, smaller: Callable[..., Grid], tiny_run: TinyRun
     ) -> None:
         grid = smaller(theft=("none", "prune", "refused"), mark=("none", "order"))
-        assert again(grid, tmp_path, only=("mark=none", "theft=none,refused")) == (2, 1)
+        assert again(grid, tmp_path, select=("mark=none", "theft=none,refused")) == (2, 1)
         assert [(c.axes["mark"], c.suspect) for c in read_lines(tmp_path / "cells.jsonl")] == [
             ("none", "owner"),
             ("none", "refused"),
         ]
-        assert again(grid, tmp_path, only=("theft=none",), retry=True) == (1, 2)  # the failed one is no part of it
+        assert again(grid, tmp_path, select=("theft=none",), retry=True) == (1, 2)  # the failed one is no part of it
         assert len(read_lines(tmp_path / "cells.jsonl")) == 3
         assert again(grid, tmp_path) == (3, 2)
-        assert figures(tmp_path) == [line for line in figures(made.folder) if line["axes"]["theft"] in grid.axes.theft]
+        assert figures(tmp_path) == [
+            line for line in figures(tiny_run.folder) if line["axes"]["theft"] in grid.axes.theft
+        ]
 
-    def test_parts_made_elsewhere_are_put_together(self, tmp_path: Path, tiny: Grid, made: Made) -> None:
-        lines = (made.folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    def test_parts_made_elsewhere_are_put_together(self, tmp_path: Path, tiny: Grid, tiny_run: TinyRun) -> None:
+        lines = (tiny_run.folder / "journal.jsonl").read_text().splitlines(keepends=True)
         (tmp_path / "journal.jsonl").write_text("".join(lines[4:] + lines[:4]))
         assert again(tiny, tmp_path) == (0, 0)
-        assert figures(tmp_path) == figures(made.folder)
+        assert figures(tmp_path) == figures(tiny_run.folder)
 
     @pytest.mark.parametrize(
-        ("only", "told"),
+        ("select", "message"),
         [
-            (("sed=3",), "unknown axis in `only` 'sed': did you mean 'seed'"),
-            (("seed",), "unknown seed in `only` ''"),
-            (("seed=3,4",), "unknown seed in `only` '4': known: 3"),
-            (("mark=ordr",), "unknown mark in `only` 'ordr': did you mean 'order'"),
+            (("sed=3",), "unknown axis in `select` 'sed': did you mean 'seed'"),
+            (("seed",), "unknown seed in `select` ''"),
+            (("seed=3,4",), "unknown seed in `select` '4': known: 3"),
+            (("mark=ordr",), "unknown mark in `select` 'ordr': did you mean 'order'"),
             (("mark=none", "theft=independent"), "the grid has no cell there"),
         ],
     )
     def test_a_part_that_is_not_there_is_refused(
-        self, tiny: Grid, tmp_path: Path, only: tuple[str, ...], told: str
+        self, tiny: Grid, tmp_path: Path, select: tuple[str, ...], message: str
     ) -> None:
-        with pytest.raises(ConfigError, match=re.escape(told)):
-            again(tiny, tmp_path / "g", only=only)
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            again(tiny, tmp_path / "g", select=select)
         assert not (tmp_path / "g").exists()
 
     def test_how_far_it_is_can_be_asked_while_another_works(self, copy: Path, tiny: Grid) -> None:
@@ -116,27 +117,27 @@ class TestAgain:
         lines = sorted(journal.read_text().splitlines(keepends=True), key=lambda line: '"error"' not in line)
         journal.write_text("".join(lines)[:-40])
         before = journal.read_bytes()
-        with alone(copy):
-            assert outlook(tiny, copy) == (9, 8, 2, 0)
-            assert outlook(tiny, copy, only=("theft=refused",)) == (2, 2, 2, 0)
+        with lock_folder(copy):
+            assert grid_status(tiny, copy) == (9, 8, 2, 0)
+            assert grid_status(tiny, copy, select=("theft=refused",)) == (2, 2, 2, 0)
         assert journal.read_bytes() == before  # the last line may be one that the other is writing
 
     def test_what_would_be_made_is_counted_with_all_that_it_needs(self, copy: Path, tiny: Grid, tmp_path: Path) -> None:
-        plan, part = plan_of(tiny), ("mark=order", "theft=prune")
-        assert outlook(tiny, tmp_path / "nowhere") == (9, 0, 0, len(plan.models))
+        plan, part = plan_grid(tiny), ("mark=order", "theft=prune")
+        assert grid_status(tiny, tmp_path / "nowhere") == (9, 0, 0, len(plan.models))
         assert not (tmp_path / "nowhere").exists()
         (copy / "journal.jsonl").unlink()
-        assert outlook(tiny, copy, only=part) == (1, 0, 0, 0)
-        needs = next(place.job.needs for place in part_of(plan.places, part))  # the owner and the thief
+        assert grid_status(tiny, copy, select=part) == (1, 0, 0, 0)
+        needs = next(cell.job.needs for cell in select_cells(plan.cells, part))  # the owner and the thief
         for digest in needs:
             (copy / "models" / digest / "done.json").unlink()
-        assert outlook(tiny, copy, only=part) == (1, 0, 0, 2)
+        assert grid_status(tiny, copy, select=part) == (1, 0, 0, 2)
 
-    def test_a_journal_that_was_cut_off_goes_on(self, copy: Path, tiny: Grid, made: Made) -> None:
+    def test_a_journal_that_was_cut_off_goes_on(self, copy: Path, tiny: Grid, tiny_run: TinyRun) -> None:
         path = copy / "journal.jsonl"
         path.write_bytes(path.read_bytes()[:-40])
         assert again(tiny, copy) == (1, 0)
-        assert figures(copy) == figures(made.folder)
+        assert figures(copy) == figures(tiny_run.folder)
 
     def test_a_broken_journal_is_named(self, copy: Path, tiny: Grid) -> None:
         path = copy / "journal.jsonl"
@@ -144,34 +145,34 @@ class TestAgain:
         with pytest.raises(StoreError, match=r"journal\.jsonl, line 1: "):
             again(tiny, copy)
 
-    def test_a_model_that_was_not_finished_is(self, copy: Path, tiny: Grid, made: Made) -> None:
-        plan = plan_of(tiny)
+    def test_a_model_that_was_not_finished_is(self, copy: Path, tiny: Grid, tiny_run: TinyRun) -> None:
+        plan = plan_grid(tiny)
         for kind in ("train", "attack"):
             job = next(job for job in plan.models.values() if job.kind == kind)
             (copy / "models" / job.digest / "done.json").unlink()
             (copy / "models" / job.digest / "record.json").unlink()
             journal = (copy / "journal.jsonl").read_text().splitlines(True)
-            places = {p.job.digest for p in plan.places if job.digest in p.job.needs}
-            (copy / "journal.jsonl").write_text("".join(t for t in journal if json.loads(t)["digest"] not in places))
+            dependent = {p.job.digest for p in plan.cells if job.digest in p.job.needs}
+            (copy / "journal.jsonl").write_text("".join(t for t in journal if json.loads(t)["digest"] not in dependent))
         cells, models = again(tiny, copy)
         assert models == 2
         assert cells >= 2
-        assert figures(copy) == figures(made.folder)
+        assert figures(copy) == figures(tiny_run.folder)
 
     def test_two_do_not_work_in_one_folder(self, tmp_path: Path, tiny: Grid) -> None:
-        with alone(tmp_path), pytest.raises(ConfigError, match="another wootz bench works there"):
+        with lock_folder(tmp_path), pytest.raises(ConfigError, match="another wootz bench works there"):
             again(tiny, tmp_path)
 
     def test_another_owner_is_refused(self, copy: Path, tiny: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
-        shop = Workshop(folder=copy, data_dir=None, execution=Execution(), owner="00")
-        with local(STAFFING, shop) as crew:
-            crew.submit(plan_of(tiny).places[0].job)
-            assert "another owner's keys" in (crew.finished().error or "")
+        context = JobContext(folder=copy, data_dir=None, execution=Execution(), owner="00")
+        with local_executor(WORKERS, context) as executor:
+            executor.submit(plan_grid(tiny).cells[0].job)
+            assert "another owner's keys" in (executor.next_result().error or "")
 
 
 @pytest.mark.parametrize(("kills", "seconds"), [(2, 4.0), pytest.param(20, 3.0, marks=pytest.mark.slow)])
 def test_workers_that_are_killed_lose_nothing(
-    kills: int, seconds: float, tiny: Grid, made: Made, tmp_path: Path
+    kills: int, seconds: float, tiny: Grid, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
     stop, killed = threading.Event(), list[int]()
     killer = threading.Thread(
@@ -183,32 +184,32 @@ def test_workers_that_are_killed_lose_nothing(
     try:
         seeds = (3,) if kills < 10 else (3, 4, 5, 6)
         grid = replace(tiny, axes=replace(tiny.axes, seed=seeds))
-        run_grid(grid, tmp_path / "g", staffing=Staffing(workers=2, tries=100))
+        run_grid(grid, tmp_path / "g", workers=WorkerConfig(workers=2, max_attempts=100))
     finally:
         stop.set()
         killer.join()
     assert len(killed) == kills
     assert once_each(tmp_path / "g")
     ours = [line for line in figures(tmp_path / "g") if line["seed"] == 3]
-    assert sorted(map(str, ours)) == sorted(map(str, figures(made.folder)))
+    assert sorted(map(str, ours)) == sorted(map(str, figures(tiny_run.folder)))
 
 
 def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) -> None:
-    shop = Workshop(folder=tmp_path, data_dir=None, execution=Execution(), owner=public_hex(signing_key()))
-    job = next(job for job in plan_of(tiny).models.values() if job.kind == "panel")
+    context = JobContext(folder=tmp_path, data_dir=None, execution=Execution(), owner=public_hex(signing_key()))
+    job = next(job for job in plan_grid(tiny).models.values() if job.kind == "panel")
     stop = threading.Event()
     killer = threading.Thread(target=kill_at_random, args=(stop, lambda: processes(b"spawn_main", os.getpid()), 2, 0.2))
-    with local(Staffing(workers=1, tries=2), shop) as crew:
-        crew.submit(job)
+    with local_executor(WorkerConfig(workers=1, max_attempts=2), context) as executor:
+        executor.submit(job)
         killer.start()
-        outcome = crew.finished()
+        outcome = executor.next_result()
         killer.join()
         assert outcome.error == "its worker died 2 times, the last time with exit code -9"
-        crew.submit(job)
-        assert crew.finished().error is None  # the crew itself goes on
+        executor.submit(job)
+        assert executor.next_result().error is None  # the executor itself goes on
 
 
-def test_killed_in_the_middle_and_resumed_comes_out_the_same(made: Made, tmp_path: Path) -> None:
+def test_killed_in_the_middle_and_resumed_comes_out_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
     grid, out = tmp_path / "tiny.toml", tmp_path / "g"
     grid.write_text(TINY.replace('mark = ["none", "order"]', 'mark = ["none"]'))
     command = [sys.executable, "-m", "wootz", "bench", "--out", str(out), "--workers", "2", "--json"]
@@ -223,10 +224,10 @@ def test_killed_in_the_middle_and_resumed_comes_out_the_same(made: Made, tmp_pat
     first.wait()
     assert workers
     done = subprocess.run([*command, "--resume"], check=True, capture_output=True, text=True)
-    told = json.loads(done.stdout)
-    assert told["cells"] == 4
-    assert told["computed"] < 4
+    summary = json.loads(done.stdout)
+    assert summary["cells"] == 4
+    assert summary["computed"] < 4
     assert once_each(out)
-    assert figures(out) == [line for line in figures(made.folder) if line["axes"]["mark"] == "none"]
+    assert figures(out) == [line for line in figures(tiny_run.folder) if line["axes"]["mark"] == "none"]
     for pid in workers:
         assert not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"

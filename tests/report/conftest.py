@@ -1,4 +1,4 @@
-"""Folders of records as a demo, a grid and a run leave them, small and made up."""
+"""Small invented folders of records, in the form that a demo, a grid and a run write."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def grid(tmp_path: Path, cells: list[dict[str, Any]]) -> Path:
 def run(tmp_path: Path, cells: list[dict[str, Any]]) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
-    known = {k: v for k, v in cells[0].items() if k not in ("evidence", "bits", "verdict", "access")}
-    (folder / "record.json").write_text(json.dumps(known))
+    record = {k: v for k, v in cells[0].items() if k not in ("evidence", "bits", "verdict", "access")}
+    (folder / "record.json").write_text(json.dumps(record))
     (folder / "curve.json").write_text(json.dumps(CURVE))
     (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in METRICS))
     return folder

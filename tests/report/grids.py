@@ -1,4 +1,4 @@
-"""Cells of grids, made by hand: plain JSON of schema 1."""
+"""Results of grids as plain JSON of schema 1, written by hand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def evidence(mark: str, bits: float, **details: Any) -> dict[str, Any]:
 
 
 def cell(theft: str, kind: str, seed: int, *, mark: str = "wootz", data: str = "mnist", **more: Any) -> dict[str, Any]:
-    """Return a cell that was measured, with no evidence unless `bits` says how much each mark gives."""
+    """Return a result with figures; `bits` gives the evidence of each mark."""
     axes = {"data": data, "model": "small-cnn", "loss": "pgd-at", "mark": mark, "theft": theft, "access": "scores"}
     axes |= more.pop("axes", {})
     bits: dict[str, float] = more.pop("bits", {})
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "schema": 1,
         "data": data,
         "suspect": f"{theft}-{seed}",
@@ -43,9 +43,9 @@ def cell(theft: str, kind: str, seed: int, *, mark: str = "wootz", data: str = "
     }
     if bits:
         total = sum(bits.values())
-        found["evidence"] = [evidence(name, value) for name, value in bits.items()]
-        found |= {"bits": total, "bar": 40.0, "verdict": "KEY-DEPENDENT" if total >= 40 else "NOT SHOWN"}
-    return found | more
+        record["evidence"] = [evidence(name, value) for name, value in bits.items()]
+        record |= {"bits": total, "bar": 40.0, "verdict": "KEY-DEPENDENT" if total >= 40 else "NOT SHOWN"}
+    return record | more
 
 
 def failed(theft: str, kind: str, seed: int, error: str, **more: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def failed(theft: str, kind: str, seed: int, error: str, **more: Any) -> dict[st
 
 
 def small() -> list[dict[str, Any]]:
-    """Return two defences: owner, a theft that some seeds survive, one that failed, controls."""
+    """Return two defences: owners, a theft that some seeds survive, one that failed, independent models."""
     owners = [
         cell("none", "protected", 1, clean=0.90, robust=robust(0.80), bits={"triggers": 100.0, "runner-up": 50.0}),
         cell("none", "protected", 2, clean=0.92, robust=robust(0.86), bits={"triggers": 130.0, "runner-up": 20.0}),
@@ -68,7 +68,7 @@ def small() -> list[dict[str, Any]]:
         cell("prune-50", "removed", 2, bits={"triggers": 10.0, "runner-up": 11.0}),
     ]
     controls = [
-        cell("independent", "independent", 1, suspect=f"stranger-{i}", bits={"triggers": i / 2, "runner-up": 1.0})
+        cell("independent", "independent", 1, suspect=f"independent-{i}", bits={"triggers": i / 2, "runner-up": 1.0})
         for i in range(4)
     ]
     return [*owners, *thefts, *controls]

@@ -1,4 +1,4 @@
-"""A page as a test reads it."""
+"""A parsed HTML page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ VOID = {"meta", "link", "img", "br", "path", "circle", "use", "rect"}
 
 
 class Page(HTMLParser):
-    """What a test wants to know of a page."""
+    """Tags, ids, links, headings and text of a page."""
 
     def __init__(self, source: str) -> None:
         super().__init__()

@@ -16,9 +16,9 @@ from pages import Page
 
 from wootz.errors import StoreError
 from wootz.report import write_report, write_reports
-from wootz.report.renderers import parts
-from wootz.report.spread import Spread, spread
-from wootz.report.tables import Column, Row, Table, Value, panels
+from wootz.report.renderers import value_text
+from wootz.report.summary import Stats, stats
+from wootz.report.tables import Column, Table, TableRow, Value, split_columns
 
 SHORT = """\
 ## mnist: what each defence is worth
@@ -51,18 +51,22 @@ def folder(tmp_path: Path) -> Path:
     return grids.write(tmp_path / "grid", grids.small())
 
 
-def test_a_spread_is_mean_and_range() -> None:
-    assert spread([]) is None
-    assert spread([1.0, 4.0, 40.0], 40.0) == Spread(15.0, 1.0, 40.0, 3, 1)
+def test_statistics_are_mean_and_range() -> None:
+    assert stats([]) is None
+    assert stats([1.0, 4.0, 40.0], 40.0) == Stats(15.0, 1.0, 40.0, 3, 1)
     tenths = [0.1] * 10 + [1e16, -1e16]
     orders = (random.Random(seed).sample(tenths, len(tenths)) for seed in range(20))
-    assert {spread(order) for order in orders} == {spread(tenths)}  # in whatever order the cells were finished
+    assert {stats(order) for order in orders} == {stats(tenths)}  # in whatever order the cells were finished
 
 
 def test_a_row_is_left_out_of_a_part_that_knows_nothing_of_it() -> None:
     header = (Column("clean", "one"), Column("clean", "two"))
-    rows = (Row("", ("both",), ("1", "2")), Row("", ("one",), ("1", None)), Row("", ("none",), (None, None)))
-    left, right = panels(Table(title="t", stub=("theft",), header=header, rows=rows), 1)
+    rows = (
+        TableRow("", ("both",), ("1", "2")),
+        TableRow("", ("one",), ("1", None)),
+        TableRow("", ("none",), (None, None)),
+    )
+    left, right = split_columns(Table(title="t", stub=("theft",), header=header, rows=rows), 1)
     assert [row.names for row in left.rows] == [("both",), ("one",)]
     assert [row.names for row in right.rows] == [("both",)]
 
@@ -139,17 +143,17 @@ def test_the_page_shows_summaries_first_and_every_failure(folder: Path) -> None:
 
 def test_a_failure_of_all_seeds_stands_in_its_place(tmp_path: Path) -> None:
     cells = [plain for plain in grids.small() if plain["suspect"] != "prune-50-2"]
-    found = grids.texts(grids.write(tmp_path / "grid", cells))
-    assert "| prune-50 | failed | failed | failed | failed | failed | failed |" in found["md"]
-    assert re.search(r'class="broken"[^>]*not finite', found["html"])
+    report = grids.texts(grids.write(tmp_path / "grid", cells))
+    assert "| prune-50 | failed | failed | failed | failed | failed | failed |" in report["md"]
+    assert re.search(r'class="broken"[^>]*not finite', report["html"])
 
 
 def test_a_failed_cell_that_was_run_again_counts_once(tmp_path: Path) -> None:
     again = grids.cell("prune-50", "removed", 1, bits={"triggers": 50.0})
-    found = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), again]))
-    row = next(row for row in grids.lines_of(found["csv"]) if row["theft"] == "prune-50")
+    report = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), again]))
+    row = next(row for row in grids.lines_of(report["csv"]) if row["theft"] == "prune-50")
     assert (row["cells"], row["failed"], row["bits_max"]) == ("2", "0", "50")
-    assert "Failed cells" not in found["md"]
+    assert "Failed cells" not in report["md"]
 
 
 def test_another_run_of_the_grid_counts_beside_it(tmp_path: Path) -> None:
@@ -158,12 +162,12 @@ def test_another_run_of_the_grid_counts_beside_it(tmp_path: Path) -> None:
         grids.cell("none", "protected", 2, clean=0.88, bits={"triggers": 130.0}),
     ]
     first, second = grids.write(tmp_path / "a", grids.small()), grids.write(tmp_path / "b", again)
-    found = write_reports(first, [second])
-    row = next(row for row in grids.lines_of(found["csv"].read_text("utf-8")) if row["mark"] == "wootz")
+    report = write_reports(first, [second])
+    row = next(row for row in grids.lines_of(report["csv"].read_text("utf-8")) if row["mark"] == "wootz")
     assert (row["theft"], row["cells"], row["clean_mean"], row["clean_min"]) == ("none", "4", "0.89", "0.86")
     assert (row["bits_triggers_min"], row["bits_triggers_n"], row["reaching"]) == ("10", "4", "3")
-    assert "Mean (least to most) over 2 seeds of 2 runs, 2 to an entry" in found["md"].read_text("utf-8")
-    assert "2 seeds, 14 cells of 2 runs." in found["md"].read_text("utf-8")
+    assert "Mean (least to most) over 2 seeds of 2 runs, 2 to an entry" in report["md"].read_text("utf-8")
+    assert "2 seeds, 14 cells of 2 runs." in report["md"].read_text("utf-8")
     assert not list(second.glob("report.*"))
 
 
@@ -183,15 +187,15 @@ def test_no_measurement_counts_twice(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_control_at_the_bar_raises_the_alarm(tmp_path: Path) -> None:
-    stranger = grids.cell("independent", "independent", 1, suspect="stranger-9", bits={"triggers": 41.0})
-    found = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), stranger]))
+    independent = grids.cell("independent", "independent", 1, suspect="independent-9", bits={"triggers": 41.0})
+    report = grids.texts(grids.write(tmp_path / "grid", [*grids.small(), independent]))
     alarm = (
         "1 of 5 controls reach the bar: something is wrong with these claims, and nothing here counts as proof "
-        "(mnist, pgd-at + wootz, seed 1, stranger-9: 41.0 bits)."
+        "(mnist, pgd-at + wootz, seed 1, independent-9: 41.0 bits)."
     )
-    assert alarm in Page(found["html"]).text
-    assert "1 of 5 controls reach the bar" in found["md"]
-    assert re.search(r'class="tile strong alarm"[^>]*>41<', found["html"])
+    assert alarm in Page(report["html"]).text
+    assert "1 of 5 controls reach the bar" in report["md"]
+    assert re.search(r'class="tile strong alarm"[^>]*>41<', report["html"])
 
 
 def test_controls_that_share_axes_stay_apart(tmp_path: Path) -> None:
@@ -207,13 +211,13 @@ def test_watermark_accuracy_never_stands_alone(tmp_path: Path) -> None:
         grids.cell("none", "protected", 1, mark="paper", evidence=[both], bits={}),
         grids.cell("none", "protected", 1, mark="ood", evidence=[alone], bits={}),
     ]
-    found = grids.texts(grids.write(tmp_path / "grid", [plain | {"bits": 11.5} for plain in cells]))
-    assert r"12.0 \[98.0 : 55.0\]" in found["md"]
-    assert "[98.0 : 55.0]" in found["html"]
-    assert r"{[}98.0\,:\,55.0{]}" in found["tex"]
-    row = grids.lines_of(found["csv"])[0]
+    report = grids.texts(grids.write(tmp_path / "grid", [plain | {"bits": 11.5} for plain in cells]))
+    assert r"12.0 \[98.0 : 55.0\]" in report["md"]
+    assert "[98.0 : 55.0]" in report["html"]
+    assert r"{[}98.0\,:\,55.0{]}" in report["tex"]
+    row = grids.lines_of(report["csv"])[0]
     assert (row["taught_paper_mean"], row["untaught_paper_mean"]) == ("0.98", "0.55")
-    for text in found.values():
+    for text in report.values():
         assert "97.0" not in text
         assert "0.97" not in text
 
@@ -286,24 +290,24 @@ def test_bench_says_how_it_was_run(folder: Path) -> None:
         assert word in text
 
 
-def test_panels_keep_groups_whole() -> None:
+def test_splitting_columns_keeps_groups_whole() -> None:
     header = tuple(Column(f"c{i}", group) for i, group in enumerate("aabbbcdddd"))
-    row = Row("", ("r",), tuple(str(i) for i in range(10)))
+    row = TableRow("", ("r",), tuple(str(i) for i in range(10)))
     table = Table(title="t", stub=("s",), header=header, rows=(row,), notes=("n",))
-    cut = panels(table, 5)
+    cut = split_columns(table, 5)
     assert [[c.name for c in part.header] for part in cut] == [
         ["c0", "c1", "c2", "c3", "c4"],
         [f"c{i}" for i in range(5, 10)],
     ]
     assert [entry for part in cut for entry in part.rows[0].entries] == list(row.entries)
     assert [part.notes for part in cut] == [(), ("n",)]
-    assert [len(part.header) for part in panels(table, 1)] == [2, 3, 1, 4]
+    assert [len(part.header) for part in split_columns(table, 1)] == [2, 3, 1, 4]
 
 
-def test_a_value_needs_a_bar_to_be_bold() -> None:
-    high = Spread(50.0, 30.0, 70.0, 2, 1)
-    assert not parts(Value(high, "bits")).strong
-    assert parts(Value(high, "bits", bar=50.0)).strong
-    assert parts(Value(high, "bits", bar=50.0)).some
-    assert not parts(Value(high, "bits", bar=50.1)).strong
-    assert not parts(Value(high._replace(reaching=2), "bits", bar=30.0)).some
+def test_a_value_needs_a_threshold_to_be_bold() -> None:
+    high = Stats(50.0, 30.0, 70.0, 2, 1)
+    assert not value_text(Value(high, "bits")).reaches
+    assert value_text(Value(high, "bits", threshold=50.0)).reaches
+    assert value_text(Value(high, "bits", threshold=50.0)).seeds_differ
+    assert not value_text(Value(high, "bits", threshold=50.1)).reaches
+    assert not value_text(Value(high._replace(reaching=2), "bits", threshold=30.0)).seeds_differ

@@ -36,19 +36,19 @@ def test_hostile_names_are_only_names(tmp_path: Path, name: str) -> None:
     (folder / "bench.json").write_text(
         json.dumps({"schema": 1, "name": name, "hardware": {name: name}, "command": name})
     )
-    found = grids.texts(folder)
+    report = grids.texts(folder)
     flat = " ".join(name.split())
-    page = Page(found["html"])
+    page = Page(report["html"])
     assert {"script", "onerror", "img"}.isdisjoint(page.tags)
     assert " ".join(page.text.split()).count(flat) >= 10
-    assert not re.search(r"<(script|img)", found["md"])
-    for block in found["md"].split("\n\n"):
+    assert not re.search(r"<(script|img)", report["md"])
+    for block in report["md"].split("\n\n"):
         assert len({line.replace(r"\|", "").count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
-    rows = grids.lines_of(found["csv"])
+    rows = grids.lines_of(report["csv"])
     assert all(None not in row and None not in row.values() for row in rows)
     assert {row["theft"].removeprefix("'") for row in rows} >= {flat}
     assert not any(value.startswith(("=", "+", "@")) for row in rows for value in row.values())
-    compile_latex(found["tex"], tmp_path)
+    compile_latex(report["tex"], tmp_path)
 
 
 def compile_latex(text: str, folder: Path) -> None:

@@ -12,8 +12,7 @@ from pages import Page
 
 from wootz.errors import StoreError
 from wootz.report import write_report
-from wootz.report.formats import Decimal, budget, decimal, duration, p_of
-from wootz.report.scale import colors, contrast
+from wootz.report.formats import Decimal, colors, contrast, decimal, duration, format_eps, p_from_bits
 
 
 def read(folder: Path) -> Page:
@@ -108,6 +107,27 @@ def test_a_run_has_its_curve_and_training(run: Path) -> None:
 def test_absent_sections_are_left_out(demo: Path) -> None:
     (demo / "details.json").unlink()
     assert read(demo).headings == ["Evidence", "What every number means", "How to repeat it"]
+
+
+def test_the_glossary_says_what_the_records_say(demo: Path, cells: list[dict[str, Any]]) -> None:
+    bare = read(demo).text
+    assert "docs/evidence.md" in bare
+    assert "Null distribution" not in bare
+    for number, plain in enumerate(cells):
+        triggers, runner_up = plain["evidence"]
+        triggers |= {"measure": "fraction of hits", "null": "binomial over keyed labels" if number else "an e-process."}
+        runner_up |= {"measure": "cosine <b>"}
+    cells[5]["access"] = "label"
+    (demo / "summary.json").write_text(json.dumps({"schema": 1, "cells": cells, "seconds": 1}))
+    text = read(demo).text
+    early, late = (
+        f"Statistic: fraction of hits. Null distribution: {null}."
+        for null in ("an e-process", "binomial over keyed labels")
+    )
+    assert f"{early} Or: {late}" in text
+    assert text.count(late) == 2  # by scores and by labels, not once per suspect
+    assert text.count("Statistic: cosine <b>.") == 2
+    assert text.count("access: scores") == 2
 
 
 def test_what_is_not_known_is_a_dash(demo: Path, cells: list[dict[str, Any]]) -> None:
@@ -227,6 +247,6 @@ def test_formats() -> None:
     assert decimal("2.5e-126") == Decimal("2.5", -126)
     assert decimal("0.8706") == Decimal("0.8706")
     assert decimal("<b>") == Decimal("<b>")
-    assert p_of(40) == "9.1e-13"
-    assert [budget(eps) for eps in (0.25, 0.1, 0.2, 8 / 255, 1 / 3)] == ["0.25", "0.1", "0.2", "8/255", "85/255"]
+    assert p_from_bits(40) == "9.1e-13"
+    assert [format_eps(eps) for eps in (0.25, 0.1, 0.2, 8 / 255, 1 / 3)] == ["0.25", "0.1", "0.2", "8/255", "85/255"]
     assert [duration(s) for s in (4.4, 59.6, 387, 7260)] == ["4 s", "1 min 0 s", "6 min 27 s", "2 h 1 min"]

@@ -1,4 +1,4 @@
-"""Cells in experiment trackers, read back with the trackers' own readers."""
+"""Results in experiment trackers, read back with the trackers' own readers."""
 
 from __future__ import annotations
 
@@ -69,12 +69,13 @@ def test_tensorboard_reads_every_cell(folder: Path, tmp_path: Path) -> None:
 
 def test_tensorboard_written_twice_is_the_same(folder: Path, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
-    first, second = (
-        {path: path.read_bytes() for path in logs.rglob("events*") if send(folder, "tensorboard", str(logs))}
-        for _ in range(2)
-        if send(folder, "tensorboard", str(logs))
-    )
-    assert first == second
+
+    def written() -> dict[Path, bytes]:
+        send(folder, "tensorboard", str(logs))
+        return {path: path.read_bytes() for path in logs.rglob("events*")}
+
+    first = written()
+    assert written() == first
     assert len(first) == 12
 
 
@@ -84,8 +85,8 @@ def test_mlflow_reads_every_cell(folder: Path, store: str) -> None:
     (folder / "bench.json").write_text(json.dumps({"schema": 1, "name": "small grid"}))
     assert send(folder, "mlflow", store) == 12
     client = MlflowClient(tracking_uri=store)
-    place = client.get_experiment_by_name("small grid").experiment_id
-    runs = {run.info.run_name: run for run in client.search_runs([place])}
+    experiment_id = client.get_experiment_by_name("small grid").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment_id])}
     assert len(runs) == 12
     run = runs["mnist-pgd-at-wootz-retrain-1"]
     assert run.info.status == "FINISHED"
@@ -123,8 +124,8 @@ def test_mlflow_doubles_nothing_and_replaces_what_was_measured_again(folder: Pat
     grids.write(folder, [*grids.small(), again])
     assert send(folder, "mlflow", store) == 1
     client = MlflowClient(tracking_uri=store)
-    place = client.get_experiment_by_name("grid").experiment_id
-    runs = client.search_runs([place])
+    experiment_id = client.get_experiment_by_name("grid").experiment_id
+    runs = client.search_runs([experiment_id])
     assert len(runs) == 12
     (run,) = [run for run in runs if run.info.run_name == "mnist-pgd-at-wootz-prune-50-1"]
     assert (run.info.status, run.data.metrics["bits/all"]) == ("FINISHED", 50.0)

@@ -18,7 +18,7 @@ from runs import claim_run, judge_claim
 from wootz.errors import ConfigError, KeyFolderError, SignatureError
 from wootz.keys import read_keys, sign_statement, signing_key, verify_statement
 from wootz.models import ModelSpec, build, write_model
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.store import read_tensors, write_tensors
 from wootz.workflows.certificate import verify_certificate
 from wootz.workflows.claim import CLAIM
@@ -45,7 +45,7 @@ def claim(as_owner: Court, tmp_path: Path) -> Path:
     return path
 
 
-def judged(court: Court, certificate: Path, suspect: Path, **more: Any) -> Cell:
+def judged(court: Court, certificate: Path, suspect: Path, **more: Any) -> Result:
     out = more.pop("out", None)
     return judge_claim(
         certificate, suspect, JudgePolicy(authorities=court.authority.roots, isolated=False, **more), out=out

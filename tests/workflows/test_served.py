@@ -15,7 +15,7 @@ from wootz.errors import ConfigError, StoreError
 from wootz.keys import AnswerKey, draw_keys, read_keys, write_keys
 from wootz.keys.answers import read_log
 from wootz.models import ModelSpec, read_model, write_model
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.store import read_bytes
 from wootz.watermarks import Guard, prepare_all
 from wootz.workflows.attack import attack_run
@@ -36,11 +36,11 @@ def victim(tmp_path: Path, digits: Dataset, plain: nn.Module, small_spec: ModelS
     return folder
 
 
-def steal(victim: Path, out: Path, settings: tuple[str, ...] = FEW, **more: object) -> Cell:
+def steal(victim: Path, out: Path, settings: tuple[str, ...] = FEW, **more: object) -> Result:
     return attack_run("steal", victim, "retrain-hard", out, settings=settings, count=20, execution=CPU, **more)  # type: ignore[arg-type]
 
 
-def evidence(victim: Path, thief: Path, log: Path) -> Cell:
+def evidence(victim: Path, thief: Path, log: Path) -> Result:
     return verify_run(victim, thief, QueryConfig(access="label", isolated=False), guard_log=log)
 
 

@@ -12,7 +12,7 @@ from court import Court
 from runs import claim_run, judge_claim, verify_run
 from wootz.errors import ConfigError
 from wootz.keys import read_keys, sign_statement, signing_key, verify_statement
-from wootz.records import Cell
+from wootz.records import Result
 from wootz.store import canonical
 from wootz.workflows.claim import CLAIM
 from wootz.workflows.judge import JudgePolicy
@@ -31,11 +31,11 @@ def claim(as_owner: Court, tmp_path: Path) -> Path:
     return tmp_path / "c.json"
 
 
-def judged(court: Court, claim: Path, suspect: Path) -> Cell:
+def judged(court: Court, claim: Path, suspect: Path) -> Result:
     return judge_claim(claim, suspect, JudgePolicy(authorities=court.authority.roots, isolated=False))
 
 
-def of_runner_up(cell: Cell) -> Any:
+def of_runner_up(cell: Result) -> Any:
     (item,) = (item for item in cell.evidence if item.mark == "runner-up")
     return item
 

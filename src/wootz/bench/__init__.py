@@ -1,14 +1,24 @@
-"""Grids: from a TOML file to cells, each named by the digest of its config, made once, by whoever is at hand.
+"""Grids of experiments: from a TOML file to results, each computed once and named by the digest of its config.
 
-`grid` says what a file may hold, `plan` lays it out as jobs, `part` picks some of its cells, `perform` is what a worker
-does with a job, `shelf` is where models lie, `local` and `on_ray` are crews of workers, `run` hands out jobs and keeps
-the journal, `outlook` says how far it is.
+`grid` reads grid files, `plan` enumerates cells and jobs, `jobs` runs one job, `executor` runs jobs in local processes
+or in Ray, `run` schedules the jobs of a grid, journals results and counts what is missing.
 """
 
-from wootz.bench.crew import Staffing
+from wootz.bench.executor import EXECUTORS, WorkerConfig
 from wootz.bench.grid import Grid, read_grid
-from wootz.bench.outlook import Outlook, outlook
-from wootz.bench.plan import plan_of
-from wootz.bench.run import COPY, EXECUTORS, Done, run_grid
+from wootz.bench.plan import plan_grid
+from wootz.bench.run import GRID_COPY, GridRun, GridStatus, grid_status, run_grid, write_metadata
 
-__all__ = ["COPY", "EXECUTORS", "Done", "Grid", "Outlook", "Staffing", "outlook", "plan_of", "read_grid", "run_grid"]
+__all__ = [
+    "EXECUTORS",
+    "GRID_COPY",
+    "Grid",
+    "GridRun",
+    "GridStatus",
+    "WorkerConfig",
+    "grid_status",
+    "plan_grid",
+    "read_grid",
+    "run_grid",
+    "write_metadata",
+]

@@ -1,4 +1,4 @@
-"""What a grid file says: axes, named variants along them, controls, and how everything is measured."""
+"""Grid files: axes, named variants along them, independent models as controls, and how models are measured."""
 
 from __future__ import annotations
 
@@ -9,47 +9,50 @@ from typing import Any
 from wootz import checks
 from wootz.config import from_mapping, read_toml, to_mapping
 from wootz.errors import ConfigError
-from wootz.types import Access
-
-OWN, CONTROLS = "none", "independent"
-"""Thefts that are none: the owner's own model, and the controls tested with its key."""
+from wootz.records import OWNER_MODEL, UNMARKED
+from wootz.types import THRESHOLD_BITS, Access
 
 PRESET = "preset"
-"""A model or a loss that is whatever the grid's preset has for the data set."""
+"""Name along the axes `model` and `loss` of what the grid's preset has for the data set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """Names along each axis; a grid's cells are their product.
+    """Names along each axis; the cells of a grid are their product.
 
     Attributes:
-        data: data sets.
-        model: architectures, names of `[model.NAME]`, or `preset`.
-        loss: training losses, names of `[loss.NAME]`, or `preset`.
+        data: Names of data sets.
+        model: Architectures, names of `[model.NAME]`, or `preset`.
+        loss: Training losses, names of `[loss.NAME]`, or `preset`.
         mark: `none`, single marks, or names of `[mark.NAME]`.
-        theft: `none` (the owner's own model), `independent` (every control), attacks of either family, or names of
-            `[theft.NAME]`.
-        access: what the suspect shows to whoever tests it: `scores`, `label` or `weights`.
-        seed: of training and of attacks.
+        theft: `none` (the owner's own model), `independent` (every independent model), extraction and removal
+            attacks, or names of `[theft.NAME]`.
+        access: What a verifier sees of the suspect: `scores`, `label` or `weights`.
+        seed: Seeds of training and of attacks.
     """
 
     data: tuple[str, ...] = ()
     model: tuple[str, ...] = (PRESET,)
     loss: tuple[str, ...] = (PRESET,)
-    mark: tuple[str, ...] = (OWN,)
-    theft: tuple[str, ...] = (OWN,)
+    mark: tuple[str, ...] = (UNMARKED,)
+    theft: tuple[str, ...] = (OWNER_MODEL,)
     access: tuple[Access, ...] = ("scores",)
     seed: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         for axis in fields(self):
             if not getattr(self, axis.name):
-                raise ConfigError(f"axes.{axis.name}: is empty; every axis needs one name at least")
+                raise ConfigError(f"axes.{axis.name}: is empty; every axis needs at least one name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A named variant of a data set, a model or a loss: what it is based on (by default its own name), and settings."""
+    """A named variant of a data set, a model or a loss.
+
+    Attributes:
+        base: The name that the variant is based on; None means its own name.
+        settings: The settings that the variant changes.
+    """
 
     base: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +60,13 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkSet:
-    """Marks that are written together, with settings of theirs or of the training, and some for single data sets."""
+    """Marks that are embedded together.
+
+    Attributes:
+        marks: Names of the marks.
+        settings: Settings of the marks or of the training.
+        by_data: Further settings for single data sets, by the name of the data set.
+    """
 
     marks: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
@@ -66,14 +75,14 @@ class MarkSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Theft:
-    """An attack of either family with its settings.
+    """An extraction or removal attack with its settings.
 
     Attributes:
-        attack: a name of `wootz steal --attack list` or `wootz remove --attack list`.
-        access: what the robbed service shows; None means what the attack asks for.
-        budget: queries that the thief may spend; None means as many as he wants.
-        served: the thief is answered through the owner's guard, whose log is then part of the key.
-        settings: of the attack.
+        attack: A name of `wootz steal --attack list` or `wootz remove --attack list`.
+        access: What the answers of the attacked service show; None means what the attack needs.
+        budget: The number of queries that the attack may spend; None means no limit.
+        served: Whether the attack queries the model through the owner's guard, whose log is then part of the key.
+        settings: Settings of the attack.
     """
 
     attack: str
@@ -84,8 +93,16 @@ class Theft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Controls:
-    """Independent models for each data set, one seed each from `seed` on."""
+class IndependentModels:
+    """Independent models to train per data set, as controls.
+
+    Attributes:
+        count: The number of models per data set.
+        model: The architecture, as along the axis `model`.
+        loss: The training loss, as along the axis `loss`.
+        seed: The models have the seeds `seed + 1`, `seed + 2` and so on.
+        settings: Settings of their training.
+    """
 
     count: int
     model: str = PRESET
@@ -102,17 +119,17 @@ class Measure:
     """How models are measured.
 
     Attributes:
-        images: test images that PGD-40 x 2 attacks on every model.
-        evaluations: further evaluations of owners' models, stolen ones and controls are spared them.
-        evaluation_images: test images that these attack.
-        bits: bar of a verdict.
-        walks: queries per mark for the boundary search with access `label`, see `wootz verify --boundary-queries`.
+        images: The number of test images on which every model is attacked by PGD-40 x 2.
+        evaluations: Further evaluations, of the owners' models only.
+        evaluation_images: The number of test images for these.
+        bits: Bits of evidence that a verdict requires.
+        walks: Queries per mark for the boundary search with access `label`, see `wootz verify --boundary-queries`.
     """
 
     images: int = 1000
     evaluations: tuple[str, ...] = ()
     evaluation_images: int = 1000
-    bits: float = 40.0
+    bits: float = THRESHOLD_BITS
     walks: int = 0
 
     def __post_init__(self) -> None:
@@ -123,21 +140,21 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """A whole grid.
+    """The content of a grid file.
 
     Attributes:
-        name: for people.
-        preset: of `wootz protect`, which every training starts from.
-        axes: names along each axis.
-        block: several products instead of one; each replaces some of the axes.
-        settings: of every training.
-        data: settings of a data set's trainings, by its name.
-        model: variants of architectures.
-        loss: variants of losses.
-        mark: sets of marks.
-        theft: attacks with settings.
-        independent: controls.
-        measure: how models are measured.
+        name: The name of the grid, for people.
+        preset: The preset of `wootz protect` that every training starts from.
+        axes: Names along each axis.
+        block: Several products instead of one; each block replaces some of the axes.
+        settings: Settings of every training.
+        data: Variants of data sets, with settings of the trainings on them.
+        model: Variants of architectures.
+        loss: Variants of losses.
+        mark: Sets of marks.
+        theft: Attacks with settings.
+        independent: Independent models, the controls.
+        measure: How models are measured.
     """
 
     name: str
@@ -150,17 +167,21 @@ class Grid:
     loss: dict[str, Variant] = field(default_factory=dict)
     mark: dict[str, MarkSet] = field(default_factory=dict)
     theft: dict[str, Theft] = field(default_factory=dict)
-    independent: tuple[Controls, ...] = ()
+    independent: tuple[IndependentModels, ...] = ()
     measure: Measure = field(default_factory=Measure)
 
     @property
     def products(self) -> tuple[Axes, ...]:
-        """The axes of each block, or the axes themselves where there is no block."""
+        """The axes of each block, or the axes themselves if there is no block."""
         base = to_mapping(self.axes)
-        blocks = (from_mapping(Axes, base | block, f"block {place}") for place, block in enumerate(self.block, 1))
+        blocks = (from_mapping(Axes, base | block, f"block {number}") for number, block in enumerate(self.block, 1))
         return tuple(blocks) or (self.axes,)
 
 
 def read_grid(path: Path) -> Grid:
-    """Read a grid file; whatever does not fit is a ConfigError that names its place."""
+    """Read a grid file.
+
+    Raises:
+        ConfigError: The file is not TOML, or a setting is unknown or has a wrong value; the message names it.
+    """
     return from_mapping(Grid, read_toml(path), str(path))

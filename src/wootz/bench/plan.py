@@ -1,18 +1,18 @@
-"""From a grid to its cells in order, and to the models that they need, each of which is made once."""
+"""Plan a grid: its cells in order, and the jobs that train, attack and test the models behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from wootz.bench.grid import CONTROLS, OWN, PRESET, Axes, Controls, Grid, MarkSet, Theft, Variant
-from wootz.bench.job import Job
-from wootz.config import from_mapping, to_mapping, with_values
+from wootz.bench.grid import PRESET, Axes, Grid, IndependentModels, MarkSet, Theft, Variant
+from wootz.config import digest, from_mapping, to_mapping, with_values
 from wootz.data import load
 from wootz.errors import ConfigError
 from wootz.models import MODELS
+from wootz.records import INDEPENDENT, OWNER_MODEL, UNMARKED
 from wootz.registry import lookup, nearest
 from wootz.training import LOSSES, Recipe
 from wootz.types import Kind
@@ -20,10 +20,39 @@ from wootz.watermarks import MARKS
 from wootz.workflows.attack import FAMILIES
 from wootz.workflows.protection import Protection, preset
 
+PROTOCOL = "wootz-bench/1"
+
+JobKind: TypeAlias = Literal["panel", "train", "attack", "test"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """One cell of a grid: where it stands, what it is about, and the job that makes it."""
+class Job:
+    """One unit of work, named by the digest of everything that decides its result.
+
+    Plain data: a job can be sent to other processes and machines.
+
+    Attributes:
+        kind: `panel`, `train` and `attack` make models, each in its own folder; `test` computes a result of the grid.
+        config: Everything that decides the result, as plain values; other jobs are named in it by digest.
+        needs: Digests of the jobs that must end before this one.
+        label: A name for people; jobs with the same label take about the same time.
+        digest: 32 hexadecimal digits; equal configs give equal digests.
+    """
+
+    kind: JobKind
+    config: dict[str, Any]
+    needs: tuple[str, ...] = ()
+    label: str = field(compare=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = digest({"protocol": PROTOCOL, "kind": self.kind, "config": self.config})[:32]
+        object.__setattr__(self, "digest", name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridCell:
+    """One cell of a grid: its coordinates, the suspect that it is about, and the job that computes its result."""
 
     axes: dict[str, str]
     seed: int
@@ -32,156 +61,181 @@ class Place:
     job: Job
 
     @property
-    def names(self) -> dict[str, str]:
-        """The cell's name along each axis."""
+    def coordinates(self) -> dict[str, str]:
+        """The cell's name along each axis, the seed included."""
         return self.axes | {"seed": str(self.seed)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A grid's cells in order, and the jobs that make models, by digest and after what they need."""
+    """A grid's cells in order, and its model jobs by digest, each after the jobs that it needs."""
 
-    places: tuple[Place, ...]
+    cells: tuple[GridCell, ...]
     models: Mapping[str, Job]
 
 
-def plan_of(grid: Grid, data_dir: Path | None = None) -> Plan:
-    """Lay out a grid. Cells that come out the same stand once, where they came first.
+def plan_grid(grid: Grid, data_dir: Path | None = None) -> Plan:
+    """Return the cells and jobs of a grid. Equal cells are planned once, at their first position.
 
     Raises:
-        ConfigError: an unknown name or setting, or settings that contradict each other.
+        ConfigError: A name or setting is unknown, or settings contradict each other.
     """
-    layout = _Layout(grid, data_dir)
-    places: dict[str, Place] = {}
+    planner = _Planner(grid, data_dir)
+    cells: dict[str, GridCell] = {}
     for axes in grid.products:
-        for place in layout.cells(axes):
-            places.setdefault(place.job.digest, place)
-    if not places:
-        raise ConfigError(f"grid {grid.name!r}: holds no cell; controls alone need an owner with marks")
-    return Plan(places=tuple(places.values()), models=layout.models)
+        for cell in planner.cells(axes):
+            cells.setdefault(cell.job.digest, cell)
+    if not cells:
+        raise ConfigError(f"grid {grid.name!r}: holds no cell; independent models alone need an owner with marks")
+    return Plan(cells=tuple(cells.values()), models=planner.models)
 
 
-class _Layout:
-    """Gathers the jobs of a grid while its cells are gone through."""
+def select_cells(cells: Sequence[GridCell], selectors: Sequence[str]) -> tuple[GridCell, ...]:
+    """Return the cells that match all selectors, in the grid's order.
+
+    Args:
+        cells: The cells of the grid.
+        selectors: Each `axis=name` or `axis=name,name`, with the grid's own axes and names.
+
+    Raises:
+        ConfigError: There is no such axis, no such name along it, or no cell that matches all selectors.
+    """
+    selected = tuple(cells)
+    for selector in selectors:
+        axis, _, names = selector.partition("=")
+        lookup(cells[0].coordinates, axis, "axis in `select`")
+        wanted, available = names.split(","), dict.fromkeys(cell.coordinates[axis] for cell in cells)
+        for name in wanted:
+            lookup(available, name, f"{axis} in `select`")
+        selected = tuple(cell for cell in selected if cell.coordinates[axis] in wanted)
+    if not selected:
+        raise ConfigError(f"`select` {' '.join(selectors)}: the grid has no cell there; leave one of them out")
+    return selected
+
+
+class _Planner:
+    """Collects the model jobs of a grid while its cells are enumerated."""
 
     def __init__(self, grid: Grid, data_dir: Path | None) -> None:
         self.models: dict[str, Job] = {}
         self._grid, self._data_dir = grid, data_dir
-        self._counts: dict[str, int] = {}
-        self._thefts: dict[str, dict[str, Any]] = {}
-        self._strangers: dict[str, list[str]] = {}
+        self._train_sizes: dict[str, int] = {}
+        self._attack_configs: dict[str, dict[str, Any]] = {}
+        self._independent: dict[str, list[str]] = {}
 
-    def cells(self, axes: Axes) -> Iterator[Place]:
-        """Yield the cells of one product in order."""
+    def cells(self, axes: Axes) -> Iterator[GridCell]:
+        """Yield the cells of one product of names, in order."""
         for data in axes.data:
             for model in axes.model:
                 for loss in axes.loss:
                     for mark in axes.mark:
                         cfg = self._protection(data, model, loss, mark)
-                        named = {
+                        names = {
                             "data": data,
                             "model": cfg.model if model == PRESET else model,
                             "loss": cfg.recipe.loss if loss == PRESET else loss,
                             "mark": mark,
                         }
                         for seed in axes.seed:
-                            yield from self._of_owner(replace(cfg, seed=seed), named, axes)
+                            yield from self._cells_of_owner(replace(cfg, seed=seed), names, axes)
 
-    def _of_owner(self, cfg: Protection, named: dict[str, str], axes: Axes) -> Iterator[Place]:
-        owner = self._training(cfg, evaluations=self._grid.measure.evaluations)
+    def _cells_of_owner(self, cfg: Protection, names: dict[str, str], axes: Axes) -> Iterator[GridCell]:
+        """Yield the cells of one owner's model: each suspect under each access."""
+        measure = self._grid.measure
+        owner = self._train_job(cfg, evaluations=measure.evaluations)
         for theft in axes.theft:
-            for name, kind, suspect in self._suspects(theft, cfg, owner, named["data"]):
+            for suspect, kind, model in self._suspects(theft, cfg, owner, names["data"]):
                 for access in axes.access if cfg.marks else axes.access[:1]:
-                    where = named | {"theft": theft, "access": access}
-                    boundary_queries = self._grid.measure.walks if access == "label" and cfg.marks else 0
+                    boundary_queries = measure.walks if access == "label" and cfg.marks else 0
                     config = {
                         "owner": owner if cfg.marks else None,
-                        "suspect": suspect,
+                        "suspect": model,
                         "access": access,
-                        "bits": self._grid.measure.bits,
+                        "bits": measure.bits,
                     } | ({"walks": boundary_queries} if boundary_queries else {})
-                    needs = tuple(dict.fromkeys((owner, suspect)))
-                    job = Job(kind="test", config=config, needs=needs, label=f"test {named['data']}")
-                    yield Place(axes=where, seed=cfg.seed, suspect=name, kind=kind, job=job)
+                    needs = tuple(dict.fromkeys((owner, model)))
+                    job = Job(kind="test", config=config, needs=needs, label=f"test {names['data']}")
+                    coordinates = names | {"theft": theft, "access": access}
+                    yield GridCell(axes=coordinates, seed=cfg.seed, suspect=suspect, kind=kind, job=job)
 
     def _suspects(self, theft: str, cfg: Protection, owner: str, data: str) -> Iterator[tuple[str, Kind, str]]:
-        """Yield name, kind and job of what is tested against an owner."""
-        if theft == OWN:
+        """Yield name, kind and model job of every suspect that is tested against an owner's key."""
+        if theft == OWNER_MODEL:
             yield "owner", "protected" if cfg.marks else "independent", owner
-        elif theft != CONTROLS:
-            yield theft, *self._attack(theft, owner, data, cfg.seed)
+        elif theft != INDEPENDENT:
+            yield theft, *self._attack_job(theft, owner, data, cfg.seed)
         elif cfg.marks:
-            for number, control in enumerate(self._controls(data), 1):
-                yield f"independent-{number}", "independent", control
+            for number, model in enumerate(self._independent_jobs(data), 1):
+                yield f"independent-{number}", "independent", model
 
-    def _controls(self, data: str) -> list[str]:
-        """Return the jobs of a data set's controls; every owner is tested against the same ones."""
-        if data not in self._strangers:
-            each = [controls for controls in self._grid.independent for _ in range(controls.count)]
-            self._strangers[data] = [
-                self._control(controls, data, controls.seed + number) for number, controls in enumerate(each, 1)
+    def _independent_jobs(self, data: str) -> list[str]:
+        """Return the jobs of a data set's independent models; every owner's key is tested against the same ones."""
+        if data not in self._independent:
+            rows = [models for models in self._grid.independent for _ in range(models.count)]
+            self._independent[data] = [
+                self._independent_job(models, data, models.seed + number) for number, models in enumerate(rows, 1)
             ]
-        return self._strangers[data]
+        return self._independent[data]
 
-    def _control(self, controls: Controls, data: str, seed: int) -> str:
-        cfg = replace(self._protection(data, controls.model, controls.loss, OWN), seed=seed)
-        return self._training(with_values(cfg, controls.settings, "independent.settings"), evaluations=())
+    def _independent_job(self, models: IndependentModels, data: str, seed: int) -> str:
+        cfg = replace(self._protection(data, models.model, models.loss, UNMARKED), seed=seed)
+        return self._train_job(with_values(cfg, models.settings, "independent.settings"), evaluations=())
 
     def _protection(self, data: str, model: str, loss: str, mark: str) -> Protection:
-        """Return what to train, but for the seed."""
+        """Return the training config for one name along each axis, with seed 0."""
         grid = self._grid
-        of_data, chosen = _chosen(grid.data, data), self._marks(mark)
+        dataset, mark_set = _resolve(grid.data, data), self._mark_set(mark)
         cfg = preset(
             grid.preset,
-            data=of_data.base,
-            eps=_eps(of_data, data),
+            data=dataset.base,
+            eps=_training_eps(dataset, data),
             wm_eps=None,
             seed=0,
-            count=self._count(of_data.base),
+            count=self._train_size(dataset.base),
         )
         layers = (
             (grid.settings, "settings"),
-            (of_data.settings, f"data.{data}.settings"),
-            *_along("model", grid.model, model, MODELS, lambda base: {"model": base}),
-            *_along("loss", grid.loss, loss, LOSSES, lambda base: {"recipe": {"loss": base}}),
-            ({"marks": list(chosen.marks)}, "axes"),
-            (chosen.settings, f"mark.{mark}.settings"),
-            (chosen.by_data.get(data, {}), f"mark.{mark}.by_data.{data}"),
+            (dataset.settings, f"data.{data}.settings"),
+            *_variant_layers("model", grid.model, model, MODELS, lambda base: {"model": base}),
+            *_variant_layers("loss", grid.loss, loss, LOSSES, lambda base: {"recipe": {"loss": base}}),
+            ({"marks": list(mark_set.marks)}, "axes"),
+            (mark_set.settings, f"mark.{mark}.settings"),
+            (mark_set.by_data.get(data, {}), f"mark.{mark}.by_data.{data}"),
         )
         for values, where in layers:
             cfg = with_values(cfg, values, where)
         return cfg
 
-    def _marks(self, name: str) -> MarkSet:
-        if name == OWN:
+    def _mark_set(self, name: str) -> MarkSet:
+        if name == UNMARKED:
             return MarkSet(marks=())
         if name in self._grid.mark:
             return self._grid.mark[name]
         if name in MARKS:
             return MarkSet(marks=(name,))
-        raise ConfigError(f"unknown mark {name!r}: {nearest(name, (OWN, *self._grid.mark, *MARKS))}")
+        raise ConfigError(f"unknown mark {name!r}: {nearest(name, (UNMARKED, *self._grid.mark, *MARKS))}")
 
-    def _count(self, data: str) -> int:
-        if data not in self._counts:
-            self._counts[data] = len(load(data, self._data_dir).train)
-        return self._counts[data]
+    def _train_size(self, data: str) -> int:
+        if data not in self._train_sizes:
+            self._train_sizes[data] = len(load(data, self._data_dir).train)
+        return self._train_sizes[data]
 
-    def _training(self, cfg: Protection, *, evaluations: tuple[str, ...]) -> str:
+    def _train_job(self, cfg: Protection, *, evaluations: tuple[str, ...]) -> str:
         measure = self._grid.measure
         parts = {
             "images": measure.images,
             "evaluations": list(evaluations),
             "evaluation_images": measure.evaluation_images,
         }
-        panel = self._panel(cfg) if cfg.marks else None
+        panel = self._panel_job(cfg) if cfg.marks else None
         config = {"protection": to_mapping(cfg), "panel": panel, "measure": parts}
         needs = (panel,) if panel else ()
-        return self._model(
+        return self._add_job(
             "train", config, needs, f"train {cfg.data} {cfg.model} {cfg.recipe.loss} {cfg.recipe.epochs}"
         )
 
-    def _panel(self, cfg: Protection) -> str:
-        """The independent models that a key's tests lean on; owners that differ in marks or loss share them."""
+    def _panel_job(self, cfg: Protection) -> str:
+        """Return the job of the reference models of a key's tests; owners that differ in marks or loss share them."""
         base = Protection(
             data=cfg.data,
             set_aside=cfg.set_aside,
@@ -191,59 +245,60 @@ class _Layout:
             small_cnn=cfg.small_cnn,
             recipe=replace(Protection().recipe, eps=cfg.recipe.eps, norm=cfg.recipe.norm),
         )
-        return self._model("panel", {"protection": to_mapping(base)}, (), f"panel {cfg.data}")
+        return self._add_job("panel", {"protection": to_mapping(base)}, (), f"panel {cfg.data}")
 
-    def _attack(self, name: str, owner: str, data: str, seed: int) -> tuple[Kind, str]:
-        if name not in self._thefts:
-            self._thefts[name] = self._theft(name)
-        config = self._thefts[name] | {"owner": owner, "images": self._grid.measure.images, "seed": seed}
-        job = self._model("attack", config, (owner,), f"{config['attack']} {data}")
+    def _attack_job(self, name: str, owner: str, data: str, seed: int) -> tuple[Kind, str]:
+        if name not in self._attack_configs:
+            self._attack_configs[name] = self._attack_config(name)
+        config = self._attack_configs[name] | {"owner": owner, "images": self._grid.measure.images, "seed": seed}
+        job = self._add_job("attack", config, (owner,), f"{config['attack']} {data}")
         return FAMILIES[config["family"]].kind, job
 
-    def _theft(self, name: str) -> dict[str, Any]:
-        """Return all that decides an attack but its target."""
+    def _attack_config(self, name: str) -> dict[str, Any]:
+        """Return everything that decides an attack except its target."""
         theft = self._grid.theft.get(name) or Theft(attack=name)
         family = next((kind for kind, row in FAMILIES.items() if theft.attack in row.attacks), None)
         if family is None:
-            known = (OWN, CONTROLS, *self._grid.theft, *(n for row in FAMILIES.values() for n in row.attacks))
-            raise ConfigError(f"unknown theft {theft.attack!r}: {nearest(theft.attack, known)}")
+            attacks = (name for row in FAMILIES.values() for name in row.attacks)
+            available = (OWNER_MODEL, INDEPENDENT, *self._grid.theft, *attacks)
+            raise ConfigError(f"unknown theft {theft.attack!r}: {nearest(theft.attack, available)}")
         settings = with_values(FAMILIES[family].attacks[theft.attack].config, theft.settings, f"theft.{name}.settings")
         return to_mapping(theft) | {"family": family, "settings": to_mapping(settings)}
 
-    def _model(self, kind: Any, config: dict[str, Any], needs: tuple[str, ...], label: str) -> str:
+    def _add_job(self, kind: JobKind, config: dict[str, Any], needs: tuple[str, ...], label: str) -> str:
         job = Job(kind=kind, config=config, needs=needs, label=label)
         self.models.setdefault(job.digest, job)
         return job.digest
 
 
-class _Chosen(NamedTuple):
+class _ResolvedVariant(NamedTuple):
     """A variant with its base filled in."""
 
     base: str
     settings: dict[str, Any]
 
 
-def _chosen(named: Mapping[str, Variant], name: str) -> _Chosen:
-    variant = named.get(name, Variant())
-    return _Chosen(variant.base or name, variant.settings)
+def _resolve(variants: Mapping[str, Variant], name: str) -> _ResolvedVariant:
+    variant = variants.get(name, Variant())
+    return _ResolvedVariant(variant.base or name, variant.settings)
 
 
-def _along(
+def _variant_layers(
     axis: str,
-    named: Mapping[str, Variant],
+    variants: Mapping[str, Variant],
     name: str,
     table: Mapping[str, Any],
-    says: Callable[[str], dict[str, Any]],
+    select_base: Callable[[str], dict[str, Any]],
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield what a name along an axis changes: its base, unless that is the preset's own, and its settings."""
-    base, settings = _chosen(named, name)
+    """Yield the settings of a name along an axis, with their source: its base, unless the preset's own, and its own."""
+    base, settings = _resolve(variants, name)
     if base != PRESET:
         lookup(table, base, axis)
-        yield says(base), "axes"
+        yield select_base(base), "axes"
     yield settings, f"{axis}.{name}.settings"
 
 
-def _eps(of_data: _Chosen, name: str) -> float | None:
-    """Return the training budget that a data set's settings name, so that all that follows from it does."""
-    eps = of_data.settings.get("recipe", {}).get("eps")
+def _training_eps(dataset: _ResolvedVariant, name: str) -> float | None:
+    """Return the training eps in a data set's settings, which the preset derives further settings from."""
+    eps = dataset.settings.get("recipe", {}).get("eps")
     return None if eps is None else from_mapping(Recipe, {"eps": eps}, f"data.{name}.settings.recipe").eps

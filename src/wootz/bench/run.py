@@ -1,205 +1,391 @@
-"""Do a grid: find what is there, hand out the rest in the order of its needs, write every cell as it is made."""
+"""Run a grid: find finished work, run the missing jobs in the order of their needs, and journal every result."""
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import os
+import platform
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from wootz.bench.crew import Crew, Staffing
-from wootz.bench.estimate import Estimate
+import torch
+
+from wootz.bench.executor import Executor, ExecutorFactory, WorkerConfig, local_executor
 from wootz.bench.grid import Grid
-from wootz.bench.job import Job, Outcome
-from wootz.bench.journal import alone, mend, note, read_journal
-from wootz.bench.local import local
-from wootz.bench.on_ray import on_ray
-from wootz.bench.part import part_of
-from wootz.bench.perform import Workshop
-from wootz.bench.plan import Place, Plan, plan_of
-from wootz.bench.shelf import lacking
+from wootz.bench.jobs import JobContext, JobResult, missing_models
+from wootz.bench.plan import GridCell, Job, Plan, plan_grid, select_cells
 from wootz.config import to_toml
+from wootz.errors import ConfigError, StoreError
 from wootz.keys import owner_secret, public_hex, signing_key
-from wootz.records import Cell, from_json, to_json
-from wootz.store import write_bytes
+from wootz.records import GRID_METADATA_FILE, RESULTS_FILE, SCHEMA, Result, append, from_json, read_lines, to_json
+from wootz.store import read_bytes, whole_lines, write_bytes, write_json
 from wootz.training import Execution
 from wootz.types import Progress
 from wootz.workflows.run import Timer
 
-Executor: TypeAlias = Callable[[Staffing, Workshop], AbstractContextManager[Crew]]
+GRID_COPY = "grid.toml"
+"""The copy of the grid file in the grid's folder."""
 
-EXECUTORS: Mapping[str, Executor] = MappingProxyType({"local": local, "ray": on_ray})
-"""Who does the jobs, by name."""
+JOURNAL = "journal.jsonl"
+"""Every result that was ever computed in a grid's folder, one per line; the last line of a digest counts."""
 
-COPY = "grid.toml"
-"""The grid itself, kept in its folder."""
+_PACKAGES = ("wootz", "torch", "numpy", "onnxruntime", "ray")
+"""Packages whose versions the metadata names."""
 
-_VIEW_EVERY = 5.0
+_SECONDS_BETWEEN_WRITES = 5.0
+"""The results file is written at most this often while jobs run."""
 
 
-class Done(NamedTuple):
-    """How a grid went.
+class GridRun(NamedTuple):
+    """What a call of `run_grid` did.
 
     Attributes:
-        cells: all of the grid that are there, in its order.
-        computed: how many of them were made now; the others were there.
-        models: how many models were made now.
-        seconds: wall time.
-        work: seconds that all jobs took together.
+        results: All finished results of the grid, in its order.
+        computed: The number of results that this call computed; the others were cached.
+        models: The number of models that this call made.
+        seconds: Wall time.
+        job_seconds: The sum of the wall times of all jobs.
     """
 
-    cells: tuple[Cell, ...]
+    results: tuple[Result, ...]
     computed: int
     models: int
     seconds: float
-    work: float
+    job_seconds: float
 
     @property
-    def failed(self) -> tuple[Cell, ...]:
-        """The cells that have an error instead of figures."""
-        return tuple(cell for cell in self.cells if cell.error is not None)
+    def failed(self) -> tuple[Result, ...]:
+        """The results that have an error instead of figures."""
+        return tuple(result for result in self.results if result.error is not None)
+
+
+class GridStatus(NamedTuple):
+    """How much of a grid, or of selected cells of it, is finished.
+
+    Attributes:
+        cells: The number of cells.
+        cached: The number of cells that have a result.
+        failed: The number of those whose result is an error.
+        models: The number of models that the other cells still need.
+    """
+
+    cells: int
+    cached: int
+    failed: int
+    models: int
 
 
 def run_grid(
     grid: Grid,
     out: Path,
     *,
-    executor: Executor = local,
-    staffing: Staffing,
-    only: Sequence[str] = (),
+    executor: ExecutorFactory = local_executor,
+    workers: WorkerConfig,
+    select: Sequence[str] = (),
     retry: bool = False,
     data_dir: Path | None = None,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
-) -> Done:
-    """Make every cell of a grid that is not in `out` yet, and write `cells.jsonl` in the grid's order.
+) -> GridRun:
+    """Compute every result of a grid that `out` does not hold yet, and write `cells.jsonl` in the grid's order.
 
-    A cell or model is named by the digest of its config, so a call that was cut off, or a grid that grew, takes up
-    what is there. A cell that fails is a cell with an error; what needs it fails with it, and nothing else does.
+    Results and models are named by the digest of their config, so a later call, also of a grid that was extended,
+    reuses all finished work. A test that fails has an error as its result; jobs that need a failed one fail with it,
+    and no others.
 
     Args:
-        grid: what to make.
-        out: the grid's folder.
-        executor: who does the jobs: a row of `EXECUTORS`.
-        staffing: how many work.
-        only: make these cells now, see `part_of`; by default all.
-        retry: make failed cells again.
-        data_dir: where data are looked for first.
-        execution: device and precision.
-        progress: told what is going on.
+        grid: The grid.
+        out: The grid's folder.
+        executor: A row of `EXECUTORS`.
+        workers: Number and size of workers.
+        select: Selectors of the cells to compute, see `select_cells`; by default all.
+        retry: Compute failed results again.
+        data_dir: The folder in which data sets are searched first.
+        execution: Device and precision.
+        progress: Called after each job.
 
     Raises:
-        ConfigError: an unknown name or setting in the grid or in `only`, or another call works in `out`.
+        ConfigError: A name or setting in the grid or in `select` is unknown, or another call is running in `out`.
     """
-    time, plan = Timer(), plan_of(grid, data_dir)
-    wanted = {place.job.digest: place.job for place in part_of(plan.places, only)}
-    with alone(out):
-        mend(out)
-        write_bytes(out / COPY, to_toml(grid))
-        owner_secret()  # made here, before many workers ask for it at once
-        shop = Workshop(
+    timer, plan = Timer(), plan_grid(grid, data_dir)
+    wanted = {cell.job.digest: cell.job for cell in select_cells(plan.cells, select)}
+    with lock_folder(out):
+        _truncate_partial_line(out)
+        write_bytes(out / GRID_COPY, to_toml(grid))
+        owner_secret()  # created here, before several workers ask for it at once
+        context = JobContext(
             folder=out.resolve(),
             data_dir=data_dir.resolve() if data_dir else None,
             execution=execution or Execution(),
             owner=public_hex(signing_key()),
         )
-        known = {d: cell for d, cell in read_journal(out).items() if not (retry and cell.error and d in wanted)}
-        bench = _Bench(plan, wanted, known, shop, staffing, progress)
-        if bench.todo:
-            with executor(staffing, shop) as crew:
-                bench.work(crew)
-        cells = bench.view()
-    return Done(cells, bench.computed, bench.models, time.seconds, round(bench.estimate.work, 1))
+        cached = {d: result for d, result in read_journal(out).items() if not (retry and result.error and d in wanted)}
+        scheduler = _Scheduler(plan, wanted, cached, context, workers, progress)
+        if scheduler.jobs:
+            with executor(workers, context) as pool:
+                scheduler.run(pool)
+        results = scheduler.write_results()
+    return GridRun(
+        results, scheduler.computed, scheduler.models, timer.seconds, round(scheduler.estimate.job_seconds, 1)
+    )
 
 
-class _Bench:
-    """The state of one call: what is known, what waits for what, what is being done."""
+def grid_status(grid: Grid, out: Path, *, select: Sequence[str] = (), data_dir: Path | None = None) -> GridStatus:
+    """Count finished and missing cells of a grid. Nothing is written, and another call may be running in `out`.
+
+    Args:
+        grid: The grid.
+        out: The grid's folder; it need not exist.
+        select: Selectors of the cells to count, see `select_cells`; by default all.
+        data_dir: The folder in which data sets are searched first.
+
+    Raises:
+        ConfigError: A name or setting in the grid or in `select` is unknown.
+        StoreError: The journal is broken.
+    """
+    plan, journal = plan_grid(grid, data_dir), read_journal(out)
+    jobs = {cell.job.digest: cell.job for cell in select_cells(plan.cells, select)}
+    missing = [job for digest, job in jobs.items() if digest not in journal]
+    failed = sum(journal[digest].error is not None for digest in jobs if digest in journal)
+    return GridStatus(len(jobs), len(jobs) - len(missing), failed, len(missing_models(missing, plan.models, out)))
+
+
+class _Scheduler:
+    """Runs the missing jobs of a grid in the order of their needs, and keeps its results."""
 
     def __init__(
         self,
         plan: Plan,
         wanted: Mapping[str, Job],
-        known: dict[str, Cell],
-        shop: Workshop,
-        staffing: Staffing,
+        results: dict[str, Result],
+        context: JobContext,
+        workers: WorkerConfig,
         progress: Progress,
     ) -> None:
-        self._places = {place.job.digest: place for place in plan.places}
-        self._known, self._shop, self._progress = known, shop, progress
+        self._cells = {cell.job.digest: cell for cell in plan.cells}
+        self._results, self._folder, self._progress = results, context.folder, progress
         self._failed: dict[str, str] = {}
         self.computed = self.models = 0
-        self.todo = {d: job for d, job in wanted.items() if d not in known}
-        self.todo |= lacking(self.todo.values(), plan.models, shop.folder)
-        self.estimate = Estimate(self.todo.values(), staffing.workers)
-        self._viewed = Timer()
+        self.jobs = {digest: job for digest, job in wanted.items() if digest not in results}
+        self.jobs |= missing_models(self.jobs.values(), plan.models, context.folder)
+        self.estimate = _Estimate(self.jobs.values(), workers.workers)
+        self._since_write = Timer()
 
-    def work(self, crew: Crew) -> None:
-        """Hand out jobs as soon as what they need is there, until all have ended."""
-        waits_for = {d: {need for need in job.needs if need in self.todo} for d, job in self.todo.items()}
-        wanted_by: defaultdict[str, list[str]] = defaultdict(list)
-        for d, needs in waits_for.items():
+    def run(self, executor: Executor) -> None:
+        """Submit each job as soon as the jobs that it needs have ended, until all have ended."""
+        waits_for = {d: {need for need in job.needs if need in self.jobs} for d, job in self.jobs.items()}
+        needed_by: defaultdict[str, list[str]] = defaultdict(list)
+        for digest, needs in waits_for.items():
             for need in needs:
-                wanted_by[need].append(d)
-        ready = deque(d for d, needs in waits_for.items() if not needs)
+                needed_by[need].append(digest)
+        ready = deque(digest for digest, needs in waits_for.items() if not needs)
         running = 0
         while ready or running:
             while ready:
                 digest = ready.popleft()
-                broken = next((n for n in self.todo[digest].needs if n in self._failed), None)
-                if broken is None:
-                    crew.submit(self.todo[digest])
+                failed_need = next((need for need in self.jobs[digest].needs if need in self._failed), None)
+                if failed_need is None:
+                    executor.submit(self.jobs[digest])
                     running += 1
                     continue
-                self._end(Outcome(digest, None, 0.0, self._failed[broken]))
-                ready.extend(_freed(digest, waits_for, wanted_by))
+                self._finish(JobResult(digest, None, 0.0, self._failed[failed_need]))
+                ready.extend(_released(digest, waits_for, needed_by))
             if running:
-                outcome = crew.finished()
+                outcome = executor.next_result()
                 running -= 1
-                self._end(outcome)
-                ready.extend(_freed(outcome.job, waits_for, wanted_by))
+                self._finish(outcome)
+                ready.extend(_released(outcome.job, waits_for, needed_by))
 
-    def view(self) -> tuple[Cell, ...]:
-        """Write `cells.jsonl` from what is known, in the grid's order, and return its cells."""
-        cells = tuple(self._placed(place) for place in self._places.values() if place.job.digest in self._known)
-        write_bytes(self._shop.folder / "cells.jsonl", "".join(json.dumps(to_json(c)) + "\n" for c in cells).encode())
-        self._viewed = Timer()
-        return cells
+    def write_results(self) -> tuple[Result, ...]:
+        """Write the results file in the grid's order, and return its results."""
+        cells = (cell for cell in self._cells.values() if cell.job.digest in self._results)
+        results = tuple(
+            replace(
+                self._results[cell.job.digest],
+                suspect=cell.suspect,
+                axes=cell.axes,
+                seed=cell.seed,
+                data=cell.axes["data"],
+            )
+            for cell in cells
+        )
+        lines = "".join(json.dumps(to_json(result)) + "\n" for result in results)
+        write_bytes(self._folder / RESULTS_FILE, lines.encode())
+        self._since_write = Timer()
+        return results
 
-    def _end(self, outcome: Outcome) -> None:
-        job = self.todo[outcome.job]
-        self.estimate.end(job, outcome.seconds)
+    def _finish(self, outcome: JobResult) -> None:
+        job = self.jobs[outcome.job]
+        self.estimate.add(job, outcome.seconds)
         if outcome.error is not None:
             self._failed[outcome.job] = outcome.error
         if job.kind != "test":
             self.models += outcome.error is None
         else:
             self.computed += 1
-            cell = _failure(self._places[outcome.job], outcome) if outcome.cell is None else from_json(outcome.cell)
-            cell = replace(cell, digest=outcome.job)
-            self._known[outcome.job] = cell
-            note(self._shop.folder, cell)
-        if self._viewed.seconds > _VIEW_EVERY:
-            self.view()
-        self._progress(self.estimate.words, self.estimate.done)
-
-    def _placed(self, place: Place) -> Cell:
-        cell = self._known[place.job.digest]
-        return replace(cell, suspect=place.suspect, axes=place.axes, seed=place.seed, data=place.axes["data"])
+            cell = self._cells[outcome.job]
+            result = _failure(cell, outcome) if outcome.record is None else from_json(outcome.record)
+            result = replace(result, digest=outcome.job)
+            self._results[outcome.job] = result
+            append(self._folder / JOURNAL, result)
+        if self._since_write.seconds > _SECONDS_BETWEEN_WRITES:
+            self.write_results()
+        self._progress(self.estimate.message, self.estimate.fraction)
 
 
-def _freed(digest: str, waits_for: dict[str, set[str]], wanted_by: Mapping[str, list[str]]) -> list[str]:
-    """Note that a job ended, and return those that waited for nothing else."""
-    freed = []
-    for other in wanted_by.get(digest, ()):
-        waits_for[other].discard(digest)
-        if not waits_for[other]:
-            freed.append(other)
-    return freed
+def _released(digest: str, waits_for: dict[str, set[str]], needed_by: Mapping[str, list[str]]) -> list[str]:
+    """Remove an ended job from the needs of others, and return those that now wait for none."""
+    released = []
+    for dependent in needed_by.get(digest, ()):
+        waits_for[dependent].discard(digest)
+        if not waits_for[dependent]:
+            released.append(dependent)
+    return released
 
 
-def _failure(place: Place, outcome: Outcome) -> Cell:
-    return Cell(data=place.axes["data"], suspect=place.suspect, kind=place.kind, seed=place.seed, error=outcome.error)
+def _failure(cell: GridCell, outcome: JobResult) -> Result:
+    return Result(data=cell.axes["data"], suspect=cell.suspect, kind=cell.kind, seed=cell.seed, error=outcome.error)
+
+
+class _Estimate:
+    """Estimates the remaining time from the jobs that ended.
+
+    A job is expected to take as long as the mean of the ended jobs with its label, else of its kind, else of all.
+    """
+
+    def __init__(self, jobs: Iterable[Job], workers: int) -> None:
+        self._left = Counter((job.kind, job.label) for job in jobs)
+        self._total, self._workers = self._left.total(), workers
+        self._seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._ended: Counter[tuple[str, str]] = Counter()
+
+    def add(self, job: Job, seconds: float) -> None:
+        """Count a job that ended and took this many seconds."""
+        name = (job.kind, job.label)
+        self._left[name] -= 1
+        self._ended[name] += 1
+        self._seconds[name] += seconds
+
+    @property
+    def job_seconds(self) -> float:
+        """The sum of the wall times of all ended jobs."""
+        return float(sum(self._seconds.values()))
+
+    @property
+    def fraction(self) -> float:
+        """The fraction of jobs that have ended."""
+        return 1 - self._left.total() / max(1, self._total)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Remaining wall time with all workers busy, in seconds; None before any job has ended."""
+        if not self._ended.total():
+            return None
+        return sum(count * self._mean(name) for name, count in self._left.items() if count) / self._workers
+
+    @property
+    def message(self) -> str:
+        """Progress as text."""
+        seconds = self.seconds_left
+        remaining = "" if seconds is None else f", about {max(1, round(seconds / 60))} min left"
+        return f"job {self._ended.total()} of {self._total}{remaining}"
+
+    def _mean(self, name: tuple[str, str]) -> float:
+        similar = [n for n in self._ended if n == name] or [n for n in self._ended if n[0] == name[0]] or [*self._ended]
+        return sum(self._seconds[n] for n in similar) / sum(self._ended[n] for n in similar)
+
+
+def read_journal(folder: Path) -> dict[str, Result]:
+    """Return the journaled results by digest. An incomplete last line, being written or cut off, is ignored.
+
+    Raises:
+        StoreError: Another line is broken; the message names it.
+    """
+    path = folder / JOURNAL
+    if not path.is_file():
+        return {}
+    results: dict[str, Result] = {}
+    for number, result in enumerate(read_lines(path, ended=True), 1):
+        if result.digest is None:
+            raise StoreError(f"{path}, line {number}: names no digest; it is not a grid's")
+        results[result.digest] = result
+    return results
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a grid's folder, so that no second `wootz bench` writes to it.
+
+    Raises:
+        ConfigError: Another process holds the lock.
+        StoreError: The folder cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be created ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(f"{folder}: another wootz bench works there; wait for it, or choose another --out") from error
+    finally:
+        os.close(descriptor)
+
+
+def _truncate_partial_line(folder: Path) -> None:
+    """Remove an incomplete last line from the journal. The caller must hold the folder's lock."""
+    path = folder / JOURNAL
+    if path.is_file():
+        data = read_bytes(path)
+        whole = whole_lines(data)
+        if whole != data:
+            write_bytes(path, whole)
+
+
+def write_metadata(folder: Path, *, name: str, command: str, seconds: float, job_seconds: float) -> None:
+    """Write `bench.json`: command, date, hardware, versions and times of a grid.
+
+    Args:
+        folder: The grid's folder.
+        name: The name of the grid.
+        command: The command that ran it.
+        seconds: Wall time of the newest call that computed anything.
+        job_seconds: The sum of the wall times of its jobs.
+    """
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    hardware = {"processor": _processor(), "cores": str(os.cpu_count())}
+    if torch.cuda.is_available():
+        hardware["gpu"] = torch.cuda.get_device_name()
+    content = {
+        "schema": SCHEMA,
+        "name": name,
+        "command": command,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "hardware": hardware,
+        "versions": versions,
+        "seconds": seconds,
+        "work": job_seconds,
+    }
+    write_json(folder / GRID_METADATA_FILE, content)
+
+
+def _processor() -> str:
+    """Return the name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = read_bytes(info).decode(errors="replace").splitlines() if info.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

@@ -14,7 +14,7 @@ from wootz.cli.options import DataDir, Device, Json, Precision, console, executi
 from wootz.errors import ConfigError
 
 if TYPE_CHECKING:
-    from wootz.bench import Outlook
+    from wootz.bench import GridStatus
 
 
 def command(
@@ -51,28 +51,27 @@ def command(
     Cells and models of earlier calls are reused. A cell that fails is kept with its error; the exit code is 0 all the
     same.
     """
-    from wootz.bench import COPY, EXECUTORS, Staffing, outlook, read_grid, run_grid
-    from wootz.bench.about import write_about
+    from wootz.bench import EXECUTORS, GRID_COPY, WorkerConfig, grid_status, read_grid, run_grid, write_metadata
     from wootz.registry import lookup
     from wootz.report import write_reports
 
     if out is None:
         raise ConfigError("bench: needs --out for the grid's folder")
-    source = grid or (out / COPY if resume else None)
+    source = grid or (out / GRID_COPY if resume else None)
     if source is None:
         raise ConfigError("bench: needs a grid file, or --resume and the --out of an earlier call")
-    hire, plan = lookup(EXECUTORS, executor, "executor"), read_grid(source)
+    factory, plan = lookup(EXECUTORS, executor, "executor"), read_grid(source)
     if dry_run:
-        _show(outlook(plan, out, only=only or (), data_dir=data_dir), as_json=as_json)
+        _show(grid_status(plan, out, select=only or (), data_dir=data_dir), as_json=as_json)
         return
-    staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=max_restarts)
+    config = WorkerConfig(workers=workers or os.cpu_count() or 1, threads=threads, max_attempts=max_restarts)
     with progress_bar() as progress:
         done = run_grid(
             plan,
             out,
-            executor=hire,
-            staffing=staffing,
-            only=only or (),
+            executor=factory,
+            workers=config,
+            select=only or (),
             retry=retry,
             data_dir=data_dir,
             execution=execution(device, precision),
@@ -80,21 +79,22 @@ def command(
         )
     if done.computed or done.models:
         words = " ".join(["wootz", *map(shlex.quote, sys.argv[1:])])
-        write_about(out, name=plan.name, command=words, seconds=done.seconds, work=done.work)
+        write_metadata(out, name=plan.name, command=words, seconds=done.seconds, job_seconds=done.job_seconds)
     page = write_reports(out)["html"]
     failed = len(done.failed)
     if as_json:
-        facts = {"schema": 1, "cells": len(done.cells), "computed": done.computed, "models": done.models}
-        print_json(facts | {"failed": failed, "seconds": done.seconds, "work": done.work, "report": str(page)})
+        facts = {"schema": 1, "cells": len(done.results), "computed": done.computed, "models": done.models}
+        print_json(facts | {"failed": failed, "seconds": done.seconds, "work": done.job_seconds, "report": str(page)})
         return
     if failed:
         console.print(f"{failed} cells failed, each with its error in {out / 'cells.jsonl'}", markup=False)
-    typer.echo(f"{len(done.cells)} cells, {done.computed} computed now: {page}")
+    typer.echo(f"{len(done.results)} cells, {done.computed} computed now: {page}")
 
 
-def _show(seen: Outlook, *, as_json: bool) -> None:
+def _show(status: GridStatus, *, as_json: bool) -> None:
     if as_json:
-        print_json({"schema": 1, **seen._asdict()})
+        facts = {"cells": status.cells, "there": status.cached, "failed": status.failed, "models": status.models}
+        print_json({"schema": 1, **facts})
         return
-    failed = f" ({seen.failed} failed)" if seen.failed else ""
-    typer.echo(f"{seen.cells} cells, {seen.there} cached{failed}; {seen.models} models to train for the others")
+    failed = f" ({status.failed} failed)" if status.failed else ""
+    typer.echo(f"{status.cells} cells, {status.cached} cached{failed}; {status.models} models to train for the others")

@@ -10,12 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from wootz.cli.options import print_json
-from wootz.records import Cell, to_json
+from wootz.records import Result, to_json
 
 _OUT = Console()
 
 
-def show_cell(cell: Cell, *, as_json: bool) -> None:
+def show_cell(cell: Result, *, as_json: bool) -> None:
     """Print a cell: as JSON, or in a few plain lines."""
     if as_json:
         print_json(to_json(cell))
@@ -54,7 +54,7 @@ def show_attacks(attacks: Mapping[str, Any], *, as_json: bool) -> None:
     _OUT.print(table)
 
 
-def _lines(cell: Cell) -> list[tuple[str, str]]:
+def _lines(cell: Result) -> list[tuple[str, str]]:
     theft = f", {cell.theft}" if cell.theft else ""
     lines = [("suspect", escape(_one_line(f"{cell.suspect} ({cell.kind}{theft}), {cell.data}")))]
     if cell.clean is not None:
@@ -93,7 +93,7 @@ def _one_line(text: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
 
 
-def show_matrix(cells: list[Cell]) -> None:
+def show_matrix(cells: list[Result]) -> None:
     """Print the evidence matrix in bits: one row per suspect, one column per mark."""
     marks = list(dict.fromkeys(item.mark for cell in cells for item in cell.evidence))
     table = Table(box=None, caption="marks: evidence in bits", caption_justify="left")

@@ -1,30 +1,19 @@
-"""The evidence matrix: a row a suspect, a column a mark, grouped by what the suspects are."""
+"""Evidence matrices: suspects by marks for one owner, and the heat map of a grid, thefts by defences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import NamedTuple
 
-from wootz.records import Cell, EvidenceRecord, RobustRecord
-from wootz.report.formats import Decimal, budget, decimal, p_of, percent
-from wootz.report.scale import style
-
-KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "protected": ("Protected", "trained with the owner's key"),
-        "stolen": ("Stolen", "rebuilt from the protected model's answers"),
-        "removed": ("Removal tried", "the protected model's weights, changed to lose the marks"),
-        "independent": ("Independent", "trained without the key: the controls"),
-        "unknown": ("Unknown", "of unknown making"),
-    }
-)
-"""Kinds in the order of the page, with a heading and what it means."""
+from wootz.records import INDEPENDENT, EvidenceRecord, Result
+from wootz.report.formats import Decimal, css_colors, decimal, p_from_bits, percent
+from wootz.report.summary import DataSetSummary, GridSummary, ResultGroup, RowKey, row_label
+from wootz.report.text import GRID_KINDS, SUSPECT_KINDS, describe_robust, kind_of
 
 
 class Score(NamedTuple):
-    """Evidence as a cell of the matrix."""
+    """Evidence as an entry of the matrix: its texts, its CSS colors, and its tooltip."""
 
     bits: str
     p: Decimal
@@ -33,8 +22,23 @@ class Score(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One suspect, ready to be shown; None is what is not known."""
+class SuspectRow:
+    """The texts of one suspect's row; None is what is not known.
+
+    Attributes:
+        name: The name of the suspect.
+        facts: How the suspect was made, and at what cost.
+        clean: Clean accuracy.
+        robust: Robust accuracy.
+        attack: How robust accuracy was measured, unless the whole matrix says it.
+        flags: Why robust accuracy may be too high.
+        scores: Evidence by mark, in the order of the matrix.
+        total: Evidence of all marks together.
+        verdict: The outcome of the verification.
+        queries: The number of queries of the test.
+        access: What the verifier saw of the suspect.
+        notes: Remarks of the verification.
+    """
 
     name: str
     facts: tuple[str, ...]
@@ -50,82 +54,151 @@ class Row:
     notes: tuple[str, ...]
 
 
-class Group(NamedTuple):
-    """All suspects of one kind."""
+class SuspectGroup(NamedTuple):
+    """The rows of all suspects of one kind."""
 
     kind: str
     title: str
     meaning: str
-    rows: tuple[Row, ...]
+    rows: tuple[SuspectRow, ...]
 
 
 class Matrix(NamedTuple):
-    """The columns, the attack that all robust accuracies share (or None), and the rows by kind."""
+    """The marks in the order of the columns, the attack that all robust accuracies share (or None), and the rows."""
 
     marks: tuple[str, ...]
     attack: str | None
-    groups: tuple[Group, ...]
+    groups: tuple[SuspectGroup, ...]
 
 
-def matrix(cells: Sequence[Cell]) -> Matrix:
-    """Arrange cells as rows, in their own order within each kind."""
-    marks = tuple(dict.fromkeys(item.mark for cell in cells for item in cell.evidence))
-    attacks = {attack_of(cell.robust) for cell in cells if cell.robust is not None}
+class HeatTile(NamedTuple):
+    """The evidence of one row under one defence; `mark` holds reference signs: some seeds differ, some failed."""
+
+    bits: str
+    style: str
+    strong: bool
+    mark: str
+    title: str
+
+
+class HeatRow(NamedTuple):
+    """A row of tiles; None was not tested, text is the errors of what failed."""
+
+    name: str
+    tiles: tuple[HeatTile | str | None, ...]
+
+
+class HeatBlock(NamedTuple):
+    """The rows of one kind."""
+
+    kind: str
+    title: str
+    rows: tuple[HeatRow, ...]
+
+
+class HeatMap(NamedTuple):
+    """The evidence on one data set, all marks together; columns are the defences that have marks."""
+
+    data: str
+    columns: tuple[str, ...]
+    blocks: tuple[HeatBlock, ...]
+
+
+def evidence_matrix(results: Sequence[Result]) -> Matrix:
+    """Return one row per suspect and one column per mark, grouped by kind."""
+    marks = tuple(dict.fromkeys(item.mark for result in results for item in result.evidence))
+    attacks = {describe_robust(result.robust) for result in results if result.robust is not None}
     shared = attacks.pop() if len(attacks) == 1 else None
-    several = len({cell.data for cell in cells}) > 1
+    name_data = len({result.data for result in results}) > 1
     groups = []
-    for kind, (title, meaning) in KINDS.items():
-        rows = tuple(_row(cell, marks, shared, several) for cell in cells if kind_of(cell) == kind)
+    for kind, (title, meaning) in SUSPECT_KINDS.items():
+        rows = tuple(_suspect_row(result, marks, shared, name_data) for result in results if kind_of(result) == kind)
         if rows:
-            groups.append(Group(kind, title, meaning, rows))
+            groups.append(SuspectGroup(kind, title, meaning, rows))
     return Matrix(marks, shared, tuple(groups))
 
 
-def kind_of(cell: Cell) -> str:
-    """Return the cell's kind, `unknown` for one that is none of ours."""
-    return cell.kind if cell.kind in KINDS else "unknown"
+def heat_map(summary: GridSummary, data: DataSetSummary) -> HeatMap | None:
+    """Return the heat map of a data set, one row per theft and one column per defence; None if nothing was tested."""
+    tested = {defence for (_, defence), group in data.groups.items() if group.total_bits is not None}
+    defences = [defence for defence in data.defences if defence in tested]
+    names = tuple(summary.names[defence] for defence in defences)
+    blocks = []
+    for kind, (title, _) in GRID_KINDS.items():
+        rows = tuple(
+            HeatRow(
+                row_label(row, data.kinds),
+                tuple(
+                    _heat_tile(row, data.groups.get((row, defence)), name)
+                    for defence, name in zip(defences, names, strict=True)
+                ),
+            )
+            for row, row_kind in data.kinds.items()
+            if row_kind == kind
+        )
+        if rows:
+            blocks.append(HeatBlock(kind, title, rows))
+    return HeatMap(data.name, names, tuple(blocks)) if defences else None
 
 
-def attack_of(robust: RobustRecord) -> str:
-    """Return what a robust accuracy was measured with."""
-    return f"{robust.attack}, eps\u00a0{budget(robust.eps)}, n\u00a0{robust.n:,}"
-
-
-def _row(cell: Cell, marks: tuple[str, ...], shared: str | None, several: bool) -> Row:
-    found = {item.mark: _score(item) for item in cell.evidence}
-    attack = None if cell.robust is None else attack_of(cell.robust)
-    return Row(
-        name=cell.suspect,
-        facts=_facts(cell, several),
-        clean=None if cell.clean is None else percent(cell.clean),
-        robust=None if cell.robust is None else percent(cell.robust.accuracy),
+def _suspect_row(result: Result, marks: tuple[str, ...], shared: str | None, name_data: bool) -> SuspectRow:
+    scores = {item.mark: _mark_score(item) for item in result.evidence}
+    attack = None if result.robust is None else describe_robust(result.robust)
+    return SuspectRow(
+        name=result.suspect,
+        facts=_facts(result, name_data),
+        clean=None if result.clean is None else percent(result.clean),
+        robust=None if result.robust is None else percent(result.robust.accuracy),
         attack=None if attack == shared else attack,
-        flags=() if cell.robust is None else cell.robust.flags,
-        scores=tuple(found.get(mark) for mark in marks),
-        total=_total(cell),
-        verdict=cell.verdict,
-        queries=f"{sum(item.queries for item in cell.evidence):,}" if cell.evidence else None,
-        access=cell.access if cell.evidence else None,
-        notes=cell.notes,
+        flags=() if result.robust is None else result.robust.flags,
+        scores=tuple(scores.get(mark) for mark in marks),
+        total=_total_score(result),
+        verdict=result.verdict,
+        queries=f"{sum(item.queries for item in result.evidence):,}" if result.evidence else None,
+        access=result.access if result.evidence else None,
+        notes=result.notes,
     )
 
 
-def _score(item: EvidenceRecord) -> Score:
+def _mark_score(item: EvidenceRecord) -> Score:
     title = f"{item.mark}: {item.bits:.2f} bits, p = {item.p}, statistic {item.statistic:.4g}, {item.queries:,} queries"
-    return Score(f"{item.bits:,.1f}", decimal(item.p), style(item.bits), title)
+    return Score(f"{item.bits:,.1f}", decimal(item.p), css_colors(item.bits), title)
 
 
-def _total(cell: Cell) -> Score | None:
-    if cell.bits is None:
+def _total_score(result: Result) -> Score | None:
+    if result.bits is None:
         return None
-    p = p_of(cell.bits)
-    return Score(f"{cell.bits:,.1f}", decimal(p), style(cell.bits), f"all marks: {cell.bits:.2f} bits, p = {p}")
+    p = p_from_bits(result.bits)
+    title = f"all marks: {result.bits:.2f} bits, p = {p}"
+    return Score(f"{result.bits:,.1f}", decimal(p), css_colors(result.bits), title)
 
 
-def _facts(cell: Cell, several: bool) -> tuple[str, ...]:
-    """Return the small print of a suspect: how it was made, and what that took."""
-    facts = [cell.data] if several else []
-    facts += [cell.theft] if cell.theft else []
-    facts += [f"{cell.queries:,} queries to steal"] if cell.queries is not None else []
-    facts += [f"agrees {percent(cell.agreement)}"] if cell.agreement is not None else []
-    return (*facts, f"seed\u00a0{cell.seed}")
+def _facts(result: Result, name_data: bool) -> tuple[str, ...]:
+    """Return how a suspect was made, and at what cost."""
+    facts = [result.data] if name_data else []
+    facts += [result.theft] if result.theft else []
+    facts += [f"{result.queries:,} queries to steal"] if result.queries is not None else []
+    facts += [f"agrees {percent(result.agreement)}"] if result.agreement is not None else []
+    return (*facts, f"seed\u00a0{result.seed}")
+
+
+def _heat_tile(row: RowKey, group: ResultGroup | None, defence: str) -> HeatTile | str | None:
+    if group is None:
+        return None
+    if not group.results:
+        return "; ".join(dict.fromkeys(result.error or "" for result in group.failed))
+    total = group.total_bits
+    if total is None:
+        return None
+    independent = row.theft == INDEPENDENT
+    bits = total.max if independent else total.mean
+    seeds_differ = not independent and 0 < total.reaching < total.n
+    statistic = "highest of" if independent else "mean of"
+    title = (
+        f"{row.theft} against {defence}: {statistic} {total.n}, {bits:.1f} bits (p = {p_from_bits(bits)}), "
+        f"{total.min:.1f} to {total.max:.1f}; {total.reaching} of {total.n} reach the bar of {group.threshold:g}"
+    )
+    mark = "\u2020" if seeds_differ else ""
+    mark += "*" if group.failed else ""
+    title += f"; {len(group.failed)} failed" if group.failed else ""
+    return HeatTile(f"{bits:,.0f}", css_colors(bits), bits >= group.threshold, mark, title)

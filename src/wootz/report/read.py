@@ -1,9 +1,11 @@
-"""What a folder of records holds, checked, so that nothing after this can stumble over a broken file."""
+"""Read a folder of records and check every value, so that a broken file is a StoreError and nothing later fails."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -11,11 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wootz.errors import StoreError
-from wootz.records import SCHEMA, Cell, from_json
-from wootz.report.bench import AXES
-from wootz.report.fields import array, integer, lines, mapping, number, parsed, pixels, text
-from wootz.report.runs import record_digest
-from wootz.store import read_json
+from wootz.records import AXES, GRID_METADATA_FILE, RESULTS_FILE, SCHEMA, Result, from_json, to_json
+from wootz.store import canonical, read_bytes, read_json, sha256
 
 Source: TypeAlias = Literal["demo", "grid", "run"]
 
@@ -48,163 +47,306 @@ class Trigger(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """Everything a page is made of."""
+    """The records of a folder.
+
+    Attributes:
+        source: What wrote the folder: a demo, a grid, or a single run.
+        results: The results in the order of the file; at least one.
+        seconds: The wall time of everything.
+        curves: Robust accuracy against eps, by suspect.
+        training: Figures per epoch of the protected model's training.
+        triggers: Triggers that a demo shows.
+    """
 
     source: Source
-    cells: tuple[Cell, ...]
+    results: tuple[Result, ...]
     seconds: float
     curves: dict[str, Curve]
     training: tuple[Epoch, ...]
     triggers: tuple[Trigger, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridMetadata:
+    """How a grid was run; None is what is not known.
+
+    Attributes:
+        name: The name of the grid.
+        command: The command that ran it.
+        date: The date of the run.
+        seconds: Wall time.
+        job_seconds: The sum of the wall times of its jobs.
+        hardware: The hardware, by name.
+        versions: Versions of packages, by name.
+    """
+
+    name: str | None = None
+    command: str | None = None
+    date: str | None = None
+    seconds: float | None = None
+    job_seconds: float | None = None
+    hardware: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
 def read_findings(folder: Path) -> Findings:
-    """Read a demo's `summary.json`, else a grid's `cells.jsonl`, else a run's `record.json`, and what goes with it.
+    """Read the records of a folder.
+
+    Results come from a demo's `summary.json`, else from a grid's `cells.jsonl`, else from a run's `record.json`.
 
     Raises:
-        StoreError: none of them is there, or a file is broken.
+        StoreError: None of these files exists, or a file is broken.
     """
-    source, cells, seconds = _records(folder)
+    source, results, seconds = _records(folder)
     curves, training, triggers = _details(folder / "details.json")
     if source == "run":
         curve, metrics = folder / "curve.json", folder / "metrics.jsonl"
         if curve.is_file():
-            curves |= {cells[0].suspect: _curve(read_json(curve), str(curve))}
+            curves |= {results[0].suspect: _curve(read_json(curve), str(curve))}
         if metrics.is_file():
-            training = _epochs(lines(metrics), str(metrics))
-    return Findings(source=source, cells=cells, seconds=seconds, curves=curves, training=training, triggers=triggers)
+            training = _epochs(_lines(metrics), str(metrics))
+    return Findings(
+        source=source, results=results, seconds=seconds, curves=curves, training=training, triggers=triggers
+    )
 
 
-def read_runs(folders: Sequence[Path]) -> list[tuple[Cell, ...]]:
-    """Return the cells of several runs of one grid.
+def read_runs(folders: Sequence[Path]) -> list[tuple[Result, ...]]:
+    """Return the results of several runs of one grid.
 
     Raises:
-        StoreError: a folder holds no grid, a broken one, one on other axes than the first, or cells of another run.
+        StoreError: A folder holds no grid, a broken one, one with other axes than the first, or results of another run.
     """
-    found = [read_findings(folder) for folder in folders]
-    axes = sorted(found[0].cells[0].axes)
+    runs = [read_findings(folder) for folder in folders]
+    axes = sorted(runs[0].results[0].axes)
     counted: set[str] = set()
-    for folder, findings in zip(folders, found, strict=True):
-        if findings.source != "grid" or not axes or sorted(findings.cells[0].axes) != axes:
+    for folder, findings in zip(folders, runs, strict=True):
+        if findings.source != "grid" or not axes or sorted(findings.results[0].axes) != axes:
             raise StoreError(f"{folder}: holds no run of the grid in {folders[0]}; runs of one grid count together")
-        measured = {record_digest(cell) for cell in findings.cells}
-        if twice := len(counted & measured):
-            raise StoreError(f"{folder}: {twice} of its cells are those of another run; a measurement counts once")
+        measured = {record_digest(result) for result in findings.results}
+        if repeated := len(counted & measured):
+            raise StoreError(f"{folder}: {repeated} of its cells are those of another run; a measurement counts once")
         counted |= measured
-    return [findings.cells for findings in found]
+    return [findings.results for findings in runs]
 
 
-def _records(folder: Path) -> tuple[Source, tuple[Cell, ...], float]:
-    """Return what kind of folder it is, its cells, and how many seconds they took in all."""
-    summary, grid, run = folder / "summary.json", folder / "cells.jsonl", folder / "record.json"
+def record_digest(result: Result) -> str:
+    """Return the digest of a whole result; a repeated measurement has another digest."""
+    return sha256(canonical(to_json(result)))
+
+
+def read_grid_metadata(folder: Path) -> GridMetadata:
+    """Read `bench.json`; without the file, nothing is known.
+
+    Raises:
+        StoreError: The file is broken.
+    """
+    path = folder / GRID_METADATA_FILE
+    if not path.is_file():
+        return GridMetadata()
+    plain = _object(read_json(path), str(path))
+    if plain.get("schema") != SCHEMA:
+        raise StoreError(f"{path}: schema {plain.get('schema')!r}; this version reads schema {SCHEMA}")
+    name, command, date = (
+        None if plain.get(key) is None else _text(plain[key], f"{path}: {key}") for key in ("name", "command", "date")
+    )
+    seconds, job_seconds = (
+        None if plain.get(key) is None else _number(plain[key], f"{path}: {key}") for key in ("seconds", "work")
+    )
+    hardware, versions = (_texts(plain.get(key, {}), f"{path}: {key}") for key in ("hardware", "versions"))
+    return GridMetadata(
+        name=name,
+        command=command,
+        date=date,
+        seconds=seconds,
+        job_seconds=job_seconds,
+        hardware=hardware,
+        versions=versions,
+    )
+
+
+def _texts(value: Any, where: str) -> dict[str, str]:
+    return {name: _text(item, f"{where}: {name}") for name, item in _object(value, where).items()}
+
+
+def _records(folder: Path) -> tuple[Source, tuple[Result, ...], float]:
+    """Return what wrote the folder, its results, and the seconds that they took in total."""
+    summary, grid, run = folder / "summary.json", folder / RESULTS_FILE, folder / "record.json"
     if summary.is_file():
-        plain = mapping(read_json(summary), str(summary))
+        plain = _object(read_json(summary), str(summary))
         if plain.get("schema") != SCHEMA:
             raise StoreError(f"{summary}: schema {plain.get('schema')!r}; this version reads schema {SCHEMA}")
-        items = array(plain.get("cells"), f"{summary}: cells")
-        cells = tuple(_cell(item, f"{summary}, cell {place}") for place, item in enumerate(items, 1))
-        return "demo", _some(cells, summary), number(plain.get("seconds"), f"{summary}: seconds")
+        items = _array(plain.get("cells"), f"{summary}: cells")
+        results = tuple(_result(item, f"{summary}, cell {number}") for number, item in enumerate(items, 1))
+        return "demo", _not_empty(results, summary), _number(plain.get("seconds"), f"{summary}: seconds")
     if grid.is_file():
-        places = ((line, f"{grid}, line {place}") for place, line in enumerate(lines(grid), 1))
-        cells = _some(tuple(_cell(parsed(line, where), where) for line, where in places), grid)
-        _axes(cells, grid)
-        return "grid", cells, sum(cell.seconds for cell in cells)
+        located = ((line, f"{grid}, line {number}") for number, line in enumerate(_lines(grid), 1))
+        results = _not_empty(tuple(_result(_parse(line, where), where) for line, where in located), grid)
+        _check_axes(results, grid)
+        return "grid", results, sum(result.seconds for result in results)
     if run.is_file():
-        cell = _cell(read_json(run), str(run))
-        return "run", (cell,), cell.seconds
+        result = _result(read_json(run), str(run))
+        return "run", (result,), result.seconds
     raise StoreError(
         f"{folder}: nothing to report: there is neither summary.json (a demo), cells.jsonl (a grid) "
         "nor record.json (a run) in it"
     )
 
 
-def _cell(plain: Any, where: str) -> Cell:
-    """Return a cell whose every field is of the kind that it should be."""
+def _result(plain: Any, where: str) -> Result:
+    """Return a result whose fields all have the right types."""
     try:
-        cell = from_json(mapping(plain, where))
+        result = from_json(_object(plain, where))
     except (AttributeError, TypeError, ValueError) as error:
         raise StoreError(f"{where}: is not a record ({error})") from error
-    _fields(cell, where, numbers=("seconds", "seed"), texts=("data", "suspect", "kind"))
-    known = [name for name in ("clean", "bits", "bar", "queries", "agreement") if getattr(cell, name) is not None]
-    named = [name for name in ("theft", "access", "verdict", "digest", "error") if getattr(cell, name) is not None]
-    _fields(cell, where, numbers=known, texts=named)
-    for record in (*([] if cell.robust is None else [cell.robust]), *cell.also):
-        _fields(record, f"{where}: robust", numbers=("eps", "n", "accuracy"), texts=("attack", "norm"))
-    if cell.price is not None:
-        priced = [name for name in ("clean", "robust") if getattr(cell.price, name) is not None]
-        _fields(cell.price, f"{where}: price", numbers=priced, texts=())
-    for item in cell.evidence:
-        _fields(item, f"{where}: evidence", numbers=("bits", "queries", "statistic"), texts=("mark", "p"))
-    for axis, name in mapping(cell.axes, f"{where}: axes").items():
-        text(name, f"{where}: axes: {axis}")
-    return cell
+    _check_fields(result, where, numbers=("seconds", "seed"), texts=("data", "suspect", "kind"))
+    numbers = [name for name in ("clean", "bits", "bar", "queries", "agreement") if getattr(result, name) is not None]
+    texts = [name for name in ("theft", "access", "verdict", "digest", "error") if getattr(result, name) is not None]
+    _check_fields(result, where, numbers=numbers, texts=texts)
+    for record in (*([] if result.robust is None else [result.robust]), *result.also):
+        _check_fields(record, f"{where}: robust", numbers=("eps", "n", "accuracy"), texts=("attack", "norm"))
+    if result.price is not None:
+        drops = [name for name in ("clean", "robust") if getattr(result.price, name) is not None]
+        _check_fields(result.price, f"{where}: price", numbers=drops, texts=())
+    for item in result.evidence:
+        texts = ["mark", "p", "null", "measure"]
+        _check_fields(item, f"{where}: evidence", numbers=("bits", "queries", "statistic"), texts=texts)
+    for axis, name in _object(result.axes, f"{where}: axes").items():
+        _text(name, f"{where}: axes: {axis}")
+    return result
 
 
-def _axes(cells: tuple[Cell, ...], path: Path) -> None:
-    """Refuse a grid of whose cells some say where they stand and others do not, or not on the same axes."""
-    known = set().union(*(cell.axes for cell in cells))
-    if not known:
+def _check_axes(results: tuple[Result, ...], path: Path) -> None:
+    """Raise StoreError unless all results name the same axes, or none names any."""
+    named = set().union(*(result.axes for result in results))
+    if not named:
         return
-    wanted = sorted(known.union(AXES))
-    for place, cell in enumerate(cells, 1):
-        if sorted(cell.axes) != wanted:
-            missing = ", ".join(axis for axis in wanted if axis not in cell.axes)
-            raise StoreError(f"{path}, cell {place}: axes lack {missing}; every cell of a grid has {', '.join(wanted)}")
+    wanted = sorted(named.union(AXES))
+    for number, result in enumerate(results, 1):
+        if sorted(result.axes) != wanted:
+            missing = ", ".join(axis for axis in wanted if axis not in result.axes)
+            raise StoreError(
+                f"{path}, cell {number}: axes lack {missing}; every cell of a grid has {', '.join(wanted)}"
+            )
 
 
-def _fields(record: object, where: str, *, numbers: Iterable[str], texts: Iterable[str]) -> None:
+def _check_fields(record: object, where: str, *, numbers: Iterable[str], texts: Iterable[str]) -> None:
     for name in numbers:
-        number(getattr(record, name), f"{where}: {name}")
+        _number(getattr(record, name), f"{where}: {name}")
     for name in texts:
-        text(getattr(record, name), f"{where}: {name}")
+        _text(getattr(record, name), f"{where}: {name}")
 
 
 def _details(path: Path) -> tuple[dict[str, Curve], tuple[Epoch, ...], tuple[Trigger, ...]]:
-    """Return curves, training and triggers; a demo writes them, other folders have none."""
+    """Return the curves, the training and the triggers that a demo wrote; other folders have none."""
     if not path.is_file():
         return {}, (), ()
-    plain = mapping(read_json(path), str(path))
-    curves = mapping(plain.get("curves", {}), f"{path}: curves")
-    epochs = array(plain.get("training", []), f"{path}: training")
-    triggers = array(plain.get("triggers", []), f"{path}: triggers")
+    plain = _object(read_json(path), str(path))
+    curves = _object(plain.get("curves", {}), f"{path}: curves")
+    epochs = _array(plain.get("training", []), f"{path}: training")
+    triggers = _array(plain.get("triggers", []), f"{path}: triggers")
     return (
         {name: _curve(value, f"{path}: curve of {name}") for name, value in curves.items()},
-        _epochs([text(line, f"{path}: training") for line in epochs], f"{path}: training"),
-        tuple(_trigger(value, f"{path}: trigger {place}") for place, value in enumerate(triggers, 1)),
+        _epochs([_text(line, f"{path}: training") for line in epochs], f"{path}: training"),
+        tuple(_trigger(value, f"{path}: trigger {number}") for number, value in enumerate(triggers, 1)),
     )
 
 
 def _curve(plain: Any, where: str) -> Curve:
-    values = mapping(plain, where)
+    values = _object(plain, where)
     eps, accuracy = (
-        tuple(number(item, f"{where}: {name}") for item in array(values.get(name), f"{where}: {name}"))
+        tuple(_number(item, f"{where}: {name}") for item in _array(values.get(name), f"{where}: {name}"))
         for name in Curve._fields
     )
     if not eps or len(eps) != len(accuracy):
-        raise StoreError(f"{where}: {len(eps)} values of eps and {len(accuracy)} of accuracy; should be as many")
+        raise StoreError(
+            f"{where}: {len(eps)} values of eps and {len(accuracy)} of accuracy; the numbers should be equal"
+        )
     return Curve(eps, accuracy)
 
 
 def _epochs(texts: Iterable[str], where: str) -> tuple[Epoch, ...]:
     epochs = []
-    for count, line in enumerate(texts, 1):
-        place = f"{where}, line {count}"
-        values = mapping(parsed(line, place), place)
-        figures = (number(values.get(name), f"{place}: {name}") for name in ("loss", "clean", "robust"))
-        epochs.append(Epoch(integer(values.get("epoch"), f"{place}: epoch"), *figures))
+    for number, line in enumerate(texts, 1):
+        at = f"{where}, line {number}"
+        values = _object(_parse(line, at), at)
+        figures = (_number(values.get(name), f"{at}: {name}") for name in ("loss", "clean", "robust"))
+        epochs.append(Epoch(_integer(values.get("epoch"), f"{at}: epoch"), *figures))
     return tuple(epochs)
 
 
 def _trigger(plain: Any, where: str) -> Trigger:
-    values = mapping(plain, where)
-    base, trigger = (pixels(values.get(name), f"{where}: {name}") for name in ("base", "trigger"))
+    values = _object(plain, where)
+    base, trigger = (_pixels(values.get(name), f"{where}: {name}") for name in ("base", "trigger"))
     if base.shape != trigger.shape:
-        raise StoreError(f"{where}: base is {base.shape} and trigger {trigger.shape}; should be alike")
-    classes = (integer(values.get(name), f"{where}: {name}") for name in ("true", "label", "answer"))
+        raise StoreError(f"{where}: base is {base.shape} and trigger {trigger.shape}; should have equal shapes")
+    classes = (_integer(values.get(name), f"{where}: {name}") for name in ("true", "label", "answer"))
     return Trigger(base, trigger, *classes)
 
 
-def _some(cells: tuple[Cell, ...], path: Path) -> tuple[Cell, ...]:
-    if not cells:
+def _not_empty(results: tuple[Result, ...], path: Path) -> tuple[Result, ...]:
+    if not results:
         raise StoreError(f"{path}: holds no records yet")
-    return cells
+    return results
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    """Return a JSON object."""
+    if not isinstance(value, dict):
+        raise StoreError(f"{where}: should be a JSON object")
+    return value
+
+
+def _array(value: Any, where: str) -> list[Any]:
+    """Return a JSON array."""
+    if not isinstance(value, list):
+        raise StoreError(f"{where}: should be a JSON array")
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    """Return a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise StoreError(f"{where} = {value!r} should be a number")
+    return value
+
+
+def _integer(value: Any, where: str) -> int:
+    """Return a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise StoreError(f"{where} = {value!r} should be a whole number")
+    return value
+
+
+def _text(value: Any, where: str) -> str:
+    """Return a string."""
+    if not isinstance(value, str):
+        raise StoreError(f"{where} = {value!r} should be text")
+    return value
+
+
+def _pixels(value: Any, where: str) -> NDArray[np.uint8]:
+    """Return an image [C, H, W] of whole gray levels."""
+    try:
+        image = np.asarray(value)
+    except ValueError as error:
+        raise StoreError(f"{where}: is not an image ({error})") from error
+    whole = image.ndim == 3 and image.size > 0 and image.dtype.kind in "iu"
+    if not whole or image.min() < 0 or image.max() > 255:
+        raise StoreError(f"{where}: is not an image of whole numbers 0 to 255 in [C][H][W]")
+    return image.astype(np.uint8)
+
+
+def _parse(line: str, where: str) -> Any:
+    """Return the value of a line of JSON."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise StoreError(f"{where}: is not JSON ({error})") from error
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty."""
+    try:
+        return [line for line in read_bytes(path).decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{path}: is not text ({error})") from error

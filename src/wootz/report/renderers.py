@@ -1,21 +1,22 @@
-"""Tables as Markdown, CSV, LaTeX and HTML. Whatever a name contains, it stays a name."""
+"""Tables as Markdown, CSV, LaTeX and HTML. Names are escaped, whatever they contain."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup, escape
 
-from wootz.report.survey import HEADINGS
-from wootz.report.tables import Column, Entry, Row, Table, Value, panels
+from wootz.report.tables import Column, Entry, Table, TableRow, Value, split_columns
+from wootz.report.text import GRID_KINDS
+from wootz.types import Kind
 
-_COLUMNS, _PAPER, _ROOMY = 8, 6, 4
-"""Columns that fit beside each other in plain text, on paper, and on paper in larger type."""
+_MARKDOWN_COLUMNS, _LATEX_COLUMNS, _LARGE_TYPE_COLUMNS = 8, 6, 4
+"""Numbers of columns that fit beside each other in Markdown, on paper, and on paper in larger type."""
 
 _DASH, _DAGGER = "\u2013", "\u2020"
 _TEX = {
@@ -42,55 +43,65 @@ _TEX = {
 }
 
 
-class Parts(NamedTuple):
-    """A value in pieces, ready to be put together."""
+class ValueText(NamedTuple):
+    """The texts of a value.
 
-    head: str
+    Attributes:
+        main: The mean or the maximum.
+        low: The minimum; None if no range is shown.
+        high: The maximum; None if no range is shown.
+        n: The number of values; None if it is the usual one.
+        accuracies: Percent of keyed answers on used and on unused candidates of a baseline.
+        reaches: Whether the main number reaches the threshold.
+        seeds_differ: Whether some values reach the threshold and some do not.
+    """
+
+    main: str
     low: str | None
     high: str | None
     n: str | None
-    right: tuple[str, str] | None
-    strong: bool
-    some: bool
+    accuracies: tuple[str, str] | None
+    reaches: bool
+    seeds_differ: bool
 
 
-def parts(value: Value) -> Parts:
-    """Return what is shown of a value."""
-    found = value.spread
+def value_text(value: Value) -> ValueText:
+    """Return the texts of a value."""
+    stats, is_mean = value.stats, value.statistic == "mean"
 
     def number(x: float) -> str:
         return f"{100 * x:.1f}" if value.unit == "percent" else f"{x:,.1f}"
 
-    chief = found.mean if value.head == "mean" else found.most
-    ranged = value.head == "mean" and found.least != found.most
-    taught = None if value.right is None else (f"{100 * value.right[0].mean:.1f}", f"{100 * value.right[1].mean:.1f}")
-    return Parts(
-        head=number(chief),
-        low=number(found.least) if ranged else None,
-        high=number(found.most) if ranged else None,
-        n=None if found.n == value.usual else f"{found.n}",
-        right=taught,
-        strong=value.bar is not None and chief >= value.bar,
-        some=value.head == "mean" and 0 < found.reaching < found.n,
+    main = stats.mean if is_mean else stats.max
+    ranged = is_mean and stats.min != stats.max
+    pair = value.baseline_accuracy
+    return ValueText(
+        main=number(main),
+        low=number(stats.min) if ranged else None,
+        high=number(stats.max) if ranged else None,
+        n=None if stats.n == value.usual_n else f"{stats.n}",
+        accuracies=None if pair is None else (f"{100 * pair[0].mean:.1f}", f"{100 * pair[1].mean:.1f}"),
+        reaches=value.threshold is not None and main >= value.threshold,
+        seeds_differ=is_mean and 0 < stats.reaching < stats.n,
     )
 
 
 def to_markdown(table: Table) -> str:
-    """Return the table in GitHub's Markdown, cut into panels where it is wide."""
+    """Return the table in GitHub's Markdown, split into several where it is wide."""
     blocks = [f"## {plain_markdown(table.title)}\n"]
-    for panel in panels(table, _COLUMNS):
-        grouped = any(column.group for column in panel.header)
+    for part in split_columns(table, _MARKDOWN_COLUMNS):
+        grouped = any(column.group for column in part.header)
         heads = [
             f"{plain_markdown(c.group)}: {plain_markdown(c.name)}" if grouped else plain_markdown(c.name)
-            for c in panel.header
+            for c in part.header
         ]
-        lines = [_md_row([*map(plain_markdown, panel.stub), *heads])]
+        lines = [_md_row([*map(plain_markdown, part.stub), *heads])]
         lines.append(
-            "|" + "---|" * len(panel.stub) + "".join("---|" if column.words else "--:|" for column in panel.header)
+            "|" + "---|" * len(part.stub) + "".join("---|" if column.is_text else "--:|" for column in part.header)
         )
-        for kind, rows in _by_kind(panel.rows):
+        for kind, rows in _by_kind(part.rows):
             if kind:
-                lines.append(_md_row([f"*{_kind(kind)}*", *[""] * (len(panel.stub) + len(panel.header) - 1)]))
+                lines.append(_md_row([f"*{_kind_heading(kind)}*", *[""] * (len(part.stub) + len(part.header) - 1)]))
             lines += [_md_row([*map(plain_markdown, row.names), *map(_md_entry, row.entries)]) for row in rows]
         blocks.append("\n".join(lines) + "\n")
     if table.notes:
@@ -99,7 +110,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return the table for machines: fractions and bits unrounded to six digits, a value in four columns."""
+    """Return the table as CSV: each value in four columns, fractions and bits to six significant digits."""
     width = range(len(table.header))
     numeric = [any(isinstance(row.entries[i], Value) for row in table.rows) for i in width]
     file = io.StringIO()
@@ -113,36 +124,36 @@ def to_csv(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Return the table as `table` environments for booktabs, cut into panels where it is wide.
+    """Return the table as `table` environments for booktabs, split into several where it is wide.
 
-    The range stands as sub- and superscript. Letters beyond Latin are named by their code points.
+    Ranges are sub- and superscripts. Letters outside Latin-1 are replaced by their code points.
     """
     blocks = []
-    for panel in panels(table, _PAPER):
-        words = any(column.words for column in panel.header)
-        size = r"\scriptsize" if words or len(panel.header) > _ROOMY else r"\footnotesize"
-        room = r"\setlength{\tabcolsep}{3pt}\renewcommand{\arraystretch}{1.35}"
-        lines = [r"\begin{table}", rf"\centering{size}{room}"]
-        text = "l" * len(panel.stub) + "".join("l" if column.words else "r" for column in panel.header)
-        text = text[:-1] + r"p{0.25\linewidth}" if words else text  # what comes last may be long
-        lines += [rf"\caption{{{_tex(panel.title)}}}", rf"\begin{{tabular}}{{{text}}}", r"\toprule"]
-        lines += _tex_groups(panel)
-        lines += [_tex_row([*map(_tex, panel.stub), *(_tex(column.name) for column in panel.header)]), r"\midrule"]
-        for place, (kind, rows) in enumerate(_by_kind(panel.rows)):
-            lines += [r"\midrule"] if place else []
+    for part in split_columns(table, _LATEX_COLUMNS):
+        has_text = any(column.is_text for column in part.header)
+        size = r"\scriptsize" if has_text or len(part.header) > _LARGE_TYPE_COLUMNS else r"\footnotesize"
+        spacing = r"\setlength{\tabcolsep}{3pt}\renewcommand{\arraystretch}{1.35}"
+        lines = [r"\begin{table}", rf"\centering{size}{spacing}"]
+        alignment = "l" * len(part.stub) + "".join("l" if column.is_text else "r" for column in part.header)
+        alignment = alignment[:-1] + r"p{0.25\linewidth}" if has_text else alignment  # the last column may be long
+        lines += [rf"\caption{{{_tex(part.title)}}}", rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
+        lines += _tex_groups(part)
+        lines += [_tex_row([*map(_tex, part.stub), *(_tex(column.name) for column in part.header)]), r"\midrule"]
+        for number, (kind, rows) in enumerate(_by_kind(part.rows)):
+            lines += [r"\midrule"] if number else []
             if kind:
-                span = len(panel.stub) + len(panel.header)
-                lines.append(rf"\multicolumn{{{span}}}{{l}}{{\textit{{{_tex(_kind(kind))}}}}} \\")
+                span = len(part.stub) + len(part.header)
+                lines.append(rf"\multicolumn{{{span}}}{{l}}{{\textit{{{_tex(_kind_heading(kind))}}}}} \\")
             lines += [_tex_row([*map(_tex, row.names), *map(_tex_entry, row.entries)]) for row in rows]
         lines += [r"\bottomrule", r"\end{tabular}"]
-        if panel.notes:
-            lines += ["", r"\smallskip\parbox{\linewidth}{\scriptsize " + _tex(" ".join(panel.notes)) + "}"]
+        if part.notes:
+            lines += ["", r"\smallskip\parbox{\linewidth}{\scriptsize " + _tex(" ".join(part.notes)) + "}"]
         blocks.append("\n".join([*lines, r"\end{table}"]) + "\n")
     return "\n".join(blocks)
 
 
 def to_html(table: Table) -> Markup:
-    """Return the table as a figure that scrolls sideways where it is wide."""
+    """Return the table in an element that scrolls sideways where the table is wide."""
     heads = []
     if any(column.group for column in table.header):
         cells = [
@@ -151,10 +162,10 @@ def to_html(table: Table) -> Markup:
         ]
         corner = Markup('<td colspan="{}"></td>').format(len(table.stub))
         heads.append(Markup("<tr class=over>{}{}</tr>").format(corner, Markup().join(cells)))
-    names = [*((name, True) for name in table.stub), *((column.name, column.words) for column in table.header)]
+    names = [*((name, True) for name in table.stub), *((column.name, column.is_text) for column in table.header)]
     singles = Markup().join(
-        Markup('<th scope="col"{}>{}</th>').format(Markup(" class=words") if words else "", name)
-        for name, words in names
+        Markup('<th scope="col"{}>{}</th>').format(Markup(" class=words") if is_text else "", name)
+        for name, is_text in names
     )
     heads.append(Markup("<tr>{}</tr>").format(singles))
     bodies = [_html_body(table, kind, rows) for kind, rows in _by_kind(table.rows)]
@@ -165,26 +176,17 @@ def to_html(table: Table) -> Markup:
     ).format(table.title, Markup().join(heads), Markup().join(bodies), notes)
 
 
-RENDERERS: dict[str, Callable[[Table], str]] = {
-    "md": to_markdown,
-    "csv": to_csv,
-    "tex": to_latex,
-    "html": to_html,
-}
-"""Ending of a file -> what writes one table of it."""
+def _by_kind(rows: Sequence[TableRow]) -> list[tuple[Kind | Literal[""], list[TableRow]]]:
+    return [(kind, list(members)) for kind, members in groupby(rows, lambda row: row.kind)]
 
 
-def _by_kind(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    return [(kind, list(found)) for kind, found in groupby(rows, lambda row: row.kind)]
-
-
-def _kind(kind: str) -> str:
-    title, meaning = HEADINGS[kind]
+def _kind_heading(kind: Kind) -> str:
+    title, meaning = GRID_KINDS[kind]
     return f"{title}: {meaning}"
 
 
 def plain_markdown(text: str) -> str:
-    """Return text as it is: what Markdown or HTML would read as more is escaped."""
+    """Return text on one line with everything escaped that is markup in Markdown or HTML."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", flat)
 
@@ -196,16 +198,16 @@ def _md_row(cells: Sequence[str]) -> str:
 def _md_entry(entry: Entry) -> str:
     if not isinstance(entry, Value):
         return _DASH if entry is None else plain_markdown(entry)
-    found = parts(entry)
-    text = f"**{found.head}**" if found.strong else found.head
-    text += _DAGGER if found.some else ""
-    text += f" ({found.low}{_DASH}{found.high})" if found.low is not None else ""
-    text += f" \\[{found.right[0]} : {found.right[1]}\\]" if found.right is not None else ""
-    return text + (f", n {found.n}" if found.n is not None else "")
+    value = value_text(entry)
+    text = f"**{value.main}**" if value.reaches else value.main
+    text += _DAGGER if value.seeds_differ else ""
+    text += f" ({value.low}{_DASH}{value.high})" if value.low is not None else ""
+    text += f" \\[{value.accuracies[0]} : {value.accuracies[1]}\\]" if value.accuracies is not None else ""
+    return text + (f", n {value.n}" if value.n is not None else "")
 
 
 def _plain(text: str) -> str:
-    """Return text on one line that no spreadsheet takes for a formula."""
+    """Return text on one line, with an apostrophe in front where a spreadsheet would read a formula."""
     flat = " ".join(text.split())
     return f"'{flat}" if flat[:1] in ("=", "+", "-", "@") else flat
 
@@ -217,8 +219,8 @@ def _csv_heads(name: str, numeric: bool) -> list[str]:
 
 def _csv_entry(entry: Entry, numeric: bool) -> list[str]:
     if isinstance(entry, Value):
-        found = entry.spread
-        return [*(f"{x:.6g}" for x in (found.mean, found.least, found.most)), str(found.n)]
+        stats = entry.stats
+        return [*(f"{x:.6g}" for x in (stats.mean, stats.min, stats.max)), str(stats.n)]
     return [_plain(entry or ""), *["", "", "0"][: 3 * numeric]]
 
 
@@ -228,11 +230,11 @@ def _tex(text: str) -> str:
 
 
 def _tex_letter(character: str) -> str:
-    """Return a letter as pdfLaTeX can set it without further packages."""
+    """Return a letter in a form that pdfLaTeX sets without further packages."""
     if character in _TEX:
         return _TEX[character]
-    known = " " <= character <= "~" or "\u00c0" <= character <= "\u00ff"
-    return character if known else rf"\texttt{{U+{ord(character):04X}}}"
+    supported = " " <= character <= "~" or "\u00c0" <= character <= "\u00ff"
+    return character if supported else rf"\texttt{{U+{ord(character):04X}}}"
 
 
 def _tex_row(cells: Sequence[str]) -> str:
@@ -240,34 +242,35 @@ def _tex_row(cells: Sequence[str]) -> str:
 
 
 def _tex_groups(table: Table) -> list[str]:
-    """Return the row of groups and the rules below them, or nothing where there are none."""
+    """Return the row of column groups and the rules below it; nothing if there are no groups."""
     if not any(column.group for column in table.header):
         return []
-    cells, rules, place = [""] * len(table.stub), [], len(table.stub) + 1
+    cells, rules, column_number = [""] * len(table.stub), [], len(table.stub) + 1
     for name, columns in groupby(column.group for column in table.header):
         width = len(list(columns))
         cells.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(name)}}}")
-        rules.append(rf"\cmidrule(lr){{{place}-{place + width - 1}}}")
-        place += width
+        rules.append(rf"\cmidrule(lr){{{column_number}-{column_number + width - 1}}}")
+        column_number += width
     return [_tex_row(cells), "".join(rules)]
 
 
 def _tex_entry(entry: Entry) -> str:
     if not isinstance(entry, Value):
         return "--" if entry is None else _tex(entry)
-    found = parts(entry)
-    low, high, head = (None if x is None else x.replace(",", "{,}") for x in (found.low, found.high, found.head))
-    text = rf"\mathbf{{{head}}}" if found.strong else f"{head}"
+    value = value_text(entry)
+    low, high, main = (None if x is None else x.replace(",", "{,}") for x in (value.low, value.high, value.main))
+    text = rf"\mathbf{{{main}}}" if value.reaches else f"{main}"
     text += rf"^{{{high}}}_{{{low}}}" if low is not None else ""
-    text = f"${text}$" + (_TEX[_DAGGER] if found.some else "")
-    text += rf" {{\scriptsize {{[}}{found.right[0]}\,:\,{found.right[1]}{{]}}}}" if found.right is not None else ""
-    return text + (rf" {{\scriptsize n\,{found.n}}}" if found.n is not None else "")
+    text = f"${text}$" + (_TEX[_DAGGER] if value.seeds_differ else "")
+    if value.accuracies is not None:
+        text += rf" {{\scriptsize {{[}}{value.accuracies[0]}\,:\,{value.accuracies[1]}{{]}}}}"
+    return text + (rf" {{\scriptsize n\,{value.n}}}" if value.n is not None else "")
 
 
-def _html_body(table: Table, kind: str, rows: Sequence[Row]) -> Markup:
+def _html_body(table: Table, kind: Kind | Literal[""], rows: Sequence[TableRow]) -> Markup:
     heading = Markup()
     if kind:
-        title, meaning = HEADINGS[kind]
+        title, meaning = GRID_KINDS[kind]
         span = len(table.stub) + len(table.header)
         heading = Markup('<tr class=group><th scope="rowgroup" colspan="{}">{} <span>{}</span></th></tr>\n').format(
             span, title, meaning
@@ -289,15 +292,15 @@ def _html_entry(entry: Entry, column: Column, *, alarm: bool) -> Markup:
     if not isinstance(entry, Value):
         if entry is None:
             dash = Markup('<td class="{}"><span class=none title="not known">{}</span></td>')
-            return dash.format("words" if column.words else "number", _DASH)
+            return dash.format("words" if column.is_text else "number", _DASH)
         return Markup('<td class="{}">{}</td>').format(
-            "failed" if entry == "failed" else "words" if column.words else "number", entry
+            "failed" if entry == "failed" else "words" if column.is_text else "number", entry
         )
-    found = parts(entry)
-    head = Markup("<b>{}</b>").format(found.head) if found.strong else escape(found.head)
-    small = [f"{found.low}{_DASH}{found.high}"] if found.low is not None else []
-    small += [f"[{found.right[0]} : {found.right[1]}]"] if found.right is not None else []
-    small += [f"n {found.n}"] if found.n is not None else []
+    value = value_text(entry)
+    main = Markup("<b>{}</b>").format(value.main) if value.reaches else escape(value.main)
+    small = [f"{value.low}{_DASH}{value.high}"] if value.low is not None else []
+    small += [f"[{value.accuracies[0]} : {value.accuracies[1]}]"] if value.accuracies is not None else []
+    small += [f"n {value.n}"] if value.n is not None else []
     below = Markup().join(Markup("<small>{}</small>").format(text) for text in small)
-    shown = Markup("{}{}").format(head, _DAGGER if found.some else "")
-    return Markup('<td class="{}">{}{}</td>').format("note" if alarm and found.strong else "number", shown, below)
+    first = Markup("{}{}").format(main, _DAGGER if value.seeds_differ else "")
+    return Markup('<td class="{}">{}{}</td>').format("note" if alarm and value.reaches else "number", first, below)

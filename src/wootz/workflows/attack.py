@@ -22,7 +22,7 @@ from wootz.config import to_mapping, with_settings, with_values
 from wootz.data import Dataset, Split, load, load_other
 from wootz.errors import ConfigError, StoreError
 from wootz.models import MODELS, ModelSpec, build, other_architecture, reinitialized, write_model
-from wootz.records import AccuracyDrop, Cell, from_json, to_json
+from wootz.records import AccuracyDrop, Result, from_json, to_json
 from wootz.registry import lookup
 from wootz.rng import derive
 from wootz.statistics import predictor
@@ -201,7 +201,7 @@ def attack_run(
     data_dir: Path | None = None,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
-) -> Cell:
+) -> Result:
     """Run one attack against a victim and measure what came out.
 
     Args:
@@ -278,7 +278,7 @@ def attack_run(
     clean, robust = measure(
         attacked.model, known, eps=victim.eps, count=count, progress=progress, seed=seed, execution=execution
     )
-    cell = Cell(
+    cell = Result(
         data=known.name,
         suspect=out.name,
         kind=kin.kind,
@@ -410,7 +410,7 @@ def _notes(cfg: Any, held: Split) -> tuple[str, ...]:
     )
 
 
-def _price(folder: Path, cell: Cell) -> AccuracyDrop | None:
+def _price(folder: Path, cell: Result) -> AccuracyDrop | None:
     """Return what the attack cost against the victim's own record, where that was measured in the same way."""
     record = folder / "record.json"
     if not record.is_file():

@@ -26,7 +26,7 @@ from wootz.keys import (
     signing_key,
 )
 from wootz.keys.answers import log_length
-from wootz.records import Cell, to_json
+from wootz.records import Result, to_json
 from wootz.statistics import Verdict, required_bits
 from wootz.store import append_line, read_bytes, read_json, sha256, tensor_bytes, write_bytes
 from wootz.suspects.endpoints import Identity
@@ -57,7 +57,7 @@ class Claim:
     """
 
     verdict: Verdict
-    cell: Cell = field(repr=False)
+    cell: Result = field(repr=False)
     certificate: bytes = field(repr=False)
     material: bytes = field(repr=False)
     guard_log: bytes | None = field(repr=False)

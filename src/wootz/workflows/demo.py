@@ -13,7 +13,7 @@ from wootz.data import load
 from wootz.errors import ConfigError
 from wootz.keys import LabelKey, read_keys
 from wootz.models import read_model
-from wootz.records import Cell, to_json
+from wootz.records import Result, to_json
 from wootz.store import read_json, write_json
 from wootz.training import Execution
 from wootz.types import Progress
@@ -97,11 +97,11 @@ def demo(
     return summary
 
 
-def _maker(row: Suspect, cfg: Protection, owner: Path, count: int, *, stranger: int) -> Callable[..., Cell]:
+def _maker(row: Suspect, cfg: Protection, owner: Path, count: int, *, stranger: int) -> Callable[..., Result]:
     """Return the call that makes this row's run folder; small data sets get more epochs of theft."""
     epochs = min(60, max(15, 150_000 // count))
 
-    def make(place: Path, **rest: Any) -> Cell:
+    def make(place: Path, **rest: Any) -> Result:
         if row.make == "steal":
             settings = (f"epochs={epochs}", *row.settings)
             return attack_run("steal", owner, row.attack, place, settings=settings, seed=cfg.seed, **rest)
@@ -114,7 +114,7 @@ def _maker(row: Suspect, cfg: Protection, owner: Path, count: int, *, stranger: 
     return make
 
 
-def _verified(cell: Cell, owner: Owner, suspect: Path, progress: Progress) -> Cell:
+def _verified(cell: Result, owner: Owner, suspect: Path, progress: Progress) -> Result:
     found = verify_cell(owner, suspect, QueryConfig(isolated=False), progress=progress)
     return replace(
         cell,
@@ -127,7 +127,7 @@ def _verified(cell: Cell, owner: Owner, suspect: Path, progress: Progress) -> Ce
     )
 
 
-def _details(out: Path, cells: list[Cell], name: str, data_dir: Path | None) -> dict[str, Any]:
+def _details(out: Path, cells: list[Result], name: str, data_dir: Path | None) -> dict[str, Any]:
     """What the report draws: curves, training figures, and a few triggers (spent by being shown)."""
     data = load(name, data_dir)
     curves = {}

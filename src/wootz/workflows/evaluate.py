@@ -15,7 +15,7 @@ from wootz.attacks.evasion import evaluate as attack_images
 from wootz.data import Dataset
 from wootz.models import check_model, same_answers
 from wootz.modes import on_device
-from wootz.records import Cell, RobustRecord
+from wootz.records import Result, RobustRecord
 from wootz.registry import lookup
 from wootz.training import Execution
 from wootz.types import Norm, Progress
@@ -167,7 +167,7 @@ def evaluate_run(
     data_dir: Path | None = None,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
-) -> Cell:
+) -> Result:
     """Attack the first `count` test images at the run's own budget, or at `eps`.
 
     An evaluation of several attacks that was cut off goes on from `folder`/evaluation when it is called again.
@@ -188,7 +188,7 @@ def evaluate_run(
         execution=execution,
         progress=progress,
     )
-    return Cell(
+    return Result(
         data=data.name,
         suspect=folder.name,
         kind=run.about["kind"],

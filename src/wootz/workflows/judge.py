@@ -29,7 +29,7 @@ from wootz.keys import (
     sign_statement,
     signing_key,
 )
-from wootz.records import Cell, EvidenceRecord, to_json
+from wootz.records import EvidenceRecord, Result, to_json
 from wootz.statistics import Verdict, null, remembered, required_bits
 from wootz.statistics.answers import labels_of
 from wootz.statistics.early import Decoys
@@ -112,7 +112,7 @@ class Judgement:
         statement: the judge's own signed statement, a DSSE envelope.
     """
 
-    cell: Cell = field(repr=False)
+    cell: Result = field(repr=False)
     statement: bytes = field(repr=False)
 
     @property
@@ -183,7 +183,7 @@ def judge(
             cell = _settled(cell, proven, policy.rival, suspect, policy, place)
     except SignatureError as error:
         name = identity.name if identity else str(suspect)
-        cell = Cell(
+        cell = Result(
             data="unknown",
             suspect=name,
             kind="unknown",
@@ -347,7 +347,7 @@ def _reach(panel: ReferenceModels, query: QueryConfig, suspect: Suspect) -> Reac
     )
 
 
-def _check_subject(cell: Cell, proven: VerifiedClaim, identity: Identity) -> Cell:
+def _check_subject(cell: Result, proven: VerifiedClaim, identity: Identity) -> Result:
     """A claim is upheld for its own subject only: these weights, or this address."""
     if identity.digest in proven.claim.subject.values():
         return cell
@@ -357,8 +357,8 @@ def _check_subject(cell: Cell, proven: VerifiedClaim, identity: Identity) -> Cel
 
 
 def _settled(
-    cell: Cell, proven: VerifiedClaim, rival: CompetingClaim, where: SuspectLike, policy: JudgePolicy, place: Path
-) -> Cell:
+    cell: Result, proven: VerifiedClaim, rival: CompetingClaim, where: SuspectLike, policy: JudgePolicy, place: Path
+) -> Result:
     """Hear the rival, and say which of two marks was there first.
 
     A rival's files that do not hold, or a model of his that cannot be asked, say nothing against the claim.
@@ -382,7 +382,7 @@ def _settled(
 
 
 def _statement(
-    cell: Cell, claim: bytes, proven: VerifiedClaim | None, asked: Identity | None, seed: bytes, place: Path
+    cell: Result, claim: bytes, proven: VerifiedClaim | None, asked: Identity | None, seed: bytes, place: Path
 ) -> bytes:
     """Return the judge's signed statement; its subject is the claim's, not the suspect that was asked."""
     found = plain_strings({name: value for name, value in to_json(cell).items() if name not in ("seconds", "seed")})

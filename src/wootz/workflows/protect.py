@@ -9,7 +9,7 @@ from torch import nn
 from wootz.attacks.evasion import accuracy_curve
 from wootz.data import Dataset, load
 from wootz.models import build, write_model
-from wootz.records import Cell, to_json
+from wootz.records import Result, to_json
 from wootz.store import write_json
 from wootz.training import Execution, check_shift, train
 from wootz.types import Progress
@@ -32,7 +32,7 @@ def protect_run(
     tsa_policy: str = "",
     count: int = TEST_IMAGES,
     progress: Progress = lambda *_: None,
-) -> Cell:
+) -> Result:
     """Train what the settings say into a run folder, and measure the model.
 
     Args:
@@ -64,7 +64,7 @@ def protect_run(
     clean, robust = measure(
         model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
     )
-    cell = Cell(
+    cell = Result(
         data=cfg.data,
         suspect=out.name,
         kind="protected" if cfg.marks else "independent",

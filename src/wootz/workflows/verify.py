@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from wootz.errors import ConfigError, StoreError
 from wootz.keys import AnswerKey, DirectionKey, Key
-from wootz.records import Cell, EvidenceRecord, decimal_p
+from wootz.records import EvidenceRecord, Result, decimal_p
 from wootz.statistics import DEFAULT_BAR, Verdict, verify
 from wootz.statistics.calibration import calibrate, calibrated
 from wootz.statistics.early import Decoys
@@ -65,7 +65,7 @@ def verify_suspect(
         return verdict, opened
 
 
-def verify_cell(owner: Owner, suspect: SuspectLike, query: QueryConfig | None = None, **options: Any) -> Cell:
+def verify_cell(owner: Owner, suspect: SuspectLike, query: QueryConfig | None = None, **options: Any) -> Result:
     """Do what `verify_suspect` does, and return the verdict as a record."""
     timer = Timer()
     verdict, opened = verify_suspect(owner, suspect, query, **options)
@@ -159,11 +159,11 @@ def own_calibration(keys: Mapping[str, Key], registration: Mapping[str, Any], su
     return calibrated_suspect(registration, suspect, _own_ordinary(keys, count)) if count else suspect
 
 
-def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Cell:
+def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Result:
     """Return a verdict as a cell, with what the suspect says of itself."""
     about, kind = suspect.about, suspect.about.get("kind")
     theft = about.get("theft")
-    return Cell(
+    return Result(
         data=str(about.get("data", "unknown")),
         suspect=suspect.identity.name,
         kind=cast("Kind", kind) if kind in get_args(Kind) else "unknown",
