@@ -51,7 +51,7 @@ def names_after(program: str) -> dict[str, Any]:
 def test_the_python_page_runs() -> None:
     names = names_after(re.sub(r"epochs=\d+", "epochs=1", python_page()))
     assert list(names["verdicts"]) == ["ours", "pruned", "stolen", "stranger"]
-    assert names["ledger"].queries == len(names["data"].train)
+    assert names["oracle"].queries == len(names["data"].train)
 
 
 @pytest.mark.slow

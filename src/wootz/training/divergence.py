@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wootz.attacks.evasion import BALLS, climb
+from wootz.attacks.evasion import BALLS, run_pgd
 from wootz.training.losses import Batch, Forward, attack_mode, inner_attack, worst_points
 from wootz.training.recipe import Recipe
 from wootz.training.weight_perturbation import uphill
@@ -78,6 +78,6 @@ def _diverging(cfg: Recipe, model: nn.Module, batch: Batch, eps: float, generato
     with attack_mode(cfg, model):
         with torch.no_grad():
             logits = model(batch.x).float()
-        return climb(
+        return run_pgd(
             attack, model, batch.x, batch.y, start=start, objective=lambda others, _: divergence(logits, others)
         )

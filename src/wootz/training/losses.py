@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wootz.attacks.evasion import BALLS, PGD, climb, cross_entropy
+from wootz.attacks.evasion import BALLS, PGD, cross_entropy, run_pgd
 from wootz.modes import eval_mode, without_gradients
 from wootz.training.recipe import Recipe
 from wootz.training.weight_perturbation import uphill
@@ -70,7 +70,7 @@ def worst_points(cfg: Recipe, model: nn.Module, batch: Batch, *, eps: float, gen
     if attack is None:
         return batch.x
     with attack_mode(cfg, model):
-        return climb(attack, model, batch.x, batch.y, start=BALLS[cfg.norm].start(batch.x, eps, generator))
+        return run_pgd(attack, model, batch.x, batch.y, start=BALLS[cfg.norm].start(batch.x, eps, generator))
 
 
 def inner_attack(cfg: Recipe, eps: float) -> PGD | None:

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from wootz.attacks import extraction, removal
-from wootz.attacks.adversary import AttackContext, AttackDataConfig
-from wootz.attacks.extraction import Ledger, Thief
+from wootz.attacks.context import AttackContext, AttackDataConfig
+from wootz.attacks.extraction import BudgetedOracle, ExtractionConfig
 from wootz.config import to_mapping, with_settings, with_values
 from wootz.data import Dataset, Split, load_other
 from wootz.errors import ConfigError, StoreError
@@ -72,7 +72,7 @@ def attack_run(
     """Run one attack against a victim and measure what came out.
 
     Args:
-        family: `steal`: the attack sees the model's answers through a ledger (its weights where the attack's access
+        family: `steal`: the attack queries the model through a `BudgetedOracle` (its weights where the attack's access
             says so); `remove`: it holds the model. The key is opened by neither.
         where: the victim's run folder; for a theft by answers also the URL of an endpoint.
         attack: name of the attack in its family's table.
@@ -120,17 +120,17 @@ def attack_run(
         held = _held(cfg, known, data_dir)
         context = AttackContext(
             data=held,
-            fresh=partial(_fresh, spec, seed),
+            new_model=partial(_new_model, spec, seed),
             eps=victim.eps,
             seed=derive(seed, family, attack),
             execution=execution or Execution(),
             folder=attempt,
             progress=progress,
         )
-        target, ledger = _target(victim, row, access, budget, attempt)
+        target, oracle = _target(victim, row, access, budget, attempt)
         made = row.run(cfg, target, context)
     about = {"kind": kin.kind, "theft": attack, "data": known.name, "set_aside": known.set_aside, "eps": victim.eps}
-    about |= {"seed": seed, "attack": to_mapping(cfg)} | ({"queries": ledger.queries} if ledger else {})
+    about |= {"seed": seed, "attack": to_mapping(cfg)} | ({"queries": oracle.queries} if oracle else {})
     about |= {"served": True} if served else {}
     write_model(out, made, spec, about)
     clean, robust = measure(made, known, eps=victim.eps, count=count, progress=progress, seed=seed, execution=execution)
@@ -139,12 +139,12 @@ def attack_run(
         suspect=out.name,
         kind=kin.kind,
         theft=attack,
-        access=ledger.access if ledger else None,
+        access=oracle.access if oracle else None,
         clean=clean,
         robust=robust,
         seconds=time.seconds,
         seed=seed,
-        queries=ledger.queries if ledger else None,
+        queries=oracle.queries if oracle else None,
         agreement=agreement(made, victim.model, known) if victim.model else None,
         notes=(*_notes(cfg, held), *victim.notes()),
     )
@@ -170,18 +170,18 @@ def _begin(out: Path, where: Where, *, resume: bool, served: bool) -> Path:
 
 def _target(
     victim: ExtractionTarget, row: Attack, access: str | None, budget: int | None, attempt: Path
-) -> tuple[nn.Module | Ledger, Ledger | None]:
+) -> tuple[nn.Module | BudgetedOracle, BudgetedOracle | None]:
     if row.access == "weights":
         assert victim.model is not None
         return victim.model, None
-    ledger = Ledger(
+    oracle = BudgetedOracle(
         victim.predict,
         access=access or row.access,
         num_classes=len(victim.spec.classes),
         budget=budget,
         log=attempt / "queries.log",
     )
-    return ledger, ledger
+    return oracle, oracle
 
 
 def _held(cfg: Any, data: Dataset, data_dir: Path | None) -> Split:
@@ -199,13 +199,13 @@ def _held(cfg: Any, data: Dataset, data_dir: Path | None) -> Split:
     return held.subset(slice(cfg.images))
 
 
-def _fresh(spec: ModelSpec, seed: int, name: str) -> nn.Module:
+def _new_model(spec: ModelSpec, seed: int, name: str) -> nn.Module:
     return build(spec, derive(seed, "fresh", name))
 
 
 def _spec(cfg: Any, victim: ModelSpec) -> ModelSpec:
     """Return the attacker's architecture: the victim's, unless a thief's settings say otherwise."""
-    if not isinstance(cfg, Thief) or cfg.model == "same":
+    if not isinstance(cfg, ExtractionConfig) or cfg.model == "same":
         return victim
     name = other_architecture(victim.architecture) if cfg.model == "other" else cfg.model
     lookup(MODELS, name, "model")

@@ -115,7 +115,7 @@ def measure(
         n=len(few),
         accuracy=result.accuracy,
         flags=result.flags,
-        fallen=dict(result.fallen),
+        fallen=dict(result.first_success),
     )
     return clean, robust
 

@@ -1,4 +1,7 @@
-"""The attacks by name: `run(cfg, target, x, y, *, generator)` gives images; budgets are for replacing."""
+"""The evasion attacks by name: `run(cfg, target, x, y, *, generator)` returns images.
+
+The budget `eps` of a row is a placeholder that callers replace.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
         "pgd": Attack(pgd, PGD(eps=_EPS, stop=True), "Madry et al., arXiv 1706.06083", "weights", "40 gradients"),
         "apgd-ce": Attack(apgd, APGD(eps=_EPS), _CROCE, "weights", "100 gradients"),
         "apgd-dlr": Attack(apgd, APGD(eps=_EPS, loss="dlr"), _CROCE, "weights", "100 gradients"),
-        "apgd-t": Attack(apgd, APGD(eps=_EPS, loss="targeted-dlr"), _CROCE, "weights", "100 gradients a target"),
+        "apgd-t": Attack(apgd, APGD(eps=_EPS, loss="targeted-dlr"), _CROCE, "weights", "100 gradients per target"),
         "fmn": Attack(fmn, FMN(eps=_EPS, stop=True), "Pintor et al., arXiv 2102.12827", "weights", "1,000 gradients"),
         "square": Attack(
             square, Square(eps=_EPS), "Andriushchenko et al., arXiv 1912.00049", "scores", "5,000 queries"

@@ -5,52 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from wootz.attacks.removal.attention import Attention, nad
-from wootz.attacks.removal.channel_lipschitz import ChannelLipschitz, clp
-from wootz.attacks.removal.distill import Distill, distill
-from wootz.attacks.removal.filter_rows import FILTERING
-from wootz.attacks.removal.fine_prune import FinePrune, fine_prune
-from wootz.attacks.removal.finetune import Finetune, finetune
-from wootz.attacks.removal.forget import Forget, forget
+from wootz.attacks.removal.adaptive import Overwrite, RegressScores, overwrite, regress_scores
+from wootz.attacks.removal.channels import Permute, permute
+from wootz.attacks.removal.distillation import Attention, Distill, distill, nad
+from wootz.attacks.removal.filters import FILTER_ATTACKS
+from wootz.attacks.removal.finetune import LayerFinetune, Mixup, Regularize, finetune_layers, mixup, regularize
 from wootz.attacks.removal.implicit import Implicit, ibau
-from wootz.attacks.removal.mixup import Mixup, mixup
 from wootz.attacks.removal.neural_cleanse import NeuralCleanse, neural_cleanse
-from wootz.attacks.removal.neuron_pruning import NeuronPruning, anp
-from wootz.attacks.removal.overwrite import Overwrite, overwrite
-from wootz.attacks.removal.permute import Permute, permute
-from wootz.attacks.removal.prune import Prune, prune
-from wootz.attacks.removal.quantize import Quantize, quantize
-from wootz.attacks.removal.regularize import Regularize, regularize
-from wootz.attacks.removal.structured import Structured, prune_channels
-from wootz.attacks.removal.weight_noise import WeightNoise, add_noise
-from wootz.attacks.removal.weight_shift import WeightShift, shift_weights
+from wootz.attacks.removal.neuron_pruning import ChannelLipschitz, NeuronPruning, anp, clp
+from wootz.attacks.removal.pruning import FinePrune, Prune, Structured, fine_prune, prune, prune_channels
+from wootz.attacks.removal.weights import Quantize, WeightNoise, WeightShift, add_noise, quantize, shift_weights
 from wootz.attacks.removal.wrk import Wrk, wrk
 from wootz.types import Attack
 
 ATTACKS: Mapping[str, Attack] = MappingProxyType(
     {
         "ftll": Attack(
-            finetune, Finetune(layers="last"), "arXiv 1802.04633 (FTLL)", "weights", "labeled data, 3 epochs"
+            finetune_layers,
+            LayerFinetune(layers="last"),
+            "arXiv 1802.04633 (FTLL)",
+            "weights",
+            "labeled data, 3 epochs",
         ),
-        "finetune": Attack(finetune, Finetune(), "arXiv 1802.04633 (FTAL)", "weights", "labeled data, 3 epochs"),
+        "finetune": Attack(
+            finetune_layers, LayerFinetune(), "arXiv 1802.04633 (FTAL)", "weights", "labeled data, 3 epochs"
+        ),
         "rtll": Attack(
-            finetune,
-            Finetune(layers="last", redraw=True),
+            finetune_layers,
+            LayerFinetune(layers="last", redraw=True),
             "arXiv 1802.04633 (RTLL)",
             "weights",
             "labeled data, 3 epochs",
         ),
-        "rtal": Attack(finetune, Finetune(redraw=True), "arXiv 1802.04633 (RTAL)", "weights", "labeled data, 3 epochs"),
+        "rtal": Attack(
+            finetune_layers, LayerFinetune(redraw=True), "arXiv 1802.04633 (RTAL)", "weights", "labeled data, 3 epochs"
+        ),
         "finetune-smooth": Attack(
-            finetune,
-            Finetune(label_smoothing=0.1, epochs=10),
+            finetune_layers,
+            LayerFinetune(label_smoothing=0.1, epochs=10),
             "arXiv 1512.00567 (section 7)",
             "weights",
             "labeled data, 10 epochs",
         ),
         "finetune-robust": Attack(
-            finetune,
-            Finetune(loss="pgd-at", epochs=5),
+            finetune_layers,
+            LayerFinetune(loss="pgd-at", epochs=5),
             "arXiv 1706.06083",
             "weights",
             "labeled data, 5 adversarial epochs",
@@ -62,9 +61,9 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
         "prune-layer": Attack(prune, Prune(scope="layer"), "arXiv 1506.02626", "weights", "none"),
         "prune-channels": Attack(prune_channels, Structured(), "arXiv 2301.12900", "weights", "none"),
         "fine-prune": Attack(fine_prune, FinePrune(), "arXiv 1805.12185", "weights", "labeled data, 3 epochs"),
-        "quantize": Attack(quantize, Quantize(), "k-bit weights, a scale a channel", "weights", "none"),
-        "quantize-4": Attack(quantize, Quantize(bits=4), "k-bit weights, a scale a channel", "weights", "none"),
-        "quantize-2": Attack(quantize, Quantize(bits=2), "k-bit weights, a scale a channel", "weights", "none"),
+        "quantize": Attack(quantize, Quantize(), "k-bit weights, one scale per channel", "weights", "none"),
+        "quantize-4": Attack(quantize, Quantize(bits=4), "k-bit weights, one scale per channel", "weights", "none"),
+        "quantize-2": Attack(quantize, Quantize(bits=2), "k-bit weights, one scale per channel", "weights", "none"),
         "weight-noise": Attack(add_noise, WeightNoise(), "Gaussian, by each tensor's spread", "weights", "none"),
         "weight-shift": Attack(
             shift_weights,
@@ -78,7 +77,7 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
             overwrite, Overwrite(), "ours, adaptive: our method, another key", "weights", "labeled data, 5 epochs"
         ),
         "regress-scores": Attack(
-            forget, Forget(), "ours, adaptive: against runner-up", "weights", "unlabeled data, 10 epochs"
+            regress_scores, RegressScores(), "ours, adaptive: against runner-up", "weights", "unlabeled data, 10 epochs"
         ),
         "neural-cleanse": Attack(neural_cleanse, NeuralCleanse(), "S&P 2019, Wang et al.", "weights", "labeled data"),
         "nad": Attack(nad, Attention(), "arXiv 2101.05930", "weights", "labeled data, 10 + 10 epochs"),
@@ -86,6 +85,6 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
         "clp": Attack(clp, ChannelLipschitz(), "arXiv 2208.03111", "weights", "none"),
         "i-bau": Attack(ibau, Implicit(), "arXiv 2110.03735", "weights", "labeled data, 20 epochs"),
         "wrk": Attack(wrk, Wrk(), "after arXiv 2511.07947; the form is ours", "weights", "labeled data, 10 epochs"),
-        **FILTERING,
+        **FILTER_ATTACKS,
     }
 )
