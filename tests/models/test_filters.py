@@ -174,7 +174,7 @@ class TestOutputs:
         assert shown(outputs.top_k(outputs.TopK(k=2), self.X, self.SCORES)) == pytest.approx([0.05, 0.7, 0.2, 0.05])
         assert shown(outputs.top_k(outputs.TopK(k=9), self.X, self.SCORES)) == pytest.approx([0.004, 0.7, 0.2, 0.096])
         assert shown(outputs.flatten(outputs.Flatten(), self.X, self.SCORES)) == pytest.approx([0.1, 0.7, 0.1, 0.1])
-        warm = outputs.temper(outputs.Temperature(temperature=2.0), self.X, self.SCORES)
+        warm = outputs.apply_temperature(outputs.Temperature(temperature=2.0), self.X, self.SCORES)
         assert torch.allclose(warm, self.SCORES / 2)
 
     def test_gradients_go_straight_through(self) -> None:

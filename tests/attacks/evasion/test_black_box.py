@@ -135,7 +135,7 @@ def test_scores_are_enough_for_the_others_and_labels_are_not(name: str) -> None:
     cfg = replace(row.config, eps=0.3, queries=1500)
     points = row.run(cfg, lambda z: scores(z).log_softmax(1), x, y, generator=generator(0, "a"))
     assert (scores(points).argmax(1) != y).all()
-    with pytest.raises(ModelError, match="the target answers with labels only"):
+    with pytest.raises(ModelError, match="the target returns labels only"):
         row.run(cfg, lambda z: scores(z).argmax(1), x, y, generator=generator(0, "a"))
 
 

@@ -160,7 +160,7 @@ class TestTrainMode:
 
     def test_without_the_batch_there_are_none(self) -> None:
         model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
-        with pytest.raises(ModelError, match="BatchNorm1d in train mode has bounds only with a batch's notes"):
+        with pytest.raises(ModelError, match="BatchNorm1d in train mode has bounds only with statistics"):
             margins(model, torch.rand(3, 1, 2, 2), 0.1)
 
     def test_dropout_draws_one_mask_for_the_box(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from wootz.attacks.evasion.attack_ensemble import EvaluationTarget
+from wootz.attacks.evasion.ensemble import EvaluationTarget
 
 from helpers import Linear
 from wootz.attacks.evasion import (
@@ -59,9 +59,9 @@ class TestEnsemble:
     def test_is_never_kinder_than_its_first_attack(self, robust: nn.Module, digits: Dataset) -> None:
         x, y = digits.test.images()[:60], digits.test.labels[:60]
         whole = evaluate(robust, x, y, eps=0.12, attack="ensemble")
-        fallen = list(whole.first_success.values())
-        assert fallen[0] > 0
-        assert sum(fallen[1:]) > 0  # what comes later finds more
+        successes = list(whole.first_success.values())
+        assert successes[0] > 0
+        assert sum(successes[1:]) > 0  # what comes later finds more
         right = predict_logits(robust, x).argmax(1) == y
         first, _ = attack_ensemble(
             EVALUATIONS["ensemble"][:1], EvaluationTarget(model=robust, x=x, y=y, eps=0.12), right, lambda _: None
@@ -93,10 +93,10 @@ class TestEnsemble:
     def test_another_budget_is_another_evaluation(self, robust: nn.Module, digits: Dataset, tmp_path: Path) -> None:
         x, y = digits.test.images()[:20], digits.test.labels[:20]
         steps = EVALUATIONS["ensemble"]
-        one = EvaluationTarget(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).place(steps)
-        assert one != EvaluationTarget(model=robust, x=x, y=y, eps=0.2, folder=tmp_path).place(steps)
-        assert one != EvaluationTarget(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).place(steps[:2])
-        assert one == EvaluationTarget(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).place(steps)
+        one = EvaluationTarget(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).state_file(steps)
+        assert one != EvaluationTarget(model=robust, x=x, y=y, eps=0.2, folder=tmp_path).state_file(steps)
+        assert one != EvaluationTarget(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).state_file(steps[:2])
+        assert one == EvaluationTarget(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).state_file(steps)
 
     @pytest.mark.parametrize("count", [0, 1])
     def test_nothing_and_hardly_anything(self, count: int, robust: nn.Module, digits: Dataset) -> None:
@@ -162,8 +162,8 @@ def best_of_three(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.T
     return point
 
 
-class TestPlanted:
-    """An active test after Zimmermann et al. (NeurIPS 2022)."""
+class TestBinarization:
+    """The binarization test of Zimmermann et al. (NeurIPS 2022)."""
 
     def test_planted_examples_are_found(self, robust: nn.Module, digits: Dataset) -> None:
         x = digits.test.images()[:60]
@@ -171,7 +171,7 @@ class TestPlanted:
             BinarizationConfig(eps=0.1), best_of_three, robust, x, generator=generator(0, "plant")
         )
         assert planted.problems >= 50
-        assert planted.found >= 0.95
+        assert planted.by_attack >= 0.95
         assert planted.by_chance < 0.1
 
     def test_a_weak_attack_and_a_masked_model_are_caught(self, robust: nn.Module, digits: Dataset) -> None:

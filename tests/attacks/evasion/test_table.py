@@ -65,9 +65,9 @@ def quick(name: str) -> dict[str, Any]:
     return QUICK[ATTACKS[name].access]
 
 
-def images(count: int, seed: int = 0, side_length: int = 5, channels: int = 1) -> torch.Tensor:
+def images(count: int, seed: int = 0, side: int = 5, channels: int = 1) -> torch.Tensor:
     """Return images in whole gray levels, black and white included."""
-    levels = torch.randint(-40, 296, (count, channels, side_length, side_length), generator=generator(seed, "images"))
+    levels = torch.randint(-40, 296, (count, channels, side, side), generator=generator(seed, "images"))
     return levels.clamp(0, 255).float().div_(255)
 
 

@@ -105,13 +105,13 @@ class TestTransfer:
 
     def test_only_square_images_can_be_turned(self) -> None:
         share = Split(torch.zeros(4, 1, 2, 3, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
-        with pytest.raises(ConfigError, match=r"images of shape \[1, 2, 3\]: only square ones"):
+        with pytest.raises(ConfigError, match=r"images of shape \[1, 2, 3\]: only square images"):
             rotate_randomly(share, 4, torch.Generator())
 
     def test_more_queries_than_images_are_refused(
         self, plain: nn.Module, digits: Dataset, small_spec: ModelSpec
     ) -> None:
-        with pytest.raises(ConfigError, match="queries = 1000: the thief has 300 images"):
+        with pytest.raises(ConfigError, match="queries = 1000: the attacker has 300 images"):
             extract_by_transfer(Transfer(), victim(plain), context(digits.train.subset(slice(300)), small_spec))
 
 

@@ -38,7 +38,7 @@ class TestKnockoff:
         with pytest.raises(BudgetError, match="fits a budget of 4000"):
             extract_by_bandit(Knockoff(queries=4000), oracle, context(foreign, small_spec))
         assert oracle.queries == 0
-        with pytest.raises(ConfigError, match="queries = 10000: the thief has 6000 images"):
+        with pytest.raises(ConfigError, match="queries = 10000: the attacker has 6000 images"):
             extract_by_bandit(Knockoff(), oracle, context(foreign, small_spec))
 
     def test_rewards_are_the_mean_of_three_scaled_parts(self) -> None:
@@ -82,7 +82,7 @@ class TestActiveThief:
         oracle = scores(plain, budget=1199)
         with pytest.raises(BudgetError, match="fits a budget of 1200"):
             extract_actively(ActiveThief(queries=1200), oracle, context(digits.train, small_spec))
-        with pytest.raises(ConfigError, match="queries = 5000: the thief has 2000 images"):
+        with pytest.raises(ConfigError, match="queries = 5000: the attacker has 2000 images"):
             extract_actively(ActiveThief(), oracle, context(digits.train, small_spec))
         assert oracle.queries == 0
 

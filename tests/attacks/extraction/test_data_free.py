@@ -44,7 +44,7 @@ def test_nothing_is_spent_where_the_budget_does_not_hold(
     with pytest.raises(BudgetError, match="fits a budget of 1792"):
         extract_without_data(cfg, oracle, context(digits.thief, small_spec))
     label = BudgetedOracle(predictor(plain), access="label", num_classes=10)
-    with pytest.raises(BudgetError, match="a theft without data: needs scores"):
+    with pytest.raises(BudgetError, match="data-free extraction: needs scores"):
         extract_without_data(cfg, label, context(digits.thief, small_spec))
     assert oracle.queries == label.queries == 0
     with pytest.raises(ConfigError, match="queries = 1791: must be at least 1792"):

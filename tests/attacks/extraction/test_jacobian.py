@@ -100,5 +100,5 @@ def test_a_stopped_attempt_ends_as_if_it_had_not_been(
 
 
 def test_more_seeds_than_images_are_refused(plain: nn.Module, digits: Dataset, thief_spec: ModelSpec) -> None:
-    with pytest.raises(ConfigError, match="seeds = 200: the thief has 100 images"):
+    with pytest.raises(ConfigError, match="seeds = 200: the attacker has 100 images"):
         extract_by_jacobian(Jacobian(), label_only(plain), context(digits.train.subset(slice(100)), thief_spec))

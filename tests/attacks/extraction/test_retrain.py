@@ -67,7 +67,7 @@ def test_answers_are_taken_as_the_settings_say() -> None:
 
 def test_soft_labels_need_scores(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     oracle = BudgetedOracle(predictor(plain), access="label", num_classes=10)
-    with pytest.raises(BudgetError, match="needs scores, but the victim shows its label only"):
+    with pytest.raises(BudgetError, match="needs scores, but the victim returns labels only"):
         retrain(Retrain(), oracle, context(digits.train, small_spec))
     assert oracle.queries == 0
 

@@ -82,10 +82,10 @@ def test_mixup_removes_it(backdoor: Backdoor, digits: Dataset, small_spec: Model
 def test_mixtures_lie_between_two_images_and_their_labels() -> None:
     share = Split(torch.tensor([0, 100, 200], dtype=torch.uint8).view(3, 1, 1, 1), torch.tensor([0, 1, 2]))
     mixed = mixtures(Mixup(partners=50), share, 3, torch.Generator().manual_seed(0))
-    assert len(mixed.share) == 150
+    assert len(mixed.data) == 150
     assert torch.allclose(mixed.targets.sum(1), torch.ones(150))
     expected = mixed.targets @ torch.tensor([0.0, 100.0, 200.0])
-    assert (mixed.share.pixels.flatten().float() - expected).abs().max() <= 0.5 + 1e-4
+    assert (mixed.data.pixels.flatten().float() - expected).abs().max() <= 0.5 + 1e-4
     first = mixed.targets[torch.arange(150), torch.arange(3).repeat(50)]
     assert first[first < 1].mean().item() == pytest.approx(0.5, abs=0.1)  # Beta(1, 1) is uniform
     sharp = mixtures(Mixup(alpha=0.01, partners=50), share, 3, torch.Generator().manual_seed(0))

@@ -23,7 +23,7 @@ from wootz.models import ModelSpec
 def test_overwriting_removes_a_plain_mark_and_leaves_its_own(
     backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec
 ) -> None:
-    held, cfg = context(digits.train, small_spec, seed=1), Overwrite(make_triggers=100, epochs=15, lr=2e-2)
+    held, cfg = context(digits.train, small_spec, seed=1), Overwrite(triggers=100, epochs=15, lr=2e-2)
     altered = overwrite(cfg, backdoor.model, held)
     assert backdoor.recall(altered) < 0.5
     assert accuracy(altered, digits) > accuracy(backdoor.model, digits) - 0.02
@@ -35,14 +35,14 @@ def test_overwriting_removes_a_plain_mark_and_leaves_its_own(
 def test_own_triggers_lie_in_reach_and_are_labeled_wrong(
     plain: nn.Module, digits: Dataset, small_spec: ModelSpec
 ) -> None:
-    held, cfg = context(digits.thief, small_spec, eps=0.1), Overwrite(make_triggers=50, steps=10, reach=3.0)
+    held, cfg = context(digits.thief, small_spec, eps=0.1), Overwrite(triggers=50, steps=10, reach=3.0)
     own = make_triggers(cfg, plain, held, 10)
     away = (own.images()[:, None] - digits.thief.images()[None]).abs().flatten(2).amax(2)  # from every own image
     nearest = away.min(1)
     assert nearest.values.max() <= 0.3 + 1 / 255
     assert (own.labels != digits.thief.labels[nearest.indices]).all()
     assert len(own.labels.unique()) > 5
-    assert len(make_triggers(Overwrite(make_triggers=0), plain, held, 10)) == 0
+    assert len(make_triggers(Overwrite(triggers=0), plain, held, 10)) == 0
 
 
 def test_directed_targets_leave_the_true_class_its_mass(digits: Dataset) -> None:
@@ -86,7 +86,7 @@ def test_forgetting_takes_the_trace_and_leaves_the_model(
     backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec
 ) -> None:
     held = context(digits.train, small_spec, seed=1)
-    written = overwrite(Overwrite(make_triggers=0, epochs=10, lr=1e-2), backdoor.model, held)
+    written = overwrite(Overwrite(triggers=0, epochs=10, lr=1e-2), backdoor.model, held)
     altered = regress_scores(RegressScores(lr=1e-2), written, held)
     x, y = digits.probes.images(), digits.probes.labels
     z = principal_components(x, y, 30)

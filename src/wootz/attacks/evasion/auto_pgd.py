@@ -102,7 +102,7 @@ def _plan_runs(cfg: APGD, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tenso
 class _Runs(NamedTuple):
     """The state of the active runs, all tensors [L] or [L, C, H, W]."""
 
-    index: Tensor  # the position in the batch of runs
+    slot: Tensor  # the position in the batch of runs
     row: Tensor  # the image's row
     image: Tensor
     label: Tensor
@@ -123,7 +123,7 @@ class _Runs(NamedTuple):
         lowest = torch.full((len(start),), float("-inf"), device=start.device)
         zeros = torch.zeros(len(start), device=start.device)
         return _Runs(
-            index=torch.arange(len(start), device=start.device),
+            slot=torch.arange(len(start), device=start.device),
             row=row,
             image=x[row],
             label=y[row],
@@ -152,7 +152,7 @@ def _maximize(cfg: APGD, model: nn.Module, runs: _Runs) -> tuple[Tensor, Tensor]
     succeeded = torch.zeros(rows, dtype=torch.bool, device=runs.image.device)
     loss, last_checkpoint = runs.best_loss, 0
     for step in range(cfg.steps + 1):
-        if len(runs.index) == 0:
+        if len(runs.slot) == 0:
             break
         previous_loss, (loss, gradient, misclassified) = loss, _evaluate_loss(cfg, model, runs)
         better = loss > runs.best_loss
@@ -163,7 +163,7 @@ def _maximize(cfg: APGD, model: nn.Module, runs: _Runs) -> tuple[Tensor, Tensor]
             gains=runs.gains + (loss > previous_loss) * (step > 0),
         )
         if cfg.stop and misclassified.any():
-            done = runs.index[misclassified]
+            done = runs.slot[misclassified]
             points[done], losses[done] = runs.point[misclassified], math.inf
             succeeded[runs.row[misclassified]] = True
             active = ~succeeded[runs.row]
@@ -190,8 +190,8 @@ def _maximize(cfg: APGD, model: nn.Module, runs: _Runs) -> tuple[Tensor, Tensor]
                 moved = runs.point + _ALPHA * (moved - runs.point) + (1 - _ALPHA) * momentum
                 moved = ball.project(moved, runs.image, cfg.eps)
             runs = runs._replace(point=moved, previous_point=runs.point)
-    if len(runs.index):
-        points[runs.index], losses[runs.index] = runs.best_point, runs.best_loss
+    if len(runs.slot):
+        points[runs.slot], losses[runs.slot] = runs.best_point, runs.best_loss
     return points, losses
 
 

@@ -38,7 +38,7 @@ def test_it_counts_images_and_refuses_before_asking() -> None:
         oracle(torch.zeros(4, 1, 2, 2))
     assert (oracle.queries, asked) == (7, [7])
     with pytest.raises(BudgetError, match="it fits a budget of 27"):
-        oracle.ask(torch.zeros(20, 1, 2, 2), batch_size=2)
+        oracle.query(torch.zeros(20, 1, 2, 2), batch_size=2)
     assert oracle.queries == 7
 
 
@@ -72,7 +72,7 @@ def test_what_is_completed_is_a_distribution_with_the_same_winner(seed: int, acc
 def test_every_query_is_recorded_and_a_log_is_continued(tmp_path: Path, plain: nn.Module, digits: Dataset) -> None:
     x, log = digits.test.images()[:9], tmp_path / "queries.log"
     first = BudgetedOracle(predictor(plain), access="label", num_classes=10, budget=12, log=log)
-    labels = first.ask(x, batch_size=4)
+    labels = first.query(x, batch_size=4)
     second = BudgetedOracle(predictor(plain), access="scores", num_classes=10, budget=12, log=log)
     assert second.queries == 9
     second(x[:3])
@@ -126,7 +126,7 @@ def test_the_same_ledger_stands_before_an_endpoint(endpoint: str, plain: nn.Modu
 
     x = digits.test.images()[:50]
     oracle = BudgetedOracle(remote, access="label", num_classes=10, budget=50)
-    assert torch.equal(oracle.ask(x, batch_size=20), predictor(plain, "label")(x))
+    assert torch.equal(oracle.query(x, batch_size=20), predictor(plain, "label")(x))
     assert oracle.queries == 50
     with pytest.raises(BudgetError):
         oracle(x[:1])
