@@ -36,9 +36,8 @@ from wootz.statistics import Reach, predictor
 from wootz.statistics.evidence import order_evidence
 from wootz.watermarks import MarkContext
 from wootz.watermarks.guard import AnswerFilter, CalibrationScores, Guard, prepare
-from wootz.workflows.reference_models import ReferenceModels
+from wootz.workflows.owner import Owner
 from wootz.workflows.run import open_run
-from wootz.workflows.verify import open_panel
 
 COLUMNS = (
     "cost",
@@ -92,7 +91,7 @@ def row(
             oracle = BudgetedOracle(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
             new_model = partial(fresh_net, victim.spec, architecture, seed)
             stolen = entry.run(thief, oracle, AttackContext(data=held, new_model=new_model, eps=victim.eps, seed=seed))
-        panel = open_panel(run) if (run / "panel").is_dir() else ReferenceModels()
+        panel = Owner.load(run).reference_models
         found, scored = (
             order_evidence(key_from_log(key, log), predictor(stolen), panel.answers, reach)
             for reach in (Reach("label", boundary_search=panel.boundary_search), Reach("scores"))
