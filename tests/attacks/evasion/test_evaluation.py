@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from wootz.attacks.evasion.ensemble import EvaluationTarget
 
 from helpers import Linear
 from wootz.attacks.evasion import (
@@ -24,6 +23,7 @@ from wootz.attacks.evasion import (
     predict_logits,
     reliability,
 )
+from wootz.attacks.evasion.ensemble import EvaluationTarget
 from wootz.attacks.evasion.evaluation import EVALUATIONS
 from wootz.data import Dataset
 from wootz.rng import generator
