@@ -88,7 +88,7 @@ class Robustness(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Robust accuracy, a fraction: the worst case over all restarts and attacks per image, or the certified part."""
+        """Robust accuracy, a fraction: the worst case of each image over all restarts and attacks, or certified."""
         return self.robust.float().mean().item()
 
 
