@@ -60,7 +60,7 @@ def compare(run: Run, count: int) -> dict[str, Any]:
         "apart": int((ours.robust != reference.robust).sum()),
         "seconds": {"ours": [round(before, 1), round(after, 1)], "reference": round(theirs, 1)},
         "ratio": round(theirs / ((before + after) / 2), 2),
-        "fallen": dict(ours.fallen),
+        "fallen": dict(ours.first_success),
         "flags": {"ours": ours.flags, "reference": reference.flags},
     }
 

@@ -21,7 +21,7 @@ import torch
 from blending import make
 from torch import Tensor, nn
 
-from wootz.attacks.adversary import AttackContext
+from wootz.attacks.context import AttackContext
 from wootz.attacks.evasion import PGD, pgd, predict_logits
 from wootz.attacks.removal import ATTACKS
 from wootz.data import Dataset, load
@@ -86,7 +86,7 @@ def main() -> None:
             error = float(gap.std()) / len(gap) ** 0.5
             print(json.dumps({"difference": name, "points": round(float(gap.mean()), 2), "error": round(error, 2)}))
     if owner_keys:
-        context = AttackContext(data=data.thief, fresh=lambda _: build(spec, 77), eps=eps, seed=9)
+        context = AttackContext(data=data.thief, new_model=lambda _: build(spec, 77), eps=eps, seed=9)
         progress = partial(say, keys=owner_keys.keys, panel=[predictor(member) for member in panel], data=data)
         progress("itself", model)
         for name, changes in REMOVALS:

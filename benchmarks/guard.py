@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wootz.attacks.adversary import AttackContext
+from wootz.attacks.context import AttackContext
 from wootz.attacks.evasion import predict_logits
-from wootz.attacks.extraction import ATTACKS, Ledger
+from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.config import with_settings
 from wootz.data import Dataset, load_other
 from wootz.keys import AnswerKey, derive, key_from_log
@@ -88,9 +88,9 @@ def row(
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "guard.jsonl"
         with AnswerFilter(key, log, shape=data.shape, ordinary=ordinary) as guarded:
-            ledger = Ledger(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
-            fresh = partial(fresh_net, victim.spec, architecture, seed)
-            stolen = entry.run(thief, ledger, AttackContext(data=held, fresh=fresh, eps=victim.eps, seed=seed))
+            oracle = BudgetedOracle(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
+            new_model = partial(fresh_net, victim.spec, architecture, seed)
+            stolen = entry.run(thief, oracle, AttackContext(data=held, new_model=new_model, eps=victim.eps, seed=seed))
         panel = Owner.load(run).reference_models
         found, scored = (
             order_evidence(key_from_log(key, log), predictor(stolen), panel.answers, reach)
@@ -104,7 +104,7 @@ def row(
         cfg.most,
         model,
         epochs,
-        ledger.queries,
+        oracle.queries,
         found.details["decided"],
         found.details["changed"],
         found.details["trials"],

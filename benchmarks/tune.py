@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wootz.attacks.adversary import AttackContext
+from wootz.attacks.context import AttackContext
 from wootz.attacks.evasion import evaluate
-from wootz.attacks.removal.finetune import Finetune, finetune
-from wootz.attacks.removal.prune import Prune, prune
+from wootz.attacks.removal.finetune import LayerFinetune, finetune_layers
+from wootz.attacks.removal.pruning import Prune, prune
 from wootz.config import with_settings
 from wootz.data import Dataset, Split, load
 from wootz.keys import Key, draw_keys, fresh_secret
@@ -106,10 +106,12 @@ def main() -> None:
             row = {"data": args.data, "settings": candidate, "seed": seed, "seconds": seconds, "epoch": epoch}
             row |= reached(args.at or cfg.recipe.eps, model, judged, args.evaluations)
             if keys:
-                context = AttackContext(data=data.thief, fresh=lambda _, same=model: same, eps=cfg.recipe.eps, seed=1)
+                context = AttackContext(
+                    data=data.thief, new_model=lambda _, same=model: same, eps=cfg.recipe.eps, seed=1
+                )
                 row |= {"bits": bits(keys, model, predicts)}
                 row |= {"pruned": bits(keys, prune(Prune(sparsity=0.8), model, context), predicts)}
-                row |= {"fine-tuned": bits(keys, finetune(Finetune(), model, context), predicts)}
+                row |= {"fine-tuned": bits(keys, finetune_layers(LayerFinetune(), model, context), predicts)}
             print(json.dumps(row), flush=True)
 
 

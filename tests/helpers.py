@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from wootz.attacks.adversary import AttackContext
+from wootz.attacks.context import AttackContext
 from wootz.attacks.evasion import predict_logits
 from wootz.data import Dataset, Split
 from wootz.models import MODULE, ModelSpec, build
@@ -27,7 +27,7 @@ def context(
     """Return an attacker's means for tests: these images, fresh nets of this spec, float32 on the CPU."""
     return AttackContext(
         data=share,
-        fresh=lambda name: build(spec, derive(seed, name)),
+        new_model=lambda name: build(spec, derive(seed, name)),
         eps=eps,
         seed=seed,
         execution=CPU,

@@ -37,7 +37,7 @@ def test_robust_accuracy_is_what_the_cpu_says(robust: nn.Module, digits: Dataset
         there = evaluate(robust, few.images().cuda(), few.labels.cuda(), eps=0.1, attack=attack)
     assert device_of(robust).type == "cpu"
     assert here.clean == there.clean
-    assert abs(here.accuracy - there.accuracy) <= 0.02, (here.fallen, there.fallen)
+    assert abs(here.accuracy - there.accuracy) <= 0.02, (here.first_success, there.first_success)
 
 
 def test_an_evaluation_cut_off_on_the_device_goes_on_there(robust: nn.Module, digits: Dataset, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_an_evaluation_cut_off_on_the_device_goes_on_there(robust: nn.Module, di
             evaluate(robust, x, y, eps=0.1, attack="ensemble", batch_size=50, folder=tmp_path, progress=stop)
         rest = evaluate(robust, x, y, eps=0.1, attack="ensemble", batch_size=50, folder=tmp_path)
     assert torch.equal(whole.robust, rest.robust)
-    assert whole.fallen == rest.fallen
+    assert whole.first_success == rest.first_success
 
 
 @pytest.mark.parametrize("loss", LOSSES)

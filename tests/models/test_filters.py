@@ -23,9 +23,8 @@ from wootz.models import (
     write_model,
 )
 from wootz.models.filters import filters_of, inputs, outputs
-from wootz.models.filters.content_noise import content_noise
-from wootz.models.filters.refuse import Refuse
-from wootz.models.filters.regress import Regress
+from wootz.models.filters.common import content_noise
+from wootz.models.filters.fitted import Detector, Regress
 from wootz.suspects.files import open_suspect
 
 SPEC = ModelSpec(architecture="small-cnn", settings={"width": 4}, shape=(1, 28, 28), classes=tuple("abcde"))
@@ -124,7 +123,7 @@ class TestInputs:
             inputs.jpeg(inputs.Jpeg(), x),
             inputs.blur(inputs.Blur(), x),
             inputs.median(inputs.Median(), x),
-            inputs.squeeze(inputs.Squeeze(), x),
+            inputs.resize(inputs.Resize(), x),
         ):
             assert torch.allclose(changed, x, atol=1e-5)
 
@@ -135,11 +134,11 @@ class TestInputs:
         spread = inputs.blur(inputs.Blur(sigma=1.0), dot)
         assert spread.sum().item() == pytest.approx(1, abs=1e-5)
         assert (spread[0, 0, 4, 5] / spread[0, 0, 4, 4]).item() == pytest.approx(math.exp(-0.5), rel=1e-4)
-        assert inputs.grain(inputs.Grain(levels=3), torch.tensor([[[[0.2, 0.3, 0.7, 0.8]]]])).tolist() == [
-            [[[0, 0.5, 0.5, 1]]]
-        ]
+        assert inputs.reduce_bit_depth(
+            inputs.BitDepth(levels=3), torch.tensor([[[[0.2, 0.3, 0.7, 0.8]]]])
+        ).tolist() == [[[[0, 0.5, 0.5, 1]]]]
         board = ((torch.arange(8)[:, None] + torch.arange(8)) % 2).float()[None, None]
-        assert inputs.squeeze(inputs.Squeeze(), board)[..., 2:-2, 2:-2].sub(0.5).abs().max() < 0.1
+        assert inputs.resize(inputs.Resize(), board)[..., 2:-2, 2:-2].sub(0.5).abs().max() < 0.1
 
     def test_jpeg_loses_more_at_lower_quality(self) -> None:
         x = images()
@@ -175,7 +174,7 @@ class TestOutputs:
         assert shown(outputs.top_k(outputs.TopK(k=2), self.X, self.SCORES)) == pytest.approx([0.05, 0.7, 0.2, 0.05])
         assert shown(outputs.top_k(outputs.TopK(k=9), self.X, self.SCORES)) == pytest.approx([0.004, 0.7, 0.2, 0.096])
         assert shown(outputs.flatten(outputs.Flatten(), self.X, self.SCORES)) == pytest.approx([0.1, 0.7, 0.1, 0.1])
-        warm = outputs.temper(outputs.Temperature(temperature=2.0), self.X, self.SCORES)
+        warm = outputs.apply_temperature(outputs.Temperature(temperature=2.0), self.X, self.SCORES)
         assert torch.allclose(warm, self.SCORES / 2)
 
     def test_gradients_go_straight_through(self) -> None:
@@ -196,7 +195,7 @@ class TestOutputs:
 def test_refuse_answers_suspicious_images_differently() -> None:
     inner, x = build(SPEC, 0).eval(), images()
     for answer in ("squeezed", "even"):
-        around = with_filter(inner, Refuse(answer=answer), SPEC.shape, 5).eval()  # type: ignore[arg-type]
+        around = with_filter(inner, Detector(answer=answer), SPEC.shape, 5).eval()  # type: ignore[arg-type]
         plain, squeezed, distance = around.filter.both(inner, x)
         assert torch.equal(around(x), plain)  # before it is fitted
         around.filter.limit.copy_(distance.quantile(0.5))
@@ -224,8 +223,8 @@ def test_regress_subtracts_a_linear_map() -> None:
     [
         (inputs.Jpeg, {"quality": 100}),
         (inputs.Median, {"size": 4}),
-        (inputs.Grain, {"levels": 1}),
-        (inputs.Squeeze, {"scale": 1.0}),
+        (inputs.BitDepth, {"levels": 1}),
+        (inputs.Resize, {"scale": 1.0}),
         (outputs.Round, {"digits": 0}),
         (outputs.TopK, {"k": 0}),
         (outputs.Temperature, {"temperature": 0.0}),

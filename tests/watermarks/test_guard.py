@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from helpers import context, mark_context
 from wootz.attacks.evasion import predict_logits
-from wootz.attacks.extraction import Ledger
+from wootz.attacks.extraction import BudgetedOracle
 from wootz.attacks.extraction.retrain import Retrain, retrain
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError, StoreError
@@ -265,7 +265,7 @@ def test_a_thief_of_labels_learns_it_and_an_independent_model_does_not(
 ) -> None:
     answer = predictor(plain)
     with service.open() as guarded:
-        victim = Ledger(lambda x: guarded(x, answer(x)), access="label", num_classes=10)
+        victim = BudgetedOracle(lambda x: guarded(x, answer(x)), access="label", num_classes=10)
         wide = replace(small_spec, settings={"width": 16, "hidden": 64})
         stolen = retrain(Retrain(labels="hard", epochs=60), victim, context(digits.thief, wide))
     key = key_from_log(service.key, service.log)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from helpers import CPU, agreement, context, mark_context
-from wootz.attacks.extraction import Ledger
+from wootz.attacks.extraction import BudgetedOracle
 from wootz.attacks.extraction.retrain import Retrain, retrain
-from wootz.attacks.removal.finetune import Finetune, finetune
-from wootz.attacks.removal.permute import Permute, permute
-from wootz.attacks.removal.prune import Prune, prune
+from wootz.attacks.removal.channels import Permute, permute
+from wootz.attacks.removal.finetune import LayerFinetune, finetune_layers
+from wootz.attacks.removal.pruning import Prune, prune
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import (
@@ -140,7 +140,7 @@ class TestRead:
     def test_after_fine_tuning_and_pruning(
         self, key: WeightKey, marked: nn.Module, digits: Dataset, small_spec: ModelSpec
     ) -> None:
-        tuned = finetune(Finetune(epochs=2), marked, context(digits.thief, small_spec))
+        tuned = finetune_layers(LayerFinetune(epochs=2), marked, context(digits.thief, small_spec))
         pruned = prune(Prune(sparsity=0.5), marked, context(digits.thief, small_spec))
         for model in (tuned, pruned):
             found = read(key, model)
@@ -157,7 +157,7 @@ class TestRead:
     def test_not_by_who_learned_the_answers(
         self, key: WeightKey, marked: nn.Module, digits: Dataset, small_spec: ModelSpec
     ) -> None:
-        victim = Ledger(predictor(marked), access="scores", num_classes=10)
+        victim = BudgetedOracle(predictor(marked), access="scores", num_classes=10)
         stolen = retrain(Retrain(epochs=4), victim, context(digits.thief, small_spec))
         assert read(key, stolen).bits < 10
 

@@ -41,7 +41,7 @@ def test_a_theft_leaves_a_model_a_record_and_its_queries(victim: Path, tmp_path:
 def test_a_budget_and_an_access_are_kept(victim: Path, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="it fits a budget of 200"):
         attack_run("steal", victim, "retrain-soft", tmp_path / "a", settings=("images=200",), budget=199, execution=CPU)
-    with pytest.raises(BudgetError, match="shows its label only"):
+    with pytest.raises(BudgetError, match="returns labels only"):
         attack_run("steal", victim, "retrain-soft", tmp_path / "b", access="label", execution=CPU)
     with pytest.raises(ConfigError, match="top-K"):
         attack_run("steal", victim, "retrain-soft", tmp_path / "c", access="top", execution=CPU)

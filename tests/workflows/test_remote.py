@@ -22,7 +22,7 @@ from authority import serving
 from court import Court
 from helpers import CPU
 from runs import claim_run, judge_claim, verify_run
-from wootz.attacks.extraction import Ledger, read_queries
+from wootz.attacks.extraction import BudgetedOracle, read_queries
 from wootz.data import Dataset, load
 from wootz.errors import BudgetError, ConfigError, ModelError
 from wootz.keys import AnswerKey, read_keys, verify_statement
@@ -166,7 +166,7 @@ class TestTheft:
                 execution=CPU,
             )
         assert cell.queries == len(theirs.thief) < len(digits.thief)
-        Ledger(model, access="scores", num_classes=10, log=tmp_path / "his.log").ask(theirs.thief.images())
+        BudgetedOracle(model, access="scores", num_classes=10, log=tmp_path / "his.log").query(theirs.thief.images())
         asked, his = (
             set(read_queries(log)["image"].tolist()) for log in (tmp_path / "s/queries.log", tmp_path / "his.log")
         )

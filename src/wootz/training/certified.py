@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wootz.attacks.evasion import linear_margins, margins, noting
+from wootz.attacks.evasion import linear_margins, margins, record_batchnorm
 from wootz.training.inner_maximization import Batch, worst_points
 from wootz.training.recipe import Recipe
 
@@ -44,12 +44,12 @@ def mtl_ibp(
     Batch normalization bounds the ball with the statistics of PGD's points. At budget zero the loss is `natural`.
     """
     points = worst_points(cfg, model, batch, eps=eps, generator=generator)
-    with noting(model) as notes:
+    with record_batchnorm(model) as affine:
         attacked = F.cross_entropy(forward(points).float(), batch.targets)
     if eps == 0:
         return attacked
     with torch.autocast(batch.x.device.type, enabled=False):
-        bounds = margins(model, batch.x, eps, notes=notes)
+        bounds = margins(model, batch.x, eps, affine=affine)
     return (1 - cfg.alpha) * attacked + cfg.alpha * worst_cross_entropy(bounds, batch.targets)
 
 
@@ -59,15 +59,15 @@ def worst_cross_entropy(bounds: Tensor, targets: Tensor) -> Tensor:
 
 
 def _certified(cfg: Recipe, model: nn.Module, forward: nn.Module, batch: Batch, eps: float, *, linear: bool) -> Tensor:
-    with noting(model) as notes:
+    with record_batchnorm(model) as affine:
         loss = F.cross_entropy(forward(batch.x).float(), batch.targets)
     ramp = min(1.0, eps / cfg.eps)
     kappa, beta = 1 - (1 - cfg.kappa) * ramp, 1 - ramp
     if kappa == 1:
         return loss
     with torch.autocast(batch.x.device.type, enabled=False):  # bfloat16 is too coarse for the bounds
-        bounds = margins(model, batch.x, eps, notes=notes)
+        bounds = margins(model, batch.x, eps, affine=affine)
         if linear and beta > 0:
-            tighter = linear_margins(model, batch.x, batch.y, eps, notes=notes)[:, None, :]
+            tighter = linear_margins(model, batch.x, batch.y, eps, affine=affine)[:, None, :]
             bounds = bounds + beta * F.one_hot(batch.y, bounds.shape[1])[:, :, None] * (tighter - bounds)
     return kappa * loss + (1 - kappa) * worst_cross_entropy(bounds, batch.targets)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from wootz.attacks.evasion import BALLS, PGD, climb
+from wootz.attacks.evasion import BALLS, PGD, run_pgd
 from wootz.modes import eval_mode, without_gradients
 from wootz.training.recipe import Recipe
 
@@ -51,7 +51,7 @@ def worst_points(cfg: Recipe, model: nn.Module, batch: Batch, *, eps: float, gen
     if attack is None:
         return batch.x
     with attack_mode(cfg, model):
-        return climb(attack, model, batch.x, batch.y, start=BALLS[cfg.norm].start(batch.x, eps, generator))
+        return run_pgd(attack, model, batch.x, batch.y, start=BALLS[cfg.norm].start(batch.x, eps, generator))
 
 
 def most_divergent_points(
@@ -66,7 +66,7 @@ def most_divergent_points(
     with attack_mode(cfg, model):
         with torch.no_grad():
             clean = model(batch.x).float()
-        return climb(
+        return run_pgd(
             attack, model, batch.x, batch.y, start=start, objective=lambda logits, _: kl_divergence(clean, logits)
         )
 

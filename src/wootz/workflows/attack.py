@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from wootz.attacks import extraction, removal
-from wootz.attacks.adversary import AttackContext, AttackDataConfig
+from wootz.attacks.context import AttackContext, AttackDataConfig
 from wootz.attacks.evasion import predict_logits
-from wootz.attacks.extraction import Ledger, Thief
+from wootz.attacks.extraction import BudgetedOracle, ExtractionConfig
 from wootz.config import to_mapping, with_settings, with_values
 from wootz.data import Dataset, Split, load, load_other
 from wootz.errors import ConfigError, StoreError
@@ -205,7 +205,7 @@ def attack_run(
     """Run one attack against a victim and measure what came out.
 
     Args:
-        family: `steal`: the attack sees the model's answers through a ledger (its weights where the attack's access
+        family: `steal`: the attack queries the model through a `BudgetedOracle` (its weights where the attack's access
             says so); `remove`: it holds the model. The key is opened by neither.
         where: the victim's run folder; for a theft by answers also the URL of an endpoint.
         attack: name of the attack in its family's table.
@@ -250,7 +250,7 @@ def attack_run(
         held = _held(cfg, known, data_dir)
         context = AttackContext(
             data=held,
-            fresh=partial(_fresh, spec, seed),
+            new_model=partial(_new_model, spec, seed),
             eps=victim.eps,
             seed=derive(seed, family, attack),
             execution=execution or Execution(),
@@ -325,12 +325,12 @@ def _attacked(
     log: Path | None,
     context: AttackContext,
 ) -> Attacked:
-    """Run an attack on the weights, or through a ledger that counts its queries."""
+    """Run an attack on the weights, or through an oracle that counts its queries."""
     if row.access == "weights":
         assert model is not None
         return Attacked(model=row.run(cfg, model, context), attack=name, queries=None)
-    ledger = Ledger(predict, access=access or row.access, num_classes=num_classes, budget=query_budget, log=log)
-    return Attacked(model=row.run(cfg, ledger, context), attack=name, queries=ledger.queries)
+    oracle = BudgetedOracle(predict, access=access or row.access, num_classes=num_classes, budget=query_budget, log=log)
+    return Attacked(model=row.run(cfg, oracle, context), attack=name, queries=oracle.queries)
 
 
 def _config(row: Attack, attack: str, settings: Sequence[str] | Mapping[str, Any]) -> Any:
@@ -352,7 +352,7 @@ def _context(
 ) -> AttackContext:
     return AttackContext(
         data=data,
-        fresh=lambda name: reinitialized(template, derive(seed, "fresh", name)),
+        new_model=lambda name: reinitialized(template, derive(seed, "fresh", name)),
         eps=eps,
         seed=derive(seed, family, attack),
         execution=execution or Execution(),
@@ -387,13 +387,13 @@ def _held(cfg: Any, data: Dataset, data_dir: Path | None) -> Split:
     return held.subset(slice(cfg.images))
 
 
-def _fresh(spec: ModelSpec, seed: int, name: str) -> nn.Module:
+def _new_model(spec: ModelSpec, seed: int, name: str) -> nn.Module:
     return build(spec, derive(seed, "fresh", name))
 
 
 def _spec(cfg: Any, victim: ModelSpec) -> ModelSpec:
     """Return the attacker's architecture: the victim's, unless a thief's settings say otherwise."""
-    if not isinstance(cfg, Thief) or cfg.model == "same":
+    if not isinstance(cfg, ExtractionConfig) or cfg.model == "same":
         return victim
     name = other_architecture(victim.architecture) if cfg.model == "other" else cfg.model
     lookup(MODELS, name, "model")

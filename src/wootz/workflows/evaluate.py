@@ -111,7 +111,7 @@ def evaluate(
         clean_accuracy=result.clean,
         robust_accuracy=result.accuracy,
         standard_error=math.sqrt(result.accuracy * (1 - result.accuracy) / len(split)),
-        first_success=result.fallen,
+        first_success=result.first_success,
         flags=result.flags,
         robust=result.robust.cpu(),
     )

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from wootz.attacks.evasion.answers import asking, slope
+from wootz.attacks.evasion.attacks import ATTACKS
 from wootz.attacks.evasion.balls import BALLS
+from wootz.attacks.evasion.black_box import estimate_gradient, query_mode
 from wootz.attacks.evasion.hop_skip_jump import HopSkipJump, hop_skip_jump
 from wootz.attacks.evasion.natural_evolution import NES, nes
 from wootz.attacks.evasion.objectives import margin
-from wootz.attacks.evasion.square import Square, side, square
-from wootz.attacks.evasion.squares import SQUARES, Draw
-from wootz.attacks.evasion.table import ATTACKS
+from wootz.attacks.evasion.square import UPDATES, RandomSquare, Square, side_length, square
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError
 from wootz.rng import generator
@@ -136,7 +135,7 @@ def test_scores_are_enough_for_the_others_and_labels_are_not(name: str) -> None:
     cfg = replace(row.config, eps=0.3, queries=1500)
     points = row.run(cfg, lambda z: scores(z).log_softmax(1), x, y, generator=generator(0, "a"))
     assert (scores(points).argmax(1) != y).all()
-    with pytest.raises(ModelError, match="the target answers with labels only"):
+    with pytest.raises(ModelError, match="the target returns labels only"):
         row.run(cfg, lambda z: scores(z).argmax(1), x, y, generator=generator(0, "a"))
 
 
@@ -169,7 +168,7 @@ class TestSlope:
         def value(x: torch.Tensor) -> torch.Tensor:
             return (x * WEIGHT).flatten(1).sum(1) + 1000
 
-        found = slope(value, point, directions, reach)
+        found = estimate_gradient(value, point, directions, reach)
         expected = 2 * reach.square().view(-1, 1, 1, 1) * WEIGHT
         assert torch.allclose(found, expected, atol=2e-3)
 
@@ -181,13 +180,15 @@ class TestSlope:
             seen.append(len(x))
             return (x * WEIGHT).flatten(1).sum(1)
 
-        found = slope(value, point, directions, reach)
+        found = estimate_gradient(value, point, directions, reach)
         assert sum(seen) == 30 * 700
         assert max(seen) <= 1000
-        assert torch.allclose(found[:1], slope(value, point[:1], directions, reach[:1]), rtol=1e-3, atol=1e-5)
+        assert torch.allclose(
+            found[:1], estimate_gradient(value, point[:1], directions, reach[:1]), rtol=1e-3, atol=1e-5
+        )
 
     def test_a_plain_callable_and_gradients(self) -> None:
-        with asking(scores) as ask:
+        with query_mode(scores) as ask:
             assert not torch.is_grad_enabled()
             assert ask is scores
         assert torch.is_grad_enabled()
@@ -198,38 +199,38 @@ class TestSquares:
         x, signs = torch.full((2, 2, 4, 4), 0.5), torch.tensor([1.0, -1.0]).view(2, 1, 1)
         points = x.clone()
         points[0, 0, 2:, :2], points[0, 1, 2:, :2] = 0.6, 0.4
-        changed = SQUARES["Linf"].change(points, x, 0.1, Draw(2, [0.9, 0.0, 0.0, 0.0, 0.0], signs))
+        changed = UPDATES["Linf"].change(points, x, 0.1, RandomSquare(2, [0.9, 0.0, 0.0, 0.0, 0.0], signs))
         assert changed[:, :, 3, 0].flatten().tolist() == pytest.approx([0.4, 0.6, 0.6, 0.4])
         assert (changed - 0.5).abs().sum().item() == pytest.approx(1.6, abs=1e-5)
         assert (points - 0.5).abs().sum().item() == pytest.approx(0.8, abs=1e-5)
 
     def test_l2_by_hand(self) -> None:
         x = torch.full((1, 1, 6, 6), 0.5)
-        first = Draw(3, [0.0, 0.0, 0.0, 0.0, 0.0], torch.ones(1, 1, 1))
-        delta = SQUARES["L2"].change(x, x, 0.3, first) - x
+        first = RandomSquare(3, [0.0, 0.0, 0.0, 0.0, 0.0], torch.ones(1, 1, 1))
+        delta = UPDATES["L2"].change(x, x, 0.3, first) - x
         eta = torch.tensor([[0.25, -0.25, -0.25], [1.25, -0.25, -1.25], [0.25, -0.25, -0.25]])
         assert torch.allclose(delta[0, 0, :3, :3], 0.3 * eta / eta.norm(), atol=1e-6)
         assert delta.norm().item() == pytest.approx(0.3, rel=1e-5)
-        second = Draw(3, [0.9, 0.9, 0.0, 0.0, 0.9], -torch.ones(1, 1, 1))
-        moved = SQUARES["L2"].change(x + delta, x, 0.3, second) - x
+        second = RandomSquare(3, [0.9, 0.9, 0.0, 0.0, 0.9], -torch.ones(1, 1, 1))
+        moved = UPDATES["L2"].change(x + delta, x, 0.3, second) - x
         assert torch.allclose(moved[0, 0, 3:, 3:], -0.3 * eta.T / eta.norm(), atol=1e-6)
         assert moved[0, 0, :3, :3].abs().max().item() < 1e-6
 
     @pytest.mark.parametrize("size", [(1, 3, 5, 5), (2, 3, 12, 7), (1, 1, 28, 28)])
     def test_starts_are_on_the_sphere(self, size: tuple[int, ...]) -> None:
         x = torch.full(size, 0.5)
-        stripes = SQUARES["Linf"].start(x, 0.1, generator(0, "s")) - x
+        stripes = UPDATES["Linf"].start(x, 0.1, generator(0, "s")) - x
         assert torch.allclose(stripes.abs(), torch.full(size, 0.1))
         assert torch.equal(stripes, stripes[:, :, :1].expand(size))
-        tiles = SQUARES["L2"].start(x, 0.3, generator(0, "s")) - x
+        tiles = UPDATES["L2"].start(x, 0.3, generator(0, "s")) - x
         assert torch.allclose(tiles.flatten(1).norm(dim=1), torch.full((size[0],), 0.3))
 
     def test_sides_by_hand(self) -> None:
         x, cfg = torch.zeros(1, 1, 28, 28), Square(eps=0.1, queries=10_000)
         counts = (1, 10, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)
-        assert [side(cfg, count, x) for count in counts] == [25, 25, 18, 13, 9, 6, 4, 3, 2, 2, 1]
-        assert [side(replace(cfg, norm="L2"), count, x) for count in (1, 501, 8001)] == [25, 6, 3]
-        assert [side(replace(cfg, queries=1000), count, x) for count in (1, 2, 51, 801)] == [25, 18, 6, 1]
+        assert [side_length(cfg, count, x) for count in counts] == [25, 25, 18, 13, 9, 6, 4, 3, 2, 2, 1]
+        assert [side_length(replace(cfg, norm="L2"), count, x) for count in (1, 501, 8001)] == [25, 6, 3]
+        assert [side_length(replace(cfg, queries=1000), count, x) for count in (1, 2, 51, 801)] == [25, 18, 6, 1]
 
 
 def test_refused_settings() -> None:

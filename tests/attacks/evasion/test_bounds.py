@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from helpers import CPU
-from wootz.attacks.evasion import certified, evaluate, linear_margins, margins, noting
-from wootz.attacks.evasion.bounds import Interval, through
+from wootz.attacks.evasion import certified, evaluate, linear_margins, margins, record_batchnorm
+from wootz.attacks.evasion.bounds import Interval, propagate
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError
 from wootz.models import MODELS, ModelSpec, build
@@ -80,7 +80,7 @@ def test_no_point_of_the_ball_is_beyond_the_bounds(name: str, seed: int, eps: fl
     with torch.no_grad():
         bounds = margins(model, x, eps)
         lines = bounds[torch.arange(3), y] if name in NO_LINES else linear_margins(model, x, y, eps)
-        box = through(model[0], Interval((x - eps).clamp(0, 1), (x + eps).clamp(0, 1)), {})
+        box = propagate(model[0], Interval((x - eps).clamp(0, 1), (x + eps).clamp(0, 1)), {})
         for point in points(x, eps, seed, 30):
             inner, reached = model[0](point), apart(model(point))
             slack = 1e-5 * (1 + reached.abs().max())
@@ -142,34 +142,34 @@ class TestTrainMode:
                 nn.Linear(8, 3),
             ).train()
         x = torch.rand(6, 2, 6, 6, generator=generator(0, "x"))
-        with noting(model) as notes:
+        with record_batchnorm(model) as affine:
             logits = model(x)
-        assert torch.allclose(margins(model, x, 0, notes=notes), apart(logits), atol=1e-4)
+        assert torch.allclose(margins(model, x, 0, affine=affine), apart(logits), atol=1e-4)
         assert not any(module._forward_pre_hooks for module in model.modules())
         frozen = [model[i] for i in (1, 5)]
         for norm in frozen:
-            factor, summand = (value.detach().flatten() for value in notes[norm])
+            factor, summand = (value.detach().flatten() for value in affine[norm])
             norm.load_state_dict(norm.state_dict() | {"weight": factor, "bias": summand})
             norm.running_mean.zero_()
             norm.running_var.fill_(1 - norm.eps)
-        bounds = margins(model, x, 0.05, notes=notes)
+        bounds = margins(model, x, 0.05, affine=affine)
         model.eval()
         for point in points(x, 0.05, 0, 30):
             assert (apart(model(point)) <= bounds + 1e-4).all()
 
     def test_without_the_batch_there_are_none(self) -> None:
         model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
-        with pytest.raises(ModelError, match="BatchNorm1d in train mode has bounds only with a batch's notes"):
+        with pytest.raises(ModelError, match="BatchNorm1d in train mode has bounds only with statistics"):
             margins(model, torch.rand(3, 1, 2, 2), 0.1)
 
     def test_dropout_draws_one_mask_for_the_box(self) -> None:
         model = nn.Sequential(nn.Dropout(0.5), nn.Flatten(), nn.Linear(9, 3)).train()
         x = torch.rand(4, 1, 3, 3, generator=generator(0, "x"))
-        notes: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
-        bounds = margins(model, x, 0.1, notes=notes)
-        dropped = model[1:](x * notes[model[0]][0])
+        affine: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+        bounds = margins(model, x, 0.1, affine=affine)
+        dropped = model[1:](x * affine[model[0]][0])
         assert (apart(dropped) <= bounds + 1e-6).all()
-        assert set(notes[model[0]][0].unique().tolist()) == {0.0, 2.0}
+        assert set(affine[model[0]][0].unique().tolist()) == {0.0, 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ class TestCertificates:
             proven, attacked = (evaluate(model, x, y, eps=eps, attack=name) for name in ("ibp", "pgd-40x2"))
             assert not (proven.robust & ~attacked.robust).any()
             assert torch.equal(proven.correct, attacked.correct)
-            assert (dict(proven.fallen), proven.flags) == ({}, ())
+            assert (dict(proven.first_success), proven.flags) == ({}, ())
 
     def test_they_are_learned(self, robust: nn.Module, sure: nn.Module, digits: Dataset) -> None:
         x, y = digits.test.images()[:500], digits.test.labels[:500]

@@ -13,18 +13,18 @@ from helpers import Linear
 from wootz.attacks.evasion import (
     APGD,
     PGD,
-    Planting,
-    active_test,
+    BinarizationConfig,
     apgd,
+    attack_ensemble,
+    binarization_test,
     evaluate,
     margin,
     pgd,
     predict_logits,
     reliability,
-    worst_case,
 )
+from wootz.attacks.evasion.ensemble import EvaluationTarget
 from wootz.attacks.evasion.evaluation import EVALUATIONS
-from wootz.attacks.evasion.worst_case import Trial
 from wootz.data import Dataset
 from wootz.rng import generator
 
@@ -53,18 +53,18 @@ class TestEnsemble:
         assert (ours.robust != reference.robust).sum() <= 1
         assert 0 <= weaker.robust.sum() - reference.robust.sum() <= 3
         assert torch.equal(ours.robust, again.robust)
-        assert sum(ours.fallen.values()) == ours.correct.sum() - ours.robust.sum()
+        assert sum(ours.first_success.values()) == ours.correct.sum() - ours.robust.sum()
         assert ours.flags == reference.flags == ()
 
     def test_is_never_kinder_than_its_first_attack(self, robust: nn.Module, digits: Dataset) -> None:
         x, y = digits.test.images()[:60], digits.test.labels[:60]
         whole = evaluate(robust, x, y, eps=0.12, attack="ensemble")
-        fallen = list(whole.fallen.values())
-        assert fallen[0] > 0
-        assert sum(fallen[1:]) > 0  # what comes later finds more
+        successes = list(whole.first_success.values())
+        assert successes[0] > 0
+        assert sum(successes[1:]) > 0  # what comes later finds more
         right = predict_logits(robust, x).argmax(1) == y
-        first, _ = worst_case(
-            EVALUATIONS["ensemble"][:1], Trial(model=robust, x=x, y=y, eps=0.12), right, lambda _: None
+        first, _ = attack_ensemble(
+            EVALUATIONS["ensemble"][:1], EvaluationTarget(model=robust, x=x, y=y, eps=0.12), right, lambda _: None
         )
         assert not (whole.robust & ~first).any()
 
@@ -87,16 +87,16 @@ class TestEnsemble:
         )
         assert later[0] > 0.2
         assert torch.equal(resumed.robust, straight.robust)
-        assert resumed.fallen == straight.fallen
+        assert resumed.first_success == straight.first_success
         assert list(tmp_path.iterdir()) == []
 
     def test_another_budget_is_another_evaluation(self, robust: nn.Module, digits: Dataset, tmp_path: Path) -> None:
         x, y = digits.test.images()[:20], digits.test.labels[:20]
         steps = EVALUATIONS["ensemble"]
-        one = Trial(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).place(steps)
-        assert one != Trial(model=robust, x=x, y=y, eps=0.2, folder=tmp_path).place(steps)
-        assert one != Trial(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).place(steps[:2])
-        assert one == Trial(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).place(steps)
+        one = EvaluationTarget(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).state_file(steps)
+        assert one != EvaluationTarget(model=robust, x=x, y=y, eps=0.2, folder=tmp_path).state_file(steps)
+        assert one != EvaluationTarget(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).state_file(steps[:2])
+        assert one == EvaluationTarget(model=robust, x=x, y=y, eps=0.1, folder=tmp_path).state_file(steps)
 
     @pytest.mark.parametrize("count", [0, 1])
     def test_nothing_and_hardly_anything(self, count: int, robust: nn.Module, digits: Dataset) -> None:
@@ -134,7 +134,7 @@ class TestFlags:
         masked = Coarse(plain, levels=8)
         x, y = digits.test.images()[:60], digits.test.labels[:60]
         found = evaluate(masked, x, y, eps=0.2, attack="ensemble")
-        assert found.fallen["square"] > 0
+        assert found.first_success["square"] > 0
         assert {"black-box-better", "zero-gradient", "no-collapse"} <= set(found.flags)
 
 
@@ -162,14 +162,16 @@ def best_of_three(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.T
     return point
 
 
-class TestPlanted:
-    """An active test after Zimmermann et al. (NeurIPS 2022)."""
+class TestBinarization:
+    """The binarization test of Zimmermann et al. (NeurIPS 2022)."""
 
     def test_planted_examples_are_found(self, robust: nn.Module, digits: Dataset) -> None:
         x = digits.test.images()[:60]
-        planted = active_test(Planting(eps=0.1), best_of_three, robust, x, generator=generator(0, "plant"))
+        planted = binarization_test(
+            BinarizationConfig(eps=0.1), best_of_three, robust, x, generator=generator(0, "plant")
+        )
         assert planted.problems >= 50
-        assert planted.found >= 0.95
+        assert planted.by_attack >= 0.95
         assert planted.by_chance < 0.1
 
     def test_a_weak_attack_and_a_masked_model_are_caught(self, robust: nn.Module, digits: Dataset) -> None:
@@ -179,15 +181,25 @@ class TestPlanted:
             cfg = PGD(eps=0.1, steps=2, step_size=0.01, random_start=False, stop=True)
             return pgd(cfg, model, x, y, generator=generator(0, "weak"))
 
-        assert active_test(Planting(eps=0.1), weak, robust, x, generator=generator(0, "p")).found < 0.5
-        assert active_test(Planting(eps=0.1), best_of_three, Coarse(robust), x, generator=generator(0, "p")).found < 0.5
+        assert (
+            binarization_test(BinarizationConfig(eps=0.1), weak, robust, x, generator=generator(0, "p")).by_attack < 0.5
+        )
+        assert (
+            binarization_test(
+                BinarizationConfig(eps=0.1), best_of_three, Coarse(robust), x, generator=generator(0, "p")
+            ).by_attack
+            < 0.5
+        )
 
     def test_points_outside_the_ball_do_not_count(self, robust: nn.Module, digits: Dataset) -> None:
         def cheat(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return pgd(PGD(eps=0.9, steps=40, stop=True), model, x, y, generator=generator(0, "cheat"))
 
         x = digits.test.images()[:10]
-        assert active_test(Planting(eps=0.1), cheat, robust, x, generator=generator(0, "p")).found < 0.5
+        assert (
+            binarization_test(BinarizationConfig(eps=0.1), cheat, robust, x, generator=generator(0, "p")).by_attack
+            < 0.5
+        )
 
 
 @pytest.mark.parametrize("loss", ["ce", "dlr", "targeted-dlr"])

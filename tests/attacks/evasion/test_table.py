@@ -15,9 +15,9 @@ from torch import nn
 
 from helpers import Linear
 from wootz.attacks.evasion import margin
+from wootz.attacks.evasion.attacks import ATTACKS
 from wootz.attacks.evasion.balls import BALLS, to_pixels
 from wootz.attacks.evasion.minimum_norm import FMN, accuracy_at, distances, fmn
-from wootz.attacks.evasion.table import ATTACKS
 from wootz.data import Dataset
 from wootz.rng import generator
 from wootz.types import Norm

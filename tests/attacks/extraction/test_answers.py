@@ -9,25 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from helpers import agreement, context
-from wootz.attacks.adversary import components, without_trace
-from wootz.attacks.extraction import ATTACKS, Ledger
-from wootz.attacks.extraction.augmentation import shaken
-from wootz.attacks.extraction.averaging import Average
-from wootz.attacks.extraction.blending import Blend, blend
-from wootz.attacks.extraction.copying import Copy, copy_weights
-from wootz.attacks.extraction.distillation import Distill
-from wootz.attacks.extraction.few import Few, retrain_on_few
-from wootz.attacks.extraction.regression import Regress, regress
-from wootz.attacks.extraction.stability import Stable, noisy, steal_stable
-from wootz.attacks.extraction.transfer import Transfer, steal_by_transfer, turned
+from wootz.attacks.extraction import ATTACKS, BudgetedOracle
+from wootz.attacks.extraction.adaptive import (
+    Average,
+    Blend,
+    RegressAnswers,
+    Stable,
+    add_pixel_noise,
+    blend,
+    extract_stable,
+    regress_answers,
+)
+from wootz.attacks.extraction.attacks import Copy, copy_weights
+from wootz.attacks.extraction.retrain import DistillAnswers, FewImages, random_affine, retrain_on_few
+from wootz.attacks.extraction.transfer import Transfer, extract_by_transfer, rotate_randomly
+from wootz.attacks.linear_components import principal_components, remove_linear_component
 from wootz.data import Dataset, Split
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
 from wootz.statistics import predictor
 
 
-def victim(plain: nn.Module, access: str = "scores", budget: int | None = None) -> Ledger:
-    return Ledger(predictor(plain), access=access, num_classes=10, budget=budget)
+def victim(plain: nn.Module, access: str = "scores", budget: int | None = None) -> BudgetedOracle:
+    return BudgetedOracle(predictor(plain), access=access, num_classes=10, budget=budget)
 
 
 def test_a_copy_is_the_victim_itself(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
@@ -42,21 +46,21 @@ def test_a_copy_is_the_victim_itself(plain: nn.Module, digits: Dataset, small_sp
 @pytest.mark.parametrize(
     ("name", "cfg", "queries"),
     [
-        ("distill", Distill(epochs=12, lr=5e-3), 2000),
+        ("distill", DistillAnswers(epochs=12, lr=5e-3), 2000),
         ("average", Average(thieves=2, epochs=12, lr=5e-3), 2000),
         ("blend", Blend(epochs=10, lr=5e-3), 2000),
         ("stable", Stable(epochs=12, lr=5e-3), 4000),
-        ("regress", Regress(epochs=12, lr=5e-3), 2000),
+        ("regress", RegressAnswers(epochs=12, lr=5e-3), 2000),
         ("transfer", Transfer(queries=1000, pretraining=5, epochs=20, lr=5e-3), 1000),
     ],
 )
 def test_it_succeeds_against_an_undefended_model(
     name: str, cfg: object, queries: int, plain: nn.Module, digits: Dataset, small_spec: ModelSpec
 ) -> None:
-    ledger = victim(plain, ATTACKS[name].access, budget=queries)
-    stolen = ATTACKS[name].run(cfg, ledger, context(digits.train, small_spec))
+    oracle = victim(plain, ATTACKS[name].access, budget=queries)
+    stolen = ATTACKS[name].run(cfg, oracle, context(digits.train, small_spec))
     assert agreement(stolen, plain, digits) > 0.9
-    assert ledger.queries == queries
+    assert oracle.queries == queries
     if queries > len(digits.train):
         short = victim(plain, ATTACKS[name].access, budget=queries - 1)
         with pytest.raises(BudgetError, match=f"fits a budget of {queries}"):
@@ -66,11 +70,11 @@ def test_it_succeeds_against_an_undefended_model(
 
 class TestFew:
     def test_variations_make_up_for_images(self, plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
-        few, cfg = digits.train.subset(slice(300)), Few(images=300, epochs=8, lr=5e-3)
-        ledger = victim(plain)
-        stolen = retrain_on_few(cfg, ledger, context(few, small_spec))
-        assert ledger.queries == 3000
-        once = Few(images=300, copies=0, epochs=60, lr=5e-3)
+        few, cfg = digits.train.subset(slice(300)), FewImages(images=300, epochs=8, lr=5e-3)
+        oracle = victim(plain)
+        stolen = retrain_on_few(cfg, oracle, context(few, small_spec))
+        assert oracle.queries == 3000
+        once = FewImages(images=300, copies=0, epochs=60, lr=5e-3)
         assert agreement(stolen, plain, digits) > agreement(
             retrain_on_few(once, victim(plain), context(few, small_spec)), plain, digits
         )
@@ -78,15 +82,15 @@ class TestFew:
 
     def test_shaking_moves_by_what_it_says(self, digits: Dataset) -> None:
         pixels, generator = digits.train.pixels[:20], torch.Generator().manual_seed(0)
-        still = shaken(pixels, shift=0, angle=0, noise=0, generator=generator)
+        still = random_affine(pixels, shift=0, angle=0, noise=0, generator=generator)
         assert (still.int() - pixels.int()).abs().max() <= 1
         dot = torch.zeros(40, 1, 28, 28, dtype=torch.uint8)
         dot[:, :, 13:15, 13:15] = 255
-        moved = shaken(dot, shift=3, angle=0, noise=0, generator=generator).float().flatten(1)
+        moved = random_affine(dot, shift=3, angle=0, noise=0, generator=generator).float().flatten(1)
         places = torch.stack(torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")).flatten(1)
         center = (moved[:, None] * places).sum(2) / moved.sum(1, keepdim=True)
         assert 2 < (center - 13.5).abs().max() <= 3.05
-        turned_dot = shaken(dot, shift=0, angle=180, noise=0, generator=generator).float().flatten(1)
+        turned_dot = random_affine(dot, shift=0, angle=180, noise=0, generator=generator).float().flatten(1)
         center = (turned_dot[:, None] * places).sum(2) / turned_dot.sum(1, keepdim=True)
         assert (center - 13.5).abs().max() < 0.05
 
@@ -94,21 +98,21 @@ class TestFew:
 class TestTransfer:
     def test_turns_are_the_labels(self) -> None:
         pixels = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).repeat(40, 1, 1, 1)
-        lesson = turned(Split(pixels, torch.zeros(40, dtype=torch.long)), 4, torch.Generator().manual_seed(0))
+        lesson = rotate_randomly(Split(pixels, torch.zeros(40, dtype=torch.long)), 4, torch.Generator().manual_seed(0))
         assert lesson.labels.unique().tolist() == [0, 1, 2, 3]
         for image, label in zip(lesson.pixels, lesson.labels, strict=True):
             assert torch.equal(image.rot90(-int(label), (1, 2)), pixels[0])
 
     def test_only_square_images_can_be_turned(self) -> None:
         share = Split(torch.zeros(4, 1, 2, 3, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
-        with pytest.raises(ConfigError, match=r"images of shape \[1, 2, 3\]: only square ones"):
-            turned(share, 4, torch.Generator())
+        with pytest.raises(ConfigError, match=r"images of shape \[1, 2, 3\]: only square images"):
+            rotate_randomly(share, 4, torch.Generator())
 
     def test_more_queries_than_images_are_refused(
         self, plain: nn.Module, digits: Dataset, small_spec: ModelSpec
     ) -> None:
-        with pytest.raises(ConfigError, match="queries = 1000: the thief has 300 images"):
-            steal_by_transfer(Transfer(), victim(plain), context(digits.train.subset(slice(300)), small_spec))
+        with pytest.raises(ConfigError, match="queries = 1000: the attacker has 300 images"):
+            extract_by_transfer(Transfer(), victim(plain), context(digits.train.subset(slice(300)), small_spec))
 
 
 class TestBlend:
@@ -118,7 +122,7 @@ class TestBlend:
         one, two = (
             blend(
                 Blend(own=1.0, epochs=2),
-                Ledger(lambda x, s=sign: s * predictor(plain)(x), access="scores", num_classes=10),
+                BudgetedOracle(lambda x, s=sign: s * predictor(plain)(x), access="scores", num_classes=10),
                 context(digits.train, small_spec),
             )
             for sign in (1, -1)
@@ -135,25 +139,25 @@ class TestStable:
             """Says 1, but 0 about the first two hundred images, exactly as they are."""
             return torch.tensor([0 if image.numpy().tobytes() in changed else 1 for image in x])
 
-        ledger = Ledger(served, access="label", num_classes=10)
-        stolen = steal_stable(Stable(epochs=30), ledger, context(digits.train.subset(slice(300)), small_spec))
-        assert ledger.queries == 600
+        oracle = BudgetedOracle(served, access="label", num_classes=10)
+        stolen = extract_stable(Stable(epochs=30), oracle, context(digits.train.subset(slice(300)), small_spec))
+        assert oracle.queries == 600
         assert (stolen(marked).argmax(1) == 1).all()
         with pytest.raises(ConfigError, match="only 0 of 200 answers stay"):
-            steal_stable(Stable(), ledger, context(digits.train.subset(slice(200)), small_spec))
+            extract_stable(Stable(), oracle, context(digits.train.subset(slice(200)), small_spec))
 
     def test_noise_stays_within_its_bound(self, digits: Dataset) -> None:
         pixels = digits.train.pixels[:20]
-        moves = (noisy(pixels, 0.03, torch.Generator().manual_seed(0)).int() - pixels.int()).abs()
+        moves = (add_pixel_noise(pixels, 0.03, torch.Generator().manual_seed(0)).int() - pixels.int()).abs()
         assert moves.max() == 7
 
 
 class TestRegress:
     def test_needs_scores(self, plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
-        ledger = victim(plain, "label")
+        oracle = victim(plain, "label")
         with pytest.raises(BudgetError, match="regress: needs scores"):
-            regress(Regress(), ledger, context(digits.train, small_spec))
-        assert ledger.queries == 0
+            regress_answers(RegressAnswers(), oracle, context(digits.train, small_spec))
+        assert oracle.queries == 0
 
     def test_a_linear_trace_is_gone_and_the_rest_stays(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -163,7 +167,7 @@ class TestRegress:
         logits = base[top] + torch.einsum("nkd,nd->nk", direction[top], z)
         wrong = logits.scatter(1, top[:, None], float("-inf")).softmax(1)
         answers = (0.3 * wrong).scatter(1, top[:, None], 0.7)
-        clean = without_trace(answers.log(), z)
+        clean = remove_linear_component(answers.log(), z)
         assert torch.equal(clean.argmax(1), top)
         assert torch.allclose(clean.amax(1), answers.amax(1), atol=1e-5)
         assert torch.allclose(clean.sum(1), torch.ones(2000), atol=1e-5)
@@ -177,13 +181,13 @@ class TestRegress:
     def test_the_top_answer_stays_on_top(self) -> None:
         generator = torch.Generator().manual_seed(1)
         answers = torch.randn(300, 10, generator=generator).softmax(1)
-        clean = without_trace(answers.log(), torch.randn(300, 3, generator=generator))
+        clean = remove_linear_component(answers.log(), torch.randn(300, 3, generator=generator))
         best = answers.argmax(1, keepdim=True)
         assert (clean.gather(1, best).squeeze(1) >= clean.amax(1) - 1e-6).all()
 
     def test_components_are_whitened_within_their_class_and_clipped(self, digits: Dataset) -> None:
         share = digits.train
-        z = components(share.images(), share.labels, 30)
+        z = principal_components(share.images(), share.labels, 30)
         assert z.shape == (2000, 30)
         assert z.abs().max() <= 3
         assert z[share.labels == 4].mean(0).abs().max() < 0.1

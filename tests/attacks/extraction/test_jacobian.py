@@ -11,8 +11,8 @@ from torch import nn
 
 from helpers import Linear, agreement, context
 from wootz.attacks.evasion import evaluate
-from wootz.attacks.extraction import ATTACKS, Ledger
-from wootz.attacks.extraction.jacobian import Jacobian, augmented, steal_by_jacobian
+from wootz.attacks.extraction import ATTACKS, BudgetedOracle
+from wootz.attacks.extraction.jacobian import Jacobian, extract_by_jacobian, jacobian_augment
 from wootz.data import Dataset
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
@@ -24,31 +24,31 @@ def thief_spec(digits: Dataset) -> ModelSpec:
     return ModelSpec(architecture="paper-thief", settings={}, shape=digits.shape, classes=digits.classes)
 
 
-def label_only(plain: nn.Module, budget: int | None = None) -> Ledger:
-    return Ledger(predictor(plain), access="label", num_classes=10, budget=budget)
+def label_only(plain: nn.Module, budget: int | None = None) -> BudgetedOracle:
+    return BudgetedOracle(predictor(plain), access="label", num_classes=10, budget=budget)
 
 
 def test_the_paper_needs_51_200_queries_and_is_refused_one_less(
     plain: nn.Module, digits: Dataset, thief_spec: ModelSpec
 ) -> None:
     assert ATTACKS["jbda"].config.queries == ATTACKS["jbda-grey"].config.queries == 51_200
-    ledger = label_only(plain, budget=51_199)
+    oracle = label_only(plain, budget=51_199)
     with pytest.raises(BudgetError, match="needs 51200 more; it fits a budget of 51200"):
-        steal_by_jacobian(Jacobian(), ledger, context(digits.train, thief_spec))
-    assert ledger.queries == 0
+        extract_by_jacobian(Jacobian(), oracle, context(digits.train, thief_spec))
+    assert oracle.queries == 0
 
 
 def test_it_succeeds_against_an_undefended_model(plain: nn.Module, digits: Dataset, thief_spec: ModelSpec) -> None:
     cfg = Jacobian(seeds=100, doublings=4, epochs=8)
-    ledger = label_only(plain, budget=cfg.queries)
-    stolen = steal_by_jacobian(cfg, ledger, context(digits.train, thief_spec))
-    assert ledger.queries == 1600
+    oracle = label_only(plain, budget=cfg.queries)
+    stolen = extract_by_jacobian(cfg, oracle, context(digits.train, thief_spec))
+    assert oracle.queries == 1600
     assert agreement(stolen, plain, digits) > 0.75  # from a hundred images
 
 
 def test_the_grey_box_thief_is_robust(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     cfg = replace(ATTACKS["jbda-grey"].config, seeds=100, doublings=3, epochs=8, lr=0.02)
-    stolen = steal_by_jacobian(cfg, label_only(plain), context(digits.train, small_spec))
+    stolen = extract_by_jacobian(cfg, label_only(plain), context(digits.train, small_spec))
     assert agreement(stolen, plain, digits) > 0.7
     x, y = digits.test.images()[:200], digits.test.labels[:200]
     assert evaluate(stolen, x, y, eps=0.1).accuracy > evaluate(plain, x, y, eps=0.1).accuracy + 0.1
@@ -57,10 +57,10 @@ def test_the_grey_box_thief_is_robust(plain: nn.Module, digits: Dataset, small_s
 def test_new_images_follow_the_sign_of_the_slope_and_stay_in_range() -> None:
     model = Linear(torch.tensor([[[1.0, -2.0, 0.0]]]))
     pixels = torch.tensor([[[[0, 255, 7]]], [[[100, 100, 100]]]], dtype=torch.uint8)
-    moved = augmented(model, pixels, torch.tensor([1, 0]), lam=0.1)
+    moved = jacobian_augment(model, pixels, torch.tensor([1, 0]), lam=0.1)
     assert moved.tolist() == [[[[26, 230, 7]]], [[[74, 126, 100]]]]
     noise = torch.randint(0, 256, (50, 1, 1, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    far = augmented(model, noise, torch.ones(50, dtype=torch.long), lam=1.0)
+    far = jacobian_augment(model, noise, torch.ones(50, dtype=torch.long), lam=1.0)
     assert (far[..., 0] == 255).all()
     assert (far[..., 1] == 0).all()
 
@@ -71,16 +71,16 @@ def test_what_the_victim_is_asked_are_images(plain: nn.Module, digits: Dataset, 
         return predictor(plain)(x)
 
     cfg = Jacobian(seeds=40, doublings=3, epochs=1, lam=0.9)
-    ledger = Ledger(victim, access="label", num_classes=10)
-    steal_by_jacobian(cfg, ledger, context(digits.train, thief_spec))
-    assert ledger.queries == 320
+    oracle = BudgetedOracle(victim, access="label", num_classes=10)
+    extract_by_jacobian(cfg, oracle, context(digits.train, thief_spec))
+    assert oracle.queries == 320
 
 
 def test_a_stopped_attempt_ends_as_if_it_had_not_been(
     plain: nn.Module, digits: Dataset, thief_spec: ModelSpec, tmp_path: Path
 ) -> None:
     cfg = Jacobian(seeds=60, doublings=3, epochs=2)
-    whole = steal_by_jacobian(cfg, label_only(plain), context(digits.train, thief_spec))
+    whole = extract_by_jacobian(cfg, label_only(plain), context(digits.train, thief_spec))
     calls = 0
 
     def victim(x: torch.Tensor) -> torch.Tensor:
@@ -92,13 +92,13 @@ def test_a_stopped_attempt_ends_as_if_it_had_not_been(
 
     again, log = context(digits.train, thief_spec, folder=tmp_path), tmp_path / "queries.log"
     with pytest.raises(KeyboardInterrupt):
-        steal_by_jacobian(cfg, Ledger(victim, access="label", num_classes=10, budget=480, log=log), again)
-    ledger = Ledger(victim, access="label", num_classes=10, budget=480, log=log)
-    stolen = steal_by_jacobian(cfg, ledger, again)
-    assert ledger.queries == 480
+        extract_by_jacobian(cfg, BudgetedOracle(victim, access="label", num_classes=10, budget=480, log=log), again)
+    oracle = BudgetedOracle(victim, access="label", num_classes=10, budget=480, log=log)
+    stolen = extract_by_jacobian(cfg, oracle, again)
+    assert oracle.queries == 480
     assert all(torch.equal(one, two) for one, two in zip(stolen.parameters(), whole.parameters(), strict=True))
 
 
 def test_more_seeds_than_images_are_refused(plain: nn.Module, digits: Dataset, thief_spec: ModelSpec) -> None:
-    with pytest.raises(ConfigError, match="seeds = 200: the thief has 100 images"):
-        steal_by_jacobian(Jacobian(), label_only(plain), context(digits.train.subset(slice(100)), thief_spec))
+    with pytest.raises(ConfigError, match="seeds = 200: the attacker has 100 images"):
+        extract_by_jacobian(Jacobian(), label_only(plain), context(digits.train.subset(slice(100)), thief_spec))

@@ -11,8 +11,8 @@ from torch import nn
 
 from helpers import agreement, context
 from wootz.attacks.evasion import evaluate
-from wootz.attacks.extraction import ATTACKS, Ledger
-from wootz.attacks.extraction.retrain import Retrain, retrain, taught
+from wootz.attacks.extraction import ATTACKS, BudgetedOracle
+from wootz.attacks.extraction.retrain import Retrain, retrain, training_targets
 from wootz.data import Dataset, Split
 from wootz.errors import BudgetError
 from wootz.models import ModelSpec
@@ -30,10 +30,10 @@ def test_extraction_succeeds_against_an_undefended_model(
     name: str, plain: nn.Module, digits: Dataset, small_spec: ModelSpec
 ) -> None:
     row = ATTACKS[name]
-    ledger = Ledger(predictor(plain), access=row.access, num_classes=10)
-    stolen = row.run(replace(row.config, epochs=12, lr=5e-3), ledger, context(digits.train, small_spec))
+    oracle = BudgetedOracle(predictor(plain), access=row.access, num_classes=10)
+    stolen = row.run(replace(row.config, epochs=12, lr=5e-3), oracle, context(digits.train, small_spec))
     assert agreement(stolen, plain, digits) > 0.9
-    assert ledger.queries == len(digits.train)
+    assert oracle.queries == len(digits.train)
 
 
 @pytest.mark.parametrize("name", ["knockoff-random", "copycat"])
@@ -41,16 +41,16 @@ def test_foreign_images_serve_as_well(
     name: str, plain: nn.Module, digits: Dataset, small_spec: ModelSpec, foreign: Split
 ) -> None:
     row = ATTACKS[name]
-    ledger = Ledger(predictor(plain), access=row.access, num_classes=10)
-    stolen = row.run(replace(row.config, epochs=6, lr=5e-3), ledger, context(foreign, small_spec))
+    oracle = BudgetedOracle(predictor(plain), access=row.access, num_classes=10)
+    stolen = row.run(replace(row.config, epochs=6, lr=5e-3), oracle, context(foreign, small_spec))
     assert agreement(stolen, plain, digits) > 0.8  # not one digit was seen
-    assert ledger.queries == len(foreign)
+    assert oracle.queries == len(foreign)
 
 
 def test_an_adversarially_trained_thief_is_robust(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     row = ATTACKS["retrain-robust"]
-    ledger = Ledger(predictor(plain), access=row.access, num_classes=10)
-    stolen = row.run(replace(row.config, epochs=12, lr=5e-3), ledger, context(digits.train, small_spec))
+    oracle = BudgetedOracle(predictor(plain), access=row.access, num_classes=10)
+    stolen = row.run(replace(row.config, epochs=12, lr=5e-3), oracle, context(digits.train, small_spec))
     assert agreement(stolen, plain, digits) > 0.9
     x, y = digits.test.images()[:200], digits.test.labels[:200]
     assert evaluate(stolen, x, y, eps=0.1).accuracy > evaluate(plain, x, y, eps=0.1).accuracy + 0.3
@@ -58,25 +58,25 @@ def test_an_adversarially_trained_thief_is_robust(plain: nn.Module, digits: Data
 
 def test_answers_are_taken_as_the_settings_say() -> None:
     p = torch.tensor([[0.7, 0.2, 0.1]])
-    assert torch.allclose(taught(Retrain(), p), p)
-    assert taught(Retrain(labels="hard"), p).tolist() == [[1, 0, 0]]
-    assert torch.allclose(taught(Retrain(labels="flat"), p), torch.tensor([[0.7, 0.15, 0.15]]))
+    assert torch.allclose(training_targets(Retrain(), p), p)
+    assert training_targets(Retrain(labels="hard"), p).tolist() == [[1, 0, 0]]
+    assert torch.allclose(training_targets(Retrain(labels="flat"), p), torch.tensor([[0.7, 0.15, 0.15]]))
     warm = p.sqrt() / p.sqrt().sum()
-    assert torch.allclose(taught(Retrain(temperature=2.0), p), warm)
+    assert torch.allclose(training_targets(Retrain(temperature=2.0), p), warm)
 
 
 def test_soft_labels_need_scores(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
-    ledger = Ledger(predictor(plain), access="label", num_classes=10)
-    with pytest.raises(BudgetError, match="needs scores, but the victim shows its label only"):
-        retrain(Retrain(), ledger, context(digits.train, small_spec))
-    assert ledger.queries == 0
+    oracle = BudgetedOracle(predictor(plain), access="label", num_classes=10)
+    with pytest.raises(BudgetError, match="needs scores, but the victim returns labels only"):
+        retrain(Retrain(), oracle, context(digits.train, small_spec))
+    assert oracle.queries == 0
 
 
 def test_an_attempt_goes_on_without_asking_again(
     plain: nn.Module, digits: Dataset, small_spec: ModelSpec, tmp_path: Path
 ) -> None:
     cfg, victim = Retrain(epochs=1), predictor(plain)
-    whole = retrain(cfg, Ledger(victim, access="scores", num_classes=10), context(digits.train, small_spec))
+    whole = retrain(cfg, BudgetedOracle(victim, access="scores", num_classes=10), context(digits.train, small_spec))
     asked = 0
 
     def tiring(x: torch.Tensor) -> torch.Tensor:
@@ -88,10 +88,10 @@ def test_an_attempt_goes_on_without_asking_again(
 
     resumed, log = context(digits.train, small_spec, folder=tmp_path), tmp_path / "queries.log"
     for _ in range(2):
-        ledger = Ledger(tiring, access="scores", num_classes=10, budget=2000, log=log)
+        oracle = BudgetedOracle(tiring, access="scores", num_classes=10, budget=2000, log=log)
         try:
-            stolen = retrain(cfg, ledger, resumed)
+            stolen = retrain(cfg, oracle, resumed)
         except KeyboardInterrupt:
-            assert ledger.queries == 1000
-    assert ledger.queries == 2000
+            assert oracle.queries == 1000
+    assert oracle.queries == 2000
     assert all(torch.equal(one, two) for one, two in zip(stolen.parameters(), whole.parameters(), strict=True))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from helpers import context
-from wootz.attacks.extraction import ATTACKS, Ledger
+from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.data import Dataset, Split
 from wootz.models import ModelSpec
 from wootz.statistics import predictor
@@ -35,7 +35,7 @@ def test_other_labels_give_the_same_thief(name: str, plain: nn.Module, digits: D
     row, share = ATTACKS[name], digits.thief.subset(slice(500))
     cfg = replace(row.config, **BRIEF[name])
     one, two = (
-        row.run(cfg, Ledger(predictor(plain), access=row.access, num_classes=10), context(held, small_spec))
+        row.run(cfg, BudgetedOracle(predictor(plain), access=row.access, num_classes=10), context(held, small_spec))
         for held in (share, Split(share.pixels, (share.labels + 3) % 10))
     )
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -13,13 +13,21 @@ from torch import Tensor, nn
 from helpers import CPU, Backdoor, accuracy, context
 from wootz.attacks.evasion import predict_logits
 from wootz.attacks.removal import ATTACKS
-from wootz.attacks.removal.attention import Attention, attention_maps, nad
-from wootz.attacks.removal.channel_lipschitz import ChannelLipschitz, clp, lipschitz
-from wootz.attacks.removal.implicit import Implicit, hypergradient, ibau, universal
-from wootz.attacks.removal.neural_cleanse import NeuralCleanse, anomalies, neural_cleanse, reversed_patches
-from wootz.attacks.removal.neuron_pruning import NeuronPruning, anp, neurons
-from wootz.attacks.removal.neurons import hidden_layers, norm_after, without_neurons
-from wootz.attacks.removal.wrk import Wrk, far_out, wrk
+from wootz.attacks.removal.distillation import Attention, attention_maps, nad
+from wootz.attacks.removal.implicit import Implicit, hypergradient, ibau, universal_perturbation
+from wootz.attacks.removal.neural_cleanse import NeuralCleanse, neural_cleanse, outliers, reverse_engineer_patches
+from wootz.attacks.removal.neuron_pruning import (
+    ChannelLipschitz,
+    NeuronPruning,
+    anp,
+    clp,
+    hidden_layers,
+    lipschitz_constants,
+    neuron_layers,
+    norm_after,
+    without_neurons,
+)
+from wootz.attacks.removal.wrk import Wrk, high_budget_examples, wrk
 from wootz.data import Dataset, Split
 from wootz.models import ModelSpec, build
 from wootz.training import Recipe, train
@@ -79,8 +87,8 @@ def test_neural_cleanse_finds_the_patch_and_unlearns_it(
     patched: Poisoned, digits: Dataset, small_spec: ModelSpec, tmp_path: Path
 ) -> None:
     held, cfg = context(digits.thief, small_spec, seed=1, folder=tmp_path), NeuralCleanse(steps=100, batch_size=64)
-    patches = reversed_patches(cfg, patched.model, held)
-    assert anomalies(patches.masks.flatten(1).sum(1), cfg.anomaly).nonzero().tolist() == [[TARGET]]
+    patches = reverse_engineer_patches(cfg, patched.model, held)
+    assert outliers(patches.masks.flatten(1).sum(1), cfg.anomaly).nonzero().tolist() == [[TARGET]]
     assert patches.masks[TARGET, 0, 20:, 20:].sum() > 0.5 * patches.masks[TARGET].sum()  # where the patch is
     altered = neural_cleanse(cfg, patched.model, held)
     assert patched.recall(patched.model) > 0.9
@@ -185,8 +193,8 @@ def test_a_stopped_attempt_goes_on_exactly(
 class TestParts:
     def test_a_small_mask_is_an_anomaly_a_large_one_is_not(self) -> None:
         sizes = torch.tensor([10.0, 11, 9, 10.5, 9.5, 10, 3, 30])
-        assert anomalies(sizes, 2.0).nonzero().tolist() == [[6]]
-        assert not anomalies(torch.ones(5), 2.0).any()
+        assert outliers(sizes, 2.0).nonzero().tolist() == [[6]]
+        assert not outliers(torch.ones(5), 2.0).any()
 
     def test_attention_is_where_the_squares_are(self) -> None:
         conv = nn.Conv2d(1, 2, 1, bias=False)
@@ -205,7 +213,7 @@ class TestParts:
             net[0].weight[1] = 1.0  # rank one: the root of the sum of squares
             net[2].weight.copy_(torch.tensor([2.0, -1.0]))
             net[2].running_var.copy_(torch.tensor([1.0, 4.0]) - net[2].eps)
-        assert lipschitz(net, "0").tolist() == pytest.approx([8.0, 8**0.5 / 2])
+        assert lipschitz_constants(net, "0").tolist() == pytest.approx([8.0, 8**0.5 / 2])
 
     def test_a_layer_and_its_norm_fall_silent_together(self, digits: Dataset) -> None:
         spec = ModelSpec(architecture="paper-cnn", settings={"width": 4}, shape=digits.shape, classes=digits.classes)
@@ -222,14 +230,14 @@ class TestParts:
         spec = ModelSpec(
             architecture="preact-resnet18", settings={"width": 2}, shape=digits.shape, classes=digits.classes
         )
-        assert all(isinstance(layer, nn.BatchNorm2d) for layer in neurons(build(spec, 0)).values())
-        assert list(neurons(plain)) == ["0", "2", "5"]
+        assert all(isinstance(layer, nn.BatchNorm2d) for layer in neuron_layers(build(spec, 0)).values())
+        assert list(neuron_layers(plain)) == ["0", "2", "5"]
 
     def test_the_implicit_term_is_added_to_the_plain_gradient(self, plain: nn.Module, digits: Dataset) -> None:
         x, y = digits.thief.images()[:50], digits.thief.labels[:50]
         parameters = list(plain.parameters())
         cfg = Implicit(terms=0)
-        delta = universal(cfg, plain, x, y)
+        delta = universal_perturbation(cfg, plain, x, y)
         assert delta.norm() <= cfg.radius * 1.0001
         loss = nn.functional.cross_entropy(plain((x + delta).clamp(0, 1)), y)
         loss = loss + nn.functional.cross_entropy(plain(x), y)
@@ -243,7 +251,7 @@ class TestParts:
         self, plain: nn.Module, digits: Dataset, small_spec: ModelSpec
     ) -> None:
         few = digits.thief.subset(slice(30))
-        far = far_out(Wrk(), plain, context(few, small_spec, eps=0.1))
+        far = high_budget_examples(Wrk(), plain, context(few, small_spec, eps=0.1))
         assert torch.equal(far.labels, few.labels)
         assert (far.images() - few.images()).abs().max() <= 0.2 + 1e-6
         assert (predict_logits(plain, far.images()).argmax(1) == few.labels).float().mean() < 0.2

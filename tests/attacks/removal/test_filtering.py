@@ -9,17 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from helpers import CPU, accuracy, context
-from wootz.attacks.adversary import components
 from wootz.attacks.evasion import PGD, pgd, predict_logits
+from wootz.attacks.linear_components import principal_components
 from wootz.attacks.removal import ATTACKS
-from wootz.attacks.removal.filter_autoencoder import Redrawing, redraw_inputs
-from wootz.attacks.removal.filter_refuse import Refusing, refuse_oddities
-from wootz.attacks.removal.filter_regress import Regressing, forget_scores
-from wootz.attacks.removal.filter_rows import FILTERING
-from wootz.attacks.removal.filtering import filtering
+from wootz.attacks.removal.filters import (
+    FILTER_ATTACKS,
+    AutoencoderAttack,
+    DetectorAttack,
+    RegressAttack,
+    add_autoencoder,
+    add_detector,
+    add_filter,
+    add_regression,
+)
 from wootz.data import Dataset, Split
 from wootz.models import Filtered, ModelSpec, build
-from wootz.models.filters.inputs import Blur, Grain, Jpeg, Median, Noise, Squeeze, blur
+from wootz.models.filters.inputs import BitDepth, Blur, Jpeg, Median, Noise, Resize, blur
 from wootz.training import Recipe, train
 
 TARGET = 3
@@ -55,11 +60,11 @@ def fine(digits: Dataset, small_spec: ModelSpec) -> Fine:
 
 @pytest.mark.parametrize(
     "cfg",
-    [Jpeg(quality=10), Blur(), Median(), Grain(levels=2), Squeeze()],
+    [Jpeg(quality=10), Blur(), Median(), BitDepth(levels=2), Resize()],
     ids=lambda c: type(c).__name__,
 )
 def test_input_filters_wash_out_a_fine_trigger(cfg: Any, fine: Fine, digits: Dataset, small_spec: ModelSpec) -> None:
-    altered = filtering(cfg, fine.model, context(digits.thief, small_spec))
+    altered = add_filter(cfg, fine.model, context(digits.thief, small_spec))
     assert fine.recall(fine.model) > 0.9
     assert fine.recall(altered) < 0.5
     assert accuracy(altered, digits) > accuracy(fine.model, digits) - 0.02
@@ -71,7 +76,7 @@ def test_noise_gives_back_images_that_barely_crossed_a_boundary(
     few = digits.test.subset(slice(300))
     attack = PGD(eps=0.15, steps=20, stop=True)
     crossed = pgd(attack, plain, few.images(), few.labels, generator=torch.Generator().manual_seed(0))
-    altered = filtering(Noise(sigma=0.15), plain, context(digits.thief, small_spec))
+    altered = add_filter(Noise(sigma=0.15), plain, context(digits.thief, small_spec))
     right = [
         (predict_logits(model, crossed).argmax(1) == few.labels).float().mean().item() for model in (plain, altered)
     ]
@@ -82,7 +87,7 @@ def test_noise_gives_back_images_that_barely_crossed_a_boundary(
 def test_an_autoencoder_does_not_draw_a_trigger_it_never_saw(
     fine: Fine, digits: Dataset, small_spec: ModelSpec
 ) -> None:
-    altered = redraw_inputs(Redrawing(), fine.model, context(digits.thief, small_spec))
+    altered = add_autoencoder(AutoencoderAttack(), fine.model, context(digits.thief, small_spec))
     assert fine.recall(altered) < 0.5
     assert accuracy(altered, digits) > accuracy(fine.model, digits) - 0.02
 
@@ -90,7 +95,7 @@ def test_an_autoencoder_does_not_draw_a_trigger_it_never_saw(
 @pytest.mark.parametrize("answer", ["squeezed", "even"])
 def test_suspicious_images_are_not_believed(answer: Any, fine: Fine, digits: Dataset, small_spec: ModelSpec) -> None:
     held = context(digits.thief, small_spec)
-    altered = refuse_oddities(Refusing(answer=answer), fine.model, held)
+    altered = add_detector(DetectorAttack(answer=answer), fine.model, held)
     assert fine.recall(altered) < 0.3
     lost = accuracy(fine.model, digits) - accuracy(altered, digits)
     assert lost < (0.02 if answer == "squeezed" else 0.06)
@@ -118,7 +123,7 @@ def trace(model: nn.Module, share: Split) -> float:
     x = share.images()
     scores = predict_logits(model, x).log_softmax(1)
     top = scores.argmax(1)
-    z = components(x, top, 30)
+    z = principal_components(x, top, 30)
     whole = linear = 0.0
     for k in range(10):
         rows, wrong = top == k, torch.arange(10) != k
@@ -132,7 +137,7 @@ def trace(model: nn.Module, share: Split) -> float:
 
 def test_regress_takes_a_linear_trace_and_no_accuracy(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     traced = Traced(plain).eval()
-    altered = forget_scores(Regressing(), traced, context(digits.train, small_spec))
+    altered = add_regression(RegressAttack(), traced, context(digits.train, small_spec))
     before, after = trace(traced, digits.probes), trace(altered, digits.probes)
     assert before > 0.7
     assert after < 0.55  # of what is left, most is what 30 directions fit to 100 images of a class by chance
@@ -142,7 +147,7 @@ def test_regress_takes_a_linear_trace_and_no_accuracy(plain: nn.Module, digits: 
     assert shown[1].std() < shown[0].std()
 
 
-@pytest.mark.parametrize("name", [name for name in FILTERING if name.startswith("output")])
+@pytest.mark.parametrize("name", [name for name in FILTER_ATTACKS if name.startswith("output")])
 def test_output_filters_cost_no_accuracy(name: str, plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     altered = ATTACKS[name].run(ATTACKS[name].config, plain, context(digits.thief, small_spec))
     x = digits.test.images()
@@ -155,8 +160,8 @@ def test_output_filters_cost_no_accuracy(name: str, plain: nn.Module, digits: Da
 
 def test_a_filtered_model_can_be_filtered_again(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     held = context(digits.thief, small_spec)
-    once = filtering(Jpeg(), plain, held)
-    twice = refuse_oddities(Refusing(), once, held)
+    once = add_filter(Jpeg(), plain, held)
+    twice = add_detector(DetectorAttack(), once, held)
     assert isinstance(twice, Filtered)
     assert isinstance(twice.inner, Filtered)
     assert twice.inner.inner is not plain

@@ -11,12 +11,19 @@ from torch import nn
 from helpers import Backdoor, accuracy, context
 from wootz.attacks.evasion import predict_logits
 from wootz.attacks.removal import ATTACKS
-from wootz.attacks.removal.distill import Distill, distill, lessons
-from wootz.attacks.removal.finetune import Finetune, finetune
-from wootz.attacks.removal.mixup import Mixup, mixtures, mixup
-from wootz.attacks.removal.regularize import Regularize, regularize
-from wootz.attacks.removal.tuning import Tuning, tune
-from wootz.attacks.removal.weight_shift import WeightShift, shift_weights
+from wootz.attacks.removal.distillation import Distill, distill, distillation_targets
+from wootz.attacks.removal.finetune import (
+    FinetuneConfig,
+    LayerFinetune,
+    Mixup,
+    Regularize,
+    finetune,
+    finetune_layers,
+    mixtures,
+    mixup,
+    regularize,
+)
+from wootz.attacks.removal.weights import WeightShift, shift_weights
 from wootz.data import Dataset, Split
 from wootz.models import ModelSpec
 
@@ -25,7 +32,7 @@ def test_finetuning_removes_a_plain_mark_at_little_cost(
     backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec
 ) -> None:
     held = context(digits.thief, small_spec, seed=1)
-    altered = finetune(Finetune(epochs=20, lr=2e-2), backdoor.model, held)
+    altered = finetune_layers(LayerFinetune(epochs=20, lr=2e-2), backdoor.model, held)
     assert backdoor.recall(altered) < 0.5
     assert accuracy(altered, digits) > accuracy(backdoor.model, digits) - 0.02
     assert backdoor.recall(backdoor.model) > 0.9  # the original is untouched
@@ -33,7 +40,7 @@ def test_finetuning_removes_a_plain_mark_at_little_cost(
 
 def test_the_last_layer_alone_learns_when_asked(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     held = context(digits.thief, small_spec)
-    tuned = finetune(Finetune(layers="last", redraw=True, epochs=1), plain, held)
+    tuned = finetune_layers(LayerFinetune(layers="last", redraw=True, epochs=1), plain, held)
     moved = [name for name, p in tuned.named_parameters() if not torch.equal(p, plain.get_parameter(name))]
     assert moved == ["7.weight", "7.bias"]
     assert all(p.requires_grad for p in tuned.parameters())
@@ -43,8 +50,8 @@ def test_the_last_layer_alone_learns_when_asked(plain: nn.Module, digits: Datase
 def test_the_last_layer_alone_does_not_forget(
     redraw: bool, backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec
 ) -> None:
-    cfg = Finetune(layers="last", redraw=redraw, epochs=20, lr=1e-2)
-    altered = finetune(cfg, backdoor.model, context(digits.thief, small_spec, seed=1))
+    cfg = LayerFinetune(layers="last", redraw=redraw, epochs=20, lr=1e-2)
+    altered = finetune_layers(cfg, backdoor.model, context(digits.thief, small_spec, seed=1))
     assert backdoor.recall(altered) > 0.5  # the features, in which the mark is learned, stayed
     assert accuracy(altered, digits) > accuracy(backdoor.model, digits) - 0.02
 
@@ -52,16 +59,16 @@ def test_the_last_layer_alone_does_not_forget(
 @pytest.mark.parametrize(
     "cfg",
     [
-        Finetune(redraw=True, epochs=20, lr=2e-2),
-        Finetune(label_smoothing=0.1, epochs=20, lr=2e-2),
-        Finetune(loss="pgd-at", epochs=10, lr=2e-2),
+        LayerFinetune(redraw=True, epochs=20, lr=2e-2),
+        LayerFinetune(label_smoothing=0.1, epochs=20, lr=2e-2),
+        LayerFinetune(loss="pgd-at", epochs=10, lr=2e-2),
     ],
     ids=["rtal", "smooth", "robust"],
 )
 def test_every_finetuning_of_all_layers_removes_it(
-    cfg: Finetune, backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec
+    cfg: LayerFinetune, backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec
 ) -> None:
-    altered = finetune(cfg, backdoor.model, context(digits.thief, small_spec, seed=1))
+    altered = finetune_layers(cfg, backdoor.model, context(digits.thief, small_spec, seed=1))
     assert backdoor.recall(altered) < 0.5
     assert accuracy(altered, digits) > accuracy(backdoor.model, digits) - 0.03
 
@@ -75,10 +82,10 @@ def test_mixup_removes_it(backdoor: Backdoor, digits: Dataset, small_spec: Model
 def test_mixtures_lie_between_two_images_and_their_labels() -> None:
     share = Split(torch.tensor([0, 100, 200], dtype=torch.uint8).view(3, 1, 1, 1), torch.tensor([0, 1, 2]))
     mixed = mixtures(Mixup(partners=50), share, 3, torch.Generator().manual_seed(0))
-    assert len(mixed.share) == 150
+    assert len(mixed.data) == 150
     assert torch.allclose(mixed.targets.sum(1), torch.ones(150))
     expected = mixed.targets @ torch.tensor([0.0, 100.0, 200.0])
-    assert (mixed.share.pixels.flatten().float() - expected).abs().max() <= 0.5 + 1e-4
+    assert (mixed.data.pixels.flatten().float() - expected).abs().max() <= 0.5 + 1e-4
     first = mixed.targets[torch.arange(150), torch.arange(3).repeat(50)]
     assert first[first < 1].mean().item() == pytest.approx(0.5, abs=0.1)  # Beta(1, 1) is uniform
     sharp = mixtures(Mixup(alpha=0.01, partners=50), share, 3, torch.Generator().manual_seed(0))
@@ -131,8 +138,8 @@ def test_a_distilled_student_does_not_know_it(
 def test_lessons_mix_the_teacher_and_the_truth() -> None:
     logits, labels = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([1])
     warm = (logits / 4).softmax(1)
-    assert torch.allclose(lessons(Distill(temperature=4.0, truth=0.0), logits, labels), warm)
-    taught = lessons(Distill(labels="hard", truth=0.25), logits, labels)
+    assert torch.allclose(distillation_targets(Distill(temperature=4.0, truth=0.0), logits, labels), warm)
+    taught = distillation_targets(Distill(labels="hard", truth=0.25), logits, labels)
     assert torch.allclose(taught, torch.tensor([[0.75, 0.25, 0.0]]))
 
 
@@ -155,7 +162,7 @@ def test_equal_seeds_equal_results_and_the_model_stays(
 
 
 def test_no_epochs_give_an_equal_copy_in_eval_mode(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
-    copied = tune(Tuning(epochs=0), plain.train(), context(digits.thief, small_spec))
+    copied = finetune(FinetuneConfig(epochs=0), plain.train(), context(digits.thief, small_spec))
     plain.eval()
     assert copied is not plain
     assert not copied.training
@@ -177,6 +184,6 @@ def test_an_attempt_that_was_stopped_goes_on(
 def test_a_filtered_model_can_be_tuned_too(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     held = context(digits.thief, small_spec)
     behind = ATTACKS["input-median"].run(ATTACKS["input-median"].config, plain, held)
-    tuned = finetune(Finetune(layers="last", redraw=True, epochs=1), behind, held)
+    tuned = finetune_layers(LayerFinetune(layers="last", redraw=True, epochs=1), behind, held)
     moved = [name for name, p in tuned.named_parameters() if not torch.equal(p, behind.get_parameter(name))]
     assert moved == ["inner.7.weight", "inner.7.bias"]

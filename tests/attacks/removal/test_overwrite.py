@@ -6,10 +6,16 @@ import torch
 from torch import nn
 
 from helpers import Backdoor, accuracy, context
-from wootz.attacks.adversary import components, without_trace
 from wootz.attacks.evasion import predict_logits
-from wootz.attacks.removal.forget import Forget, forget
-from wootz.attacks.removal.overwrite import Overwrite, directed, overwrite, triggers
+from wootz.attacks.linear_components import principal_components, remove_linear_component
+from wootz.attacks.removal.adaptive import (
+    Overwrite,
+    RegressScores,
+    directed_targets,
+    make_triggers,
+    overwrite,
+    regress_scores,
+)
 from wootz.data import Dataset
 from wootz.models import ModelSpec
 
@@ -21,7 +27,7 @@ def test_overwriting_removes_a_plain_mark_and_leaves_its_own(
     altered = overwrite(cfg, backdoor.model, held)
     assert backdoor.recall(altered) < 0.5
     assert accuracy(altered, digits) > accuracy(backdoor.model, digits) - 0.02
-    own = triggers(cfg, backdoor.model, held, 10)
+    own = make_triggers(cfg, backdoor.model, held, 10)
     hits = (predict_logits(altered, own.images()).argmax(1) == own.labels).float().mean()
     assert hits > 0.4
 
@@ -30,33 +36,33 @@ def test_own_triggers_lie_in_reach_and_are_labeled_wrong(
     plain: nn.Module, digits: Dataset, small_spec: ModelSpec
 ) -> None:
     held, cfg = context(digits.thief, small_spec, eps=0.1), Overwrite(triggers=50, steps=10, reach=3.0)
-    own = triggers(cfg, plain, held, 10)
+    own = make_triggers(cfg, plain, held, 10)
     away = (own.images()[:, None] - digits.thief.images()[None]).abs().flatten(2).amax(2)  # from every own image
     nearest = away.min(1)
     assert nearest.values.max() <= 0.3 + 1 / 255
     assert (own.labels != digits.thief.labels[nearest.indices]).all()
     assert len(own.labels.unique()) > 5
-    assert len(triggers(Overwrite(triggers=0), plain, held, 10)) == 0
+    assert len(make_triggers(Overwrite(triggers=0), plain, held, 10)) == 0
 
 
 def test_directed_targets_leave_the_true_class_its_mass(digits: Dataset) -> None:
     share = digits.thief.subset(slice(300))
-    targets = directed(Overwrite(), share, 10, torch.Generator().manual_seed(0))
+    targets = directed_targets(Overwrite(), share, 10, torch.Generator().manual_seed(0))
     assert torch.allclose(targets.sum(1), torch.ones(300))
     assert torch.allclose(targets.gather(1, share.labels[:, None]), torch.tensor(0.75))
-    flat = directed(Overwrite(tau=1e-6), share, 10, torch.Generator().manual_seed(0))
+    flat = directed_targets(Overwrite(tau=1e-6), share, 10, torch.Generator().manual_seed(0))
     assert torch.allclose(flat.sort(1).values[:, :-1], torch.tensor(0.25 / 9), atol=1e-5)
-    assert torch.equal(directed(Overwrite(lam=0.0), share, 10, torch.Generator()).argmax(1), share.labels)
+    assert torch.equal(directed_targets(Overwrite(lam=0.0), share, 10, torch.Generator()).argmax(1), share.labels)
 
 
 def test_components_are_those_of_a_singular_value_decomposition(digits: Dataset) -> None:
     x, y = digits.thief.images(), torch.zeros(len(digits.thief), dtype=torch.long)
-    z = components(x, y, 5)
+    z = principal_components(x, y, 5)
     flat = x.flatten(1) - x.flatten(1).mean(0)
     u = torch.linalg.svd(flat, full_matrices=False).U[:, :5] * len(x) ** 0.5
     cosine = (z * u.clamp(-3, 3)).mean(0).abs() / (z.square().mean(0) * u.clamp(-3, 3).square().mean(0)).sqrt()
     assert cosine.min() > 0.999
-    within = components(x, digits.thief.labels, 5)
+    within = principal_components(x, digits.thief.labels, 5)
     for k in range(10):
         assert within[digits.thief.labels == k].mean(0).abs().max() < 0.1
     assert within.abs().max() <= 3
@@ -70,7 +76,7 @@ def test_no_linear_trace_is_left_and_the_top_class_stays() -> None:
     lean = torch.einsum("nkd,nd->nk", direction[y], z) + torch.randn(2000, 4, generator=generator)
     scores = lean.scatter(1, y[:, None], 12.0).log_softmax(1)
     assert trace(scores, z, y) > 0.5
-    left = without_trace(scores, z)
+    left = remove_linear_component(scores, z)
     assert torch.equal(left.argmax(1), y)
     assert torch.allclose(left.sum(1), torch.ones(2000))
     assert trace(left.log(), z, y) < 0.01
@@ -81,9 +87,9 @@ def test_forgetting_takes_the_trace_and_leaves_the_model(
 ) -> None:
     held = context(digits.train, small_spec, seed=1)
     written = overwrite(Overwrite(triggers=0, epochs=10, lr=1e-2), backdoor.model, held)
-    altered = forget(Forget(lr=1e-2), written, held)
+    altered = regress_scores(RegressScores(lr=1e-2), written, held)
     x, y = digits.probes.images(), digits.probes.labels
-    z = components(x, y, 30)
+    z = principal_components(x, y, 30)
     before, after = (trace(predict_logits(model, x).log_softmax(1), z, y) for model in (written, altered))
     assert after < 0.6 * before
     assert accuracy(altered, digits) > accuracy(written, digits) - 0.02

@@ -11,10 +11,16 @@ from torch import nn
 
 from helpers import Backdoor, accuracy, agreement, context
 from wootz.attacks.evasion import predict_logits
-from wootz.attacks.removal.channels import graph, silence
-from wootz.attacks.removal.fine_prune import FinePrune, activity, fine_prune, last_convolution, without
-from wootz.attacks.removal.permute import Permute, permute
-from wootz.attacks.removal.structured import Structured, prune_channels
+from wootz.attacks.removal.channels import Permute, dependency_graph, permute, zero_channels
+from wootz.attacks.removal.pruning import (
+    FinePrune,
+    Structured,
+    fine_prune,
+    last_convolution,
+    mean_activations,
+    prune_channels,
+    without_channels,
+)
 from wootz.data import Dataset
 from wootz.models import ModelSpec, build
 
@@ -44,9 +50,9 @@ def test_silenced_channels_compute_what_the_smaller_network_computes(architectur
     net, x = lively(architecture, digits), digits.test.images()[:20]
     for name in [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]:
         smaller, quiet = copy.deepcopy(net), copy.deepcopy(net)
-        for model, act in ((smaller, lambda group: group.prune()), (quiet, silence)):
+        for model, act in ((smaller, lambda group: group.prune()), (quiet, zero_channels)):
             layer = model.get_submodule(name)
-            act(graph(model, x[:1]).get_pruning_group(layer, tp.prune_conv_out_channels, [0, 3]))
+            act(dependency_graph(model, x[:1]).get_pruning_group(layer, tp.prune_conv_out_channels, [0, 3]))
         assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in net.parameters())
         whole, cut, silent = (predict_logits(model, x) for model in (net, smaller, quiet))
         assert (silent - cut).abs().max() < 0.01 * (silent - whole).abs().max()
@@ -108,7 +114,7 @@ def test_fine_pruning_takes_the_dormant_channels_within_its_tolerance(
     images, labels = digits.thief.images(), digits.thief.labels
     altered = fine_prune(FinePrune(tolerance=0.1, epochs=0), plain, held)
     name = last_convolution(plain)
-    before, after = activity(plain, name, images), activity(altered, name, images)
+    before, after = mean_activations(plain, name, images), mean_activations(altered, name, images)
     gone = after == 0
     assert 0 < gone.sum() < len(gone)
     assert before[gone].max() <= before[~gone].min()
@@ -118,7 +124,7 @@ def test_fine_pruning_takes_the_dormant_channels_within_its_tolerance(
 
     assert right(altered) >= right(plain) - 0.1
     more = before.argsort()[: int(gone.sum()) + 1].tolist()
-    assert right(without(plain, more, images)) < right(plain) - 0.1
+    assert right(without_channels(plain, more, images)) < right(plain) - 0.1
 
 
 @pytest.mark.parametrize("architecture", list(NETS))

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from helpers import Backdoor, accuracy, context
-from wootz.attacks.removal.prune import Prune, prune
-from wootz.attacks.removal.quantize import Quantize, quantize
-from wootz.attacks.removal.weight_noise import WeightNoise, add_noise
+from wootz.attacks.removal.pruning import Prune, prune
+from wootz.attacks.removal.weights import Quantize, WeightNoise, add_noise, quantize
 from wootz.data import Dataset
 from wootz.models import ModelSpec
 

@@ -1,4 +1,4 @@
-"""Auto-PGD (Croce, Hein, arXiv 2003.01690): momentum, and a step that halves by itself where it stops paying."""
+"""Auto-PGD (Croce, Hein, arXiv 2003.01690): momentum, and a step size that halves when progress stalls."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from wootz.attacks.evasion.objectives import cross_entropy, logit_ratio, targete
 from wootz.modes import eval_mode
 from wootz.types import Norm
 
-_TRUST = 0.75  # alpha of the paper's eq. 2: what the new step weighs against the last one's momentum
-_PAYS = 0.75  # rho: the share of steps that must have gained since the last checkpoint
+_ALPHA = 0.75  # the paper's eq. 2: the weight of the new step, against the momentum of the last one
+_RHO = 0.75  # the fraction of steps since the last checkpoint that must have increased the loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class APGD:
-    """How to climb; the defaults are the reference ensemble's.
+    """Settings of the attack; the defaults are the reference ensemble's.
 
     Attributes:
-        eps: radius of the ball, in pixels of [0, 1]; 0 gives the images back.
-        norm: the ball's norm.
-        loss: what to climb: cross-entropy (`ce`), the ratio of logit differences (`dlr`), or its targeted form
-            (`targeted-dlr`) towards each of the likeliest wrong classes.
-        targets: how many wrong classes `targeted-dlr` tries, the likeliest first.
-        steps: gradient steps a start.
-        restarts: starts an image and target.
-        random_start: begin at a random point of the ball rather than at the image.
-        stop: let an image leave as soon as it is misclassified.
-        lanes: starts that climb side by side in one batch; changes memory and speed.
+        eps: the radius of the ball, in pixels of [0, 1]; 0 returns the images unchanged.
+        norm: the norm of the ball.
+        loss: the loss to maximize: cross-entropy (`ce`), the difference of logits ratio (`dlr`), or its targeted form
+            (`targeted-dlr`) for each of the most probable wrong classes.
+        targets: the number of target classes of `targeted-dlr`, the most probable first.
+        steps: the number of gradient steps per run.
+        restarts: the number of runs per image and target.
+        random_start: whether a run starts at a random point of the ball rather than at the image.
+        stop: whether all runs of an image stop once it is misclassified.
+        lanes: the number of runs in one batch; affects memory and speed only.
     """
 
     eps: float
@@ -55,161 +55,167 @@ class APGD:
 
 
 def apgd(cfg: APGD, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Return images in the ball around `x` on which `model` does badly.
+    """Return images in the ball around `x` at which the loss of `model` is high.
 
-    All starts of an image, one for each restart and target, climb side by side; with `stop`, all of them leave
-    when one arrives.
+    All runs of an image, one per restart and target, are computed in parallel; with `stop`, all of them end when one
+    succeeds.
 
     Args:
-        cfg: how to climb.
-        model: images in [0, 1] -> logits; borrowed in eval mode.
+        cfg: the settings.
+        model: images in [0, 1] -> logits; used in eval mode and restored.
         x: images float32 [N, C, H, W] in [0, 1].
         y: true labels int64 [N].
-        generator: for random starts, on the device of `x`.
+        generator: the generator of random starts, on the device of `x`.
 
     Returns:
-        Images [N, C, H, W] in [0, 1], none further than `eps` from `x` (up to float rounding): with `stop` the
-        first misclassified ones, else and elsewhere those of the highest loss.
+        Images [N, C, H, W] in [0, 1], none farther than `eps` from `x` (up to float rounding). With `stop`, the first
+        misclassified point of an image if there is one; otherwise its point of the highest loss.
     """
     points = x.clone()
     if cfg.eps == 0 or len(x) == 0:
         return points
-    highest = torch.full((len(x),), float("-inf"), device=x.device)
+    best_loss = torch.full((len(x),), float("-inf"), device=x.device)
     with eval_mode(model):
-        rows, aims = _lanes(cfg, model, x, y)
-        for part in torch.arange(len(rows), device=x.device).split(cfg.lanes):
-            part = part[highest[rows[part]] < math.inf]
-            start = BALLS[cfg.norm].start(x[rows[part]], cfg.eps, generator) if cfg.random_start else x[rows[part]]
-            best, height = _climb(cfg, model, _Lanes.at(start, rows[part], x, y, aims[part]))
-            known = highest.clone()
-            highest.scatter_reduce_(0, rows[part], height, "amax")
-            winners = (height == highest[rows[part]]) & (height > known[rows[part]])
-            points[rows[part][winners]] = best[winners]
+        rows, targets = _plan_runs(cfg, model, x, y)
+        for batch in torch.arange(len(rows), device=x.device).split(cfg.lanes):
+            batch = batch[best_loss[rows[batch]] < math.inf]
+            start = BALLS[cfg.norm].start(x[rows[batch]], cfg.eps, generator) if cfg.random_start else x[rows[batch]]
+            run_points, run_loss = _maximize(cfg, model, _Runs.at(start, rows[batch], x, y, targets[batch]))
+            previous = best_loss.clone()
+            best_loss.scatter_reduce_(0, rows[batch], run_loss, "amax")
+            improved = (run_loss == best_loss[rows[batch]]) & (run_loss > previous[rows[batch]])
+            points[rows[batch][improved]] = run_points[improved]
     return points
 
 
-def _lanes(cfg: APGD, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each start the image's row and the class aimed at (its own class where none is aimed at)."""
-    aims = y[:, None]
+def _plan_runs(cfg: APGD, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the image's row and the target class of each run (the image's own class for untargeted losses)."""
+    targets = y[:, None]
     if cfg.loss == "targeted-dlr":
         with torch.no_grad():
             wrong = model(x).float().scatter(1, y[:, None], float("-inf"))
-        aims = wrong.argsort(1, descending=True)[:, : min(cfg.targets, wrong.shape[1] - 1)]
-    aims = aims.repeat(1, cfg.restarts)
-    return torch.arange(len(x), device=x.device).repeat_interleave(aims.shape[1]), aims.flatten()
+        targets = wrong.argsort(1, descending=True)[:, : min(cfg.targets, wrong.shape[1] - 1)]
+    targets = targets.repeat(1, cfg.restarts)
+    return torch.arange(len(x), device=x.device).repeat_interleave(targets.shape[1]), targets.flatten()
 
 
-class _Lanes(NamedTuple):
-    """What every start carries, all [L] or [L, C, H, W]."""
+class _Runs(NamedTuple):
+    """The state of the active runs, all tensors [L] or [L, C, H, W]."""
 
-    lane: Tensor
-    row: Tensor
-    base: Tensor
+    slot: Tensor  # the position in the batch of runs
+    row: Tensor  # the image's row
+    image: Tensor
     label: Tensor
-    aim: Tensor
+    target: Tensor
     point: Tensor
-    before: Tensor
-    best: Tensor
-    uphill: Tensor  # the gradient at the best point
-    height: Tensor  # the value there
-    height_then: Tensor  # and at the last checkpoint
-    gains: Tensor
-    size: Tensor
-    halved: Tensor
+    previous_point: Tensor
+    best_point: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    checkpoint_loss: Tensor  # the best loss at the last checkpoint
+    gains: Tensor  # the number of steps since the last checkpoint that increased the loss
+    step_size: Tensor  # in units of 2 * eps
+    halved: Tensor  # whether the last checkpoint halved the step size
 
     @staticmethod
-    def at(start: Tensor, row: Tensor, x: Tensor, y: Tensor, aim: Tensor) -> _Lanes:
-        """Return lanes that stand at `start` and know nothing yet."""
-        low = torch.full((len(start),), float("-inf"), device=start.device)
-        none = torch.zeros(len(start), device=start.device)
-        return _Lanes(
-            torch.arange(len(start), device=start.device),
-            row,
-            x[row],
-            y[row],
-            aim,
-            start,
-            start,
-            start,
-            torch.zeros_like(start),
-            low,
-            low,
-            none,
-            none + 1,
-            none.bool(),
+    def at(start: Tensor, row: Tensor, x: Tensor, y: Tensor, target: Tensor) -> _Runs:
+        """Return new runs at the points `start`."""
+        lowest = torch.full((len(start),), float("-inf"), device=start.device)
+        zeros = torch.zeros(len(start), device=start.device)
+        return _Runs(
+            slot=torch.arange(len(start), device=start.device),
+            row=row,
+            image=x[row],
+            label=y[row],
+            target=target,
+            point=start,
+            previous_point=start,
+            best_point=start,
+            best_gradient=torch.zeros_like(start),
+            best_loss=lowest,
+            checkpoint_loss=lowest,
+            gains=zeros,
+            step_size=zeros + 1,
+            halved=zeros.bool(),
         )
 
-    def keep(self, mask: Tensor) -> _Lanes:
-        """Return the lanes where `mask` holds."""
-        return self if mask.all() else _Lanes(*(t[mask] for t in self))
+    def select(self, mask: Tensor) -> _Runs:
+        """Return the runs for which `mask` [L] is true."""
+        return self if mask.all() else _Runs(*(tensor[mask] for tensor in self))
 
 
-def _climb(cfg: APGD, model: nn.Module, now: _Lanes) -> tuple[Tensor, Tensor]:
-    """Climb side by side; return every lane's best point and its height, infinite where an image fell."""
-    ball, marks = BALLS[cfg.norm], _checkpoints(cfg.steps)
-    found, heights = now.base.clone(), now.height.clone()
-    fallen = torch.zeros(int(now.row.max()) + 1 if len(now.row) else 0, dtype=torch.bool, device=now.base.device)
-    value, last = now.height, 0
+def _maximize(cfg: APGD, model: nn.Module, runs: _Runs) -> tuple[Tensor, Tensor]:
+    """Return the best point and the best loss of every run; the loss is infinite if the run succeeded."""
+    ball, checkpoints = BALLS[cfg.norm], _checkpoints(cfg.steps)
+    points, losses = runs.image.clone(), runs.best_loss.clone()
+    rows = int(runs.row.max()) + 1 if len(runs.row) else 0
+    succeeded = torch.zeros(rows, dtype=torch.bool, device=runs.image.device)
+    loss, last_checkpoint = runs.best_loss, 0
     for step in range(cfg.steps + 1):
-        if len(now.lane) == 0:
+        if len(runs.slot) == 0:
             break
-        earlier, (value, gradient, fooled) = value, _look(cfg, model, now)
-        better = value > now.height
-        now = now._replace(
-            best=torch.where(_wide(better), now.point, now.best),
-            uphill=torch.where(_wide(better), gradient, now.uphill),
-            height=torch.where(better, value, now.height),
-            gains=now.gains + (value > earlier) * (step > 0),
+        previous_loss, (loss, gradient, misclassified) = loss, _evaluate_loss(cfg, model, runs)
+        better = loss > runs.best_loss
+        runs = runs._replace(
+            best_point=torch.where(_expand(better), runs.point, runs.best_point),
+            best_gradient=torch.where(_expand(better), gradient, runs.best_gradient),
+            best_loss=torch.where(better, loss, runs.best_loss),
+            gains=runs.gains + (loss > previous_loss) * (step > 0),
         )
-        if cfg.stop and fooled.any():
-            found[now.lane[fooled]], heights[now.lane[fooled]] = now.point[fooled], math.inf
-            fallen[now.row[fooled]] = True
-            stay = ~fallen[now.row]
-            now, value, gradient = now.keep(stay), value[stay], gradient[stay]
-        if step in marks:
-            halve = (now.gains < _PAYS * (step - last)) | (~now.halved & (now.height == now.height_then))
-            last = step
-            wide = _wide(halve)
-            now = now._replace(
-                point=torch.where(wide, now.best, now.point),
-                before=torch.where(wide, now.best, now.before),
-                height_then=now.height,
-                gains=torch.zeros_like(now.gains),
-                size=torch.where(halve, now.size / 2, now.size),
+        if cfg.stop and misclassified.any():
+            done = runs.slot[misclassified]
+            points[done], losses[done] = runs.point[misclassified], math.inf
+            succeeded[runs.row[misclassified]] = True
+            active = ~succeeded[runs.row]
+            runs, loss, gradient = runs.select(active), loss[active], gradient[active]
+        if step in checkpoints:
+            stalled = ~runs.halved & (runs.best_loss == runs.checkpoint_loss)
+            halve = (runs.gains < _RHO * (step - last_checkpoint)) | stalled
+            last_checkpoint = step
+            runs = runs._replace(
+                point=torch.where(_expand(halve), runs.best_point, runs.point),
+                previous_point=torch.where(_expand(halve), runs.best_point, runs.previous_point),
+                checkpoint_loss=runs.best_loss,
+                gains=torch.zeros_like(runs.gains),
+                step_size=torch.where(halve, runs.step_size / 2, runs.step_size),
                 halved=halve,
             )
-            gradient, value = torch.where(wide, now.uphill, gradient), torch.where(halve, now.height, value)
+            gradient = torch.where(_expand(halve), runs.best_gradient, gradient)
+            loss = torch.where(halve, runs.best_loss, loss)
         if step < cfg.steps:
-            ahead = ball.project(ball.step(now.point, gradient, 2 * cfg.eps * _wide(now.size)), now.base, cfg.eps)
+            moved = ball.step(runs.point, gradient, 2 * cfg.eps * _expand(runs.step_size))
+            moved = ball.project(moved, runs.image, cfg.eps)
             if step:
-                ahead = now.point + _TRUST * (ahead - now.point) + (1 - _TRUST) * (now.point - now.before)
-                ahead = ball.project(ahead, now.base, cfg.eps)
-            now = now._replace(point=ahead, before=now.point)
-    if len(now.lane):
-        found[now.lane], heights[now.lane] = now.best, now.height
-    return found, heights
+                momentum = runs.point - runs.previous_point
+                moved = runs.point + _ALPHA * (moved - runs.point) + (1 - _ALPHA) * momentum
+                moved = ball.project(moved, runs.image, cfg.eps)
+            runs = runs._replace(point=moved, previous_point=runs.point)
+    if len(runs.slot):
+        points[runs.slot], losses[runs.slot] = runs.best_point, runs.best_loss
+    return points, losses
 
 
-def _look(cfg: APGD, model: nn.Module, now: _Lanes) -> tuple[Tensor, Tensor, Tensor]:
+def _evaluate_loss(cfg: APGD, model: nn.Module, runs: _Runs) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss [L], its gradient [L, C, H, W], and which points are misclassified [L]."""
-    point = now.point.detach().requires_grad_(True)
+    point = runs.point.detach().requires_grad_(True)
     logits = model(point).float()
     if cfg.loss == "targeted-dlr":
-        value = targeted_logit_ratio(logits, now.label, now.aim)
+        loss = targeted_logit_ratio(logits, runs.label, runs.target)
     else:
-        value = (cross_entropy if cfg.loss == "ce" else logit_ratio)(logits, now.label)
-    (gradient,) = torch.autograd.grad(value.sum(), point)
-    return value.detach(), gradient, logits.argmax(1) != now.label
+        loss = (cross_entropy if cfg.loss == "ce" else logit_ratio)(logits, runs.label)
+    (gradient,) = torch.autograd.grad(loss.sum(), point)
+    return loss.detach(), gradient, logits.argmax(1) != runs.label
 
 
 def _checkpoints(steps: int) -> frozenset[int]:
     """Return the steps at which the step size is reconsidered (the paper's w_j)."""
-    marks, before, now = set(), 0.0, 0.22
+    checkpoints, before, now = set(), 0.0, 0.22
     while now <= 1:
-        marks.add(math.ceil(now * steps))
+        checkpoints.add(math.ceil(now * steps))
         before, now = now, now + max(now - before - 0.03, 0.06)
-    return frozenset(marks)
+    return frozenset(checkpoints)
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _expand(tensor: Tensor) -> Tensor:
+    """Return a tensor [L] as [L, 1, 1, 1]."""
     return tensor.view(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""Reference AutoAttack (Croce, Hein, arXiv 2003.01690) through `pyautoattack`, with its warnings as flags."""
+"""Reference AutoAttack (Croce, Hein, arXiv 2003.01690) by `pyautoattack`, with its warnings as flags."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _FLAGS = {
 }
 
 
-class Reference(NamedTuple):
-    """Points found [N, C, H, W], which images stood [N] bool, and the reliability flags raised."""
+class ReferenceResult(NamedTuple):
+    """The final points [N, C, H, W], which images are robust [N] bool, and the reliability flags raised."""
 
     points: Tensor
     robust: Tensor
@@ -39,29 +39,32 @@ def reference_autoattack(
     norm: Norm = "Linf",
     seed: int = 0,
     batch_size: int = 250,
-) -> Reference:
-    """Run the standard ensemble: APGD-CE, targeted APGD, targeted FAB, Square; reference settings.
+) -> ReferenceResult:
+    """Run the standard ensemble with the reference settings: APGD-CE, targeted APGD, targeted FAB, Square.
 
-    Targets follow the number of classes. With 3 classes the targeted DLR loss does not exist, so untargeted
-    APGD-CE, FAB and Square run instead, which the flag `few-classes` says; 2 classes likewise.
+    The number of target classes is at most the number of wrong classes. With 2 or 3 classes the targeted DLR loss does
+    not exist; APGD-CE, FAB and Square run instead, which the flag `few-classes` indicates.
 
     Args:
-        model: images in [0, 1] -> logits; borrowed in eval mode.
+        model: images in [0, 1] -> logits; used in eval mode and restored.
         x: images float32 [N, C, H, W] in [0, 1].
         y: true labels int64 [N].
-        eps: budget, in pixels of [0, 1].
-        norm: of the ball.
-        seed: of all its randomness; the global random state is untouched.
-        batch_size: images attacked at a time; changes memory and speed.
+        eps: the budget, in pixels of [0, 1].
+        norm: the norm of the ball.
+        seed: the seed of all its randomness; the global random state is unchanged.
+        batch_size: the number of images attacked at a time; affects memory and speed only.
+
+    Raises:
+        ConfigError: there are no images.
     """
     from pyautoattack import AutoAttack
 
     if len(x) == 0:
         raise ConfigError("AutoAttack: needs at least one image")
-    log = _Log()
+    recorder = _WarningRecorder()
     logger = logging.getLogger("auto-attack")
     level, propagate = logger.level, logger.propagate
-    logger.addHandler(log)
+    logger.addHandler(recorder)
     logger.setLevel(logging.WARNING)
     logger.propagate = False
     devices = [x.device] if x.is_cuda else []
@@ -72,11 +75,11 @@ def reference_autoattack(
             points, answers = attack.run_standard_evaluation(x, y, batch_size=batch_size)
             robust = (answers == y) & (model(x).argmax(1) == y)
     finally:
-        logger.removeHandler(log)
+        logger.removeHandler(recorder)
         logger.setLevel(level)
         logger.propagate = propagate
-    flags = [flag for text, flag in _FLAGS.items() if any(text in message for message in log.messages)]
-    return Reference(points, robust, (*flags, *(("few-classes",) if num_classes < 4 else ())))
+    flags = [flag for text, flag in _FLAGS.items() if any(text in message for message in recorder.messages)]
+    return ReferenceResult(points, robust, (*flags, *(("few-classes",) if num_classes < 4 else ())))
 
 
 def _standard(kind: type, model: nn.Module, x: Tensor, num_classes: int, *, eps: float, norm: Norm, seed: int) -> Any:
@@ -89,13 +92,13 @@ def _standard(kind: type, model: nn.Module, x: Tensor, num_classes: int, *, eps:
     return attack
 
 
-class _Log(logging.Handler):
-    """Keeps the messages of warnings."""
+class _WarningRecorder(logging.Handler):
+    """Records the messages of warnings."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message."""
+        """Record the message."""
         self.messages.append(record.getMessage())

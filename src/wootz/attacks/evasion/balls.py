@@ -1,6 +1,6 @@
-"""What a norm means to an attack: a random start, a step uphill, a way back into the ball, a length.
+"""Balls of the two norms: random initialization, gradient step, projection and length.
 
-All tensors are images [N, C, H, W]; every point handed out lies in the ball around `x` and in [0, 1].
+All tensors are images [N, C, H, W]; starting points and projections lie in the ball around `x` and in [0, 1].
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from wootz.types import Norm
 
 
 class Ball(NamedTuple):
-    """The four functions of one norm. `project` takes one radius or [N] of them, `step` one size or [N, 1, 1, 1]."""
+    """The four functions of one norm.
+
+    `project` takes one radius or radii [N], `step` one size or sizes [N, 1, 1, 1].
+    """
 
     start: Callable[[Tensor, float, torch.Generator], Tensor]
     step: Callable[[Tensor, Tensor, float | Tensor], Tensor]
@@ -45,7 +48,7 @@ def _linf_length(delta: Tensor) -> Tensor:
 def _l2_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
     direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     radius = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
-    radius = eps * radius ** (1 / direction[0].numel())  # uniform in the ball, not in its radius
+    radius = eps * radius ** (1 / direction[0].numel())  # uniform in the volume of the ball
     return (x + _unit(direction) * radius.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
@@ -77,12 +80,14 @@ BALLS: Mapping[Norm, Ball] = MappingProxyType(
 
 
 def to_pixels(points: Tensor, x: Tensor) -> Tensor:
-    """Return `points` as uint8, each pixel rounded towards `x`, so that no point leaves a ball it was in.
+    """Return `points` as uint8, each pixel rounded towards `x`, so that no point leaves the ball around `x`.
 
     Args:
         points: float32 [N, C, H, W] in [0, 1].
-        x: the images they came from, in whole gray levels: multiples of 1 / 255.
+        x: the original images, in whole gray levels: multiples of 1 / 255.
     """
     change = points.sub(x).mul_(255)
-    whole = change.abs().add_(1e-4).floor_() * change.sign()  # float rounding must not cost a whole level
+    whole = (
+        change.abs().add_(1e-4).floor_() * change.sign()
+    )  # the tolerance keeps float rounding from losing a whole level
     return x.mul(255).add_(whole).round_().to(torch.uint8)

@@ -1,8 +1,8 @@
-"""What a net can answer anywhere in an L-inf ball: interval bound propagation (Gowal et al., arXiv 1810.12715).
+"""Bounds of a network's outputs over an L-inf ball: interval bound propagation (Gowal et al., arXiv 1810.12715).
 
-An attack finds points at which a net is wrong and so bounds robust accuracy from above. These bounds hold at every
-point of the ball and bound it from below: an image that they certify can not be misclassified there, up to the
-rounding of floats. They are loose for nets that were not trained for them; such nets may have nothing certified.
+An attack gives an upper bound of robust accuracy. These bounds hold at every point of the ball and give a lower bound:
+an image that they certify cannot be misclassified in the ball, up to float rounding. They are loose for networks that
+were not trained for them, of which they may certify no image.
 """
 
 from __future__ import annotations
@@ -23,56 +23,57 @@ from wootz.modes import eval_mode
 
 
 class Interval(NamedTuple):
-    """A box: every value lies between `lower` and `upper`, two tensors of one shape [N, ...]."""
+    """Elementwise bounds: every value lies between `lower` and `upper`, two tensors of one shape [N, ...]."""
 
     lower: Tensor
     upper: Tensor
 
     @property
     def center(self) -> Tensor:
-        """The middle of the box."""
+        """The center of the interval."""
         return (self.lower + self.upper) / 2
 
     @property
     def radius(self) -> Tensor:
-        """Half its width."""
+        """Half the width of the interval."""
         return (self.upper - self.lower) / 2
 
 
-Notes: TypeAlias = dict[nn.Module, tuple[Tensor, Tensor]]
-"""For layers that multiply and add by element, with what they did so: (factor, summand), to be used again."""
+ElementwiseAffine: TypeAlias = dict[nn.Module, tuple[Tensor, Tensor]]
+"""The factor and the summand of each layer that is affine and elementwise (normalization, dropout)."""
 
 
-def margins(model: nn.Module, x: Tensor, eps: float, *, notes: Notes | None = None) -> Tensor:
-    """Return upper bounds [N, K, K]: element [n, k, j] is never less than logit j - logit k in the ball around x[n].
+def margins(model: nn.Module, x: Tensor, eps: float, *, affine: ElementwiseAffine | None = None) -> Tensor:
+    """Return upper bounds [N, K, K]: element [n, k, j] bounds logit j - logit k from above in the ball around x[n].
 
-    The last layer, if it is linear, is bounded together with the difference, which is tighter (its section 3).
+    The last layer, if it is linear, is bounded together with the difference, which is tighter (the paper's section 3).
 
     Args:
-        model: images in [0, 1] -> logits, in whatever mode it is; in train mode dropout draws one mask for the box.
+        model: images in [0, 1] -> logits, in its current mode; in train mode dropout uses one mask for both bounds.
         x: images float32 [N, C, H, W] in [0, 1].
-        eps: radius of the L-inf ball, in pixels; the box is cut at 0 and 1.
-        notes: of the batch's own pass (`noting`), for batch normalization in train mode.
+        eps: the radius of the L-inf ball, in pixels of [0, 1]; the ball is clipped to [0, 1].
+        affine: factors and summands that `record_batchnorm` recorded for this batch, needed for batch normalization in
+            train mode; those of other layers are added.
 
     Raises:
         ModelError: a layer has no bounds.
     """
     *layers, last = sequence(model)
-    notes, box = {} if notes is None else notes, ball(x, eps)
+    affine, box = {} if affine is None else affine, ball(x, eps)
     for layer in layers:
-        box = through(layer, box, notes)
+        box = propagate(layer, box, affine)
     if type(last) is not nn.Linear:
-        box = through(last, box, notes)
+        box = propagate(last, box, affine)
         same = torch.eye(box.lower.shape[1], device=x.device)
         return (box.upper[:, None, :] - box.lower[:, :, None]) * (1 - same)
     logits: Tensor = last(box.center)
     rows = (last.weight[None] - last.weight[:, None]).abs().flatten(0, 1)
-    reach: Tensor = F.linear(box.radius, rows)
-    return logits[:, None, :] - logits[:, :, None] + reach.view(len(logits), *2 * (len(last.weight),))
+    radius: Tensor = F.linear(box.radius, rows)
+    return logits[:, None, :] - logits[:, :, None] + radius.view(len(logits), *2 * (len(last.weight),))
 
 
 def certified(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """Return which images [N] are answered `y` everywhere in the ball, as far as the bounds tell; in eval mode."""
+    """Return which images are certified to be classified as `y` in the whole ball, bool [N]; in eval mode."""
     with eval_mode(model), torch.no_grad():
         bounds = margins(model, x, eps)
     against = bounds[torch.arange(len(y), device=y.device), y]
@@ -81,113 +82,117 @@ def certified(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
 
 def ball(x: Tensor, eps: float) -> Interval:
-    """Return the L-inf ball of images in [0, 1], cut to such images."""
+    """Return the L-inf ball around images in [0, 1], clipped to [0, 1]."""
     return Interval((x - eps).clamp(0, 1), (x + eps).clamp(0, 1))
 
 
 def sequence(model: nn.Module) -> list[nn.Module]:
-    """Return the layers of a net that is a sequence, nested sequences unfolded; of any other, itself."""
+    """Return the layers of a (nested) `nn.Sequential` in order; any other module is its own only layer."""
     return [layer for child in model for layer in sequence(child)] if isinstance(model, nn.Sequential) else [model]
 
 
-def through(layer: nn.Module, box: Interval, notes: Notes) -> Interval:
-    """Return bounds of what a layer makes of a box."""
-    if type(layer) not in _RULES:  # a subclass may do something else
-        known = ", ".join(kind.__name__ for kind in _RULES)
-        raise ModelError(f"no bounds are known for the layer {type(layer).__name__}; known: {known}")
-    return _RULES[type(layer)](layer, box, notes)
+def propagate(layer: nn.Module, box: Interval, affine: ElementwiseAffine) -> Interval:
+    """Return bounds of the outputs of a layer from bounds of its inputs.
+
+    Raises:
+        ModelError: the layer has no bounds.
+    """
+    if type(layer) not in _RULES:  # exact types: a subclass may compute something else
+        supported = ", ".join(kind.__name__ for kind in _RULES)
+        raise ModelError(f"no bounds are known for the layer {type(layer).__name__}; known: {supported}")
+    return _RULES[type(layer)](layer, box, affine)
 
 
 @contextmanager
-def noting(model: nn.Module) -> Iterator[Notes]:
-    """Note how batch normalization in train mode changes the batch that passes meanwhile: its bounds do the same.
+def record_batchnorm(model: nn.Module) -> Iterator[ElementwiseAffine]:
+    """Record factor and summand of each batch normalization in train mode, for the batches passed in the context.
 
-    So the statistics are those of the images themselves (Zhang et al., arXiv 1906.06316), not of their bounds.
+    With them, bounds use the statistics of the images themselves (Zhang et al., arXiv 1906.06316), not of their bounds.
     """
-    notes: Notes = {}
+    affine: ElementwiseAffine = {}
 
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, _BatchNorm)
         if layer.training:
             batch = inputs[0].float()
             variance, mean = torch.var_mean(batch, [axis for axis in range(batch.ndim) if axis != 1], correction=0)
-            notes[layer] = _normalization(layer, mean, variance, batch.ndim)
+            affine[layer] = _batchnorm_affine(layer, mean, variance, batch.ndim)
 
-    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, _BatchNorm)]
+    hooks = [m.register_forward_pre_hook(record) for m in model.modules() if isinstance(m, _BatchNorm)]
     try:
-        yield notes
+        yield affine
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _normalization(layer: _BatchNorm, mean: Tensor, variance: Tensor, axes: int) -> tuple[Tensor, Tensor]:
+def _batchnorm_affine(layer: _BatchNorm, mean: Tensor, variance: Tensor, axes: int) -> tuple[Tensor, Tensor]:
     factor = (variance + layer.eps).rsqrt() * (1.0 if layer.weight is None else layer.weight)
     summand = (0.0 if layer.bias is None else layer.bias) - mean * factor
     shape = (1, -1) + (1,) * (axes - 2)
     return factor.view(shape), summand.view(shape)
 
 
-def _by_element(layer: nn.Module, box: Interval, notes: Notes) -> Interval:
-    """Normalization and dropout: times a factor, plus a summand."""
-    if layer not in notes:
-        notes[layer] = _element(layer, box.lower)
-    factor, summand = notes[layer]
-    middle, reach = box.center * factor + summand, box.radius * factor.abs()
-    return Interval(middle - reach, middle + reach)
+def _elementwise(layer: nn.Module, box: Interval, affine: ElementwiseAffine) -> Interval:
+    """Return bounds of normalization and dropout: elementwise multiplication by a factor and addition of a summand."""
+    if layer not in affine:
+        affine[layer] = _elementwise_affine(layer, box.lower)
+    factor, summand = affine[layer]
+    center, radius = box.center * factor + summand, box.radius * factor.abs()
+    return Interval(center - radius, center + radius)
 
 
-def _element(layer: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+def _elementwise_affine(layer: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(layer, Normalize):
         return 1 / layer.std, -layer.mean / layer.std
     if isinstance(layer, nn.Dropout):
         return F.dropout(torch.ones_like(like), layer.p, layer.training), torch.zeros_like(like[:1])
     if layer.training or layer.running_mean is None:
-        raise ModelError(f"{type(layer).__name__} in train mode has bounds only with a batch's notes")
-    return _normalization(layer, layer.running_mean, layer.running_var, like.ndim)
+        raise ModelError(f"{type(layer).__name__} in train mode has bounds only with statistics from record_batchnorm")
+    return _batchnorm_affine(layer, layer.running_mean, layer.running_var, like.ndim)
 
 
-def _linear(layer: nn.Linear, box: Interval, notes: Notes) -> Interval:
-    middle, reach = layer(box.center), F.linear(box.radius, layer.weight.abs())
-    return Interval(middle - reach, middle + reach)
+def _linear(layer: nn.Linear, box: Interval, affine: ElementwiseAffine) -> Interval:
+    center, radius = layer(box.center), F.linear(box.radius, layer.weight.abs())
+    return Interval(center - radius, center + radius)
 
 
-def _convolution(layer: nn.Conv2d, box: Interval, notes: Notes) -> Interval:
+def _convolution(layer: nn.Conv2d, box: Interval, affine: ElementwiseAffine) -> Interval:
     if layer.padding_mode != "zeros":
         raise ModelError(f"no bounds are known for Conv2d with padding_mode {layer.padding_mode!r}; known: 'zeros'")
-    middle = layer(box.center)
-    reach = F.conv2d(box.radius, layer.weight.abs(), None, layer.stride, layer.padding, layer.dilation, layer.groups)
-    return Interval(middle - reach, middle + reach)
+    center = layer(box.center)
+    radius = F.conv2d(box.radius, layer.weight.abs(), None, layer.stride, layer.padding, layer.dilation, layer.groups)
+    return Interval(center - radius, center + radius)
 
 
-def _rising(layer: nn.Module, box: Interval, notes: Notes) -> Interval:
-    """Layers whose outputs never fall when an input rises take a box corner by corner."""
+def _monotonic(layer: nn.Module, box: Interval, affine: ElementwiseAffine) -> Interval:
+    """Return bounds of a layer whose outputs are nondecreasing in every input."""
     return Interval(layer(box.lower), layer(box.upper))
 
 
-def _residual(block: PreActBlock, box: Interval, notes: Notes) -> Interval:
-    active = through(block.norm1, box, notes)
+def _residual(block: PreActBlock, box: Interval, affine: ElementwiseAffine) -> Interval:
+    active = propagate(block.norm1, box, affine)
     active = Interval(active.lower.relu(), active.upper.relu())
-    skip = box if block.shortcut is None else through(block.shortcut, active, notes)
-    inner = through(block.norm2, through(block.conv1, active, notes), notes)
-    inner = through(block.conv2, Interval(inner.lower.relu(), inner.upper.relu()), notes)
+    skip = box if block.shortcut is None else propagate(block.shortcut, active, affine)
+    inner = propagate(block.norm2, propagate(block.conv1, active, affine), affine)
+    inner = propagate(block.conv2, Interval(inner.lower.relu(), inner.upper.relu()), affine)
     return Interval(inner.lower + skip.lower, inner.upper + skip.upper)
 
 
-_RULES: Mapping[type[nn.Module], Callable[[Any, Interval, Notes], Interval]] = MappingProxyType(
+_RULES: Mapping[type[nn.Module], Callable[[Any, Interval, ElementwiseAffine], Interval]] = MappingProxyType(
     {
-        Normalize: _by_element,
-        nn.BatchNorm1d: _by_element,
-        nn.BatchNorm2d: _by_element,
-        nn.Dropout: _by_element,
+        Normalize: _elementwise,
+        nn.BatchNorm1d: _elementwise,
+        nn.BatchNorm2d: _elementwise,
+        nn.Dropout: _elementwise,
         nn.Linear: _linear,
         nn.Conv2d: _convolution,
-        nn.ReLU: _rising,
-        nn.Tanh: _rising,
-        nn.MaxPool2d: _rising,
-        nn.AdaptiveAvgPool2d: _rising,
-        nn.Flatten: _rising,
-        nn.Identity: _rising,
+        nn.ReLU: _monotonic,
+        nn.Tanh: _monotonic,
+        nn.MaxPool2d: _monotonic,
+        nn.AdaptiveAvgPool2d: _monotonic,
+        nn.Flatten: _monotonic,
+        nn.Identity: _monotonic,
         PreActBlock: _residual,
     }
 )

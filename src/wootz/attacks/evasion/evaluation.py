@@ -1,4 +1,4 @@
-"""Clean and robust accuracy, in float32, with the flags that say how far to trust them."""
+"""Clean and robust accuracy, in float32, with reliability flags."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wootz.attacks.evasion.attacks import ATTACKS
 from wootz.attacks.evasion.auto_pgd import APGD
 from wootz.attacks.evasion.autoattack import reference_autoattack
 from wootz.attacks.evasion.bounds import certified
+from wootz.attacks.evasion.ensemble import AttackStep, EvaluationTarget, attack_ensemble
 from wootz.attacks.evasion.projected_gradient import PGD, pgd
 from wootz.attacks.evasion.reliability import BLACK_BOX_BETTER, reliability
 from wootz.attacks.evasion.square import Square
-from wootz.attacks.evasion.table import ATTACKS
-from wootz.attacks.evasion.worst_case import Step, Trial, worst_case
 from wootz.errors import ConfigError
 from wootz.modes import device_of, eval_mode
 from wootz.registry import lookup
@@ -25,53 +25,60 @@ from wootz.rng import generator
 from wootz.types import Norm
 
 
-def _t(targets: int, share: float) -> Step:
-    return Step(f"apgd-t-{targets}", "apgd-t", APGD(eps=0, loss="targeted-dlr", targets=targets), nearest=share)
+def _targeted(targets: int, nearest: float) -> AttackStep:
+    cfg = APGD(eps=0, loss="targeted-dlr", targets=targets)
+    return AttackStep(f"apgd-t-{targets}", "apgd-t", cfg, nearest=nearest)
 
 
-_FIRST = (Step("pgd-20", "pgd", PGD(eps=0, steps=20, stop=True)), Step("apgd-ce", "apgd-ce", APGD(eps=0)), _t(3, 1))
+_FIRST = (
+    AttackStep("pgd-20", "pgd", PGD(eps=0, steps=20, stop=True)),
+    AttackStep("apgd-ce", "apgd-ce", APGD(eps=0)),
+    _targeted(3, 1),
+)
 
-EVALUATIONS: Mapping[str, tuple[Step, ...]] = MappingProxyType(
+EVALUATIONS: Mapping[str, tuple[AttackStep, ...]] = MappingProxyType(
     {
-        "pgd-40x2": (Step("pgd-40x2", "pgd", PGD(eps=0, steps=40, restarts=2, stop=True)),),
-        "pgd-50x10": (Step("pgd-50x10", "pgd", PGD(eps=0, steps=50, restarts=10, stop=True)),),
-        "ensemble": (*_FIRST, _t(9, 0.2), Step("square", "square", Square(eps=0, queries=1500))),
-        "ensemble-long": (*_FIRST, _t(9, 0.5), Step("square", "square", Square(eps=0))),
-        "pgd-25": (Step("pgd-25", "pgd", PGD(eps=0, steps=25, reach=1.0, keep="last")),),
+        "pgd-40x2": (AttackStep("pgd-40x2", "pgd", PGD(eps=0, steps=40, restarts=2, stop=True)),),
+        "pgd-50x10": (AttackStep("pgd-50x10", "pgd", PGD(eps=0, steps=50, restarts=10, stop=True)),),
+        "ensemble": (*_FIRST, _targeted(9, 0.2), AttackStep("square", "square", Square(eps=0, queries=1500))),
+        "ensemble-long": (*_FIRST, _targeted(9, 0.5), AttackStep("square", "square", Square(eps=0))),
+        "pgd-25": (AttackStep("pgd-25", "pgd", PGD(eps=0, steps=25, reach=1.0, keep="last")),),
         "autoattack": (),
         "ibp": (),
     }
-    | {name: (Step(name, name, row.config),) for name, row in ATTACKS.items() if name != "pgd"}
+    | {name: (AttackStep(name, name, row.config),) for name, row in ATTACKS.items() if name != "pgd"}
 )
-"""Named evaluations, and every attack alone; the budget is filled in by the caller.
+"""Evaluations by name, and every attack alone; the budget is set by the caller.
 
-`ensemble` tries what is cheap first, then what is targeted, with most effort on the images that are nearest to
-falling, and a black box last, which sees behind masked gradients. Its effort is matched to `autoattack`, the
-reference ensemble, so that figures compare: on held-out images 1,500 queries of our Square, which never asks twice
-about the same point, do a little more than the reference's 5,000 (docs/results/attacks.md). `ensemble-long` spends
-5,000 as well, and may find more than the reference. `pgd-25` is the founding paper's own figure, there to compare with
-and weak: its training attack, 25 steps of 0.04 eps from one random start, judged where the last step ends.
+`ensemble` runs the cheap attacks first, then the targeted ones, most of them on the images with the largest margin
+only, and a black-box attack last, which is not affected by masked gradients. Its strength is matched to `autoattack`,
+the reference ensemble, so that results are comparable: on held-out images, 1,500 queries of this package's Square,
+which never queries a point twice, succeed slightly more often than the reference's 5,000 (docs/results/attacks.md).
+`ensemble-long` also spends 5,000 and may be stronger than the reference. `pgd-25` reproduces the evaluation of the
+paper that introduced the training attack, for comparison, and is weak: 25 steps of 0.04 eps from one random start,
+evaluated at the last step.
 
-All of these bound robust accuracy from above. `ibp` bounds it from below: it attacks nothing and counts the images
+All of these give upper bounds of robust accuracy. `ibp` gives a lower bound: it runs no attack and counts the images
 whose whole L-inf ball is certified by interval bounds.
 """
 
-_NOTICED = 0.005  # the share of images that a black box may find beyond all gradients without comment
+_MAX_BLACK_BOX = 0.005  # the fraction of images on which only the black-box attack may succeed without a flag
 
 
 class Robustness(NamedTuple):
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
-        correct: which images are answered right, [N] bool.
-        robust: which of them at every point tried (at every point of the ball, for `ibp`), [N] bool.
-        fallen: attack -> how many images it was the first to fell; a certificate fells none.
-        flags: why the figure may be too high; none is good.
+        correct: the images that are classified correctly, [N] bool.
+        robust: those that are classified correctly at every point tried (at every point of the ball for `ibp`),
+            [N] bool.
+        first_success: attack -> the number of images on which it was the first to succeed; empty for `ibp`.
+        flags: the reasons why the robust accuracy may be too high; empty if there are none.
     """
 
     correct: Tensor
     robust: Tensor
-    fallen: Mapping[str, int]
+    first_success: Mapping[str, int]
     flags: tuple[str, ...]
 
     @property
@@ -81,12 +88,12 @@ class Robustness(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Robust accuracy, a fraction: worst case over all restarts and attacks of each image, or what is certified."""
+        """Robust accuracy, a fraction: the worst case of each image over all restarts and attacks, or certified."""
         return self.robust.float().mean().item()
 
 
 def predict_logits(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
-    """Return logits float32 [N, K] of images [N, C, H, W], in eval mode and without gradients, where the images are."""
+    """Return logits float32 [N, K] of images [N, C, H, W], on their device; in eval mode and without gradients."""
     device = device_of(model)
     with eval_mode(model), torch.no_grad():
         return torch.cat([model(batch.to(device)).float().to(x.device) for batch in x.split(batch_size)])
@@ -105,72 +112,79 @@ def evaluate(
     folder: Path | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Robustness:
-    """Attack the images that are answered right and count those that stand.
+    """Attack the images that are classified correctly and return which of them are robust.
 
     Args:
         model: images in [0, 1] -> logits.
         x: images float32 [N, C, H, W] in [0, 1], on the model's device.
-        y: true labels int64 [N], there too.
-        eps: budget, in pixels of [0, 1].
+        y: true labels int64 [N], on the same device.
+        eps: the budget, in pixels of [0, 1].
         attack: a name of `EVALUATIONS`.
-        norm: of the ball.
-        seed: of the attacks' randomness.
-        batch_size: images attacked at a time.
-        folder: where an evaluation that is cut off leaves what it found; the same one goes on from there.
-        progress: told the fraction done, 0 to 1.
+        norm: the norm of the ball.
+        seed: the seed of the attacks' randomness.
+        batch_size: the number of images attacked at a time.
+        folder: the folder in which an interrupted evaluation leaves its state; the same evaluation resumes from it.
+        progress: the callback that receives the fraction done, 0 to 1.
 
     Raises:
-        ConfigError: an evaluation that is not known, or `ibp` in another norm than Linf.
-        ModelError: `ibp`, and a layer has no bounds.
+        ConfigError: the evaluation is unknown, or `ibp` is asked for in a norm other than Linf.
+        ModelError: the evaluation is `ibp`, and a layer has no bounds.
     """
     steps = lookup(EVALUATIONS, attack, "evaluation")
     correct = predict_logits(model, x).argmax(1) == y
-    trial = Trial(model=model, x=x, y=y, eps=eps, norm=norm, seed=seed, batch_size=batch_size, folder=folder)
+    target = EvaluationTarget(
+        model=model, x=x, y=y, eps=eps, norm=norm, seed=seed, batch_size=batch_size, folder=folder
+    )
     if attack == "ibp":
-        return Robustness(correct, _by_bounds(trial, correct, progress), MappingProxyType({}), ())
+        return Robustness(correct, _by_bounds(target, correct, progress), MappingProxyType({}), ())
     flags = set(reliability(model, x[correct], y[correct], norm=norm, seed=seed))
     if steps:
-        robust, fallen = worst_case(steps, trial, correct, progress)
-        if fallen.get("square", 0) > _NOTICED * len(x):
+        robust, first_success = attack_ensemble(steps, target, correct, progress)
+        if first_success.get("square", 0) > _MAX_BLACK_BOX * len(x):
             flags.add(BLACK_BOX_BETTER)
     else:
-        robust, raised = _by_reference(trial, correct, progress)
-        fallen, flags = {attack: int(correct.sum() - robust.sum())}, flags | raised
-    return Robustness(correct, robust, MappingProxyType(fallen), tuple(sorted(flags)))
+        robust, raised = _by_reference(target, correct, progress)
+        first_success, flags = {attack: int(correct.sum() - robust.sum())}, flags | raised
+    return Robustness(correct, robust, MappingProxyType(first_success), tuple(sorted(flags)))
 
 
-def _by_reference(trial: Trial, correct: Tensor, progress: Callable[[float], None]) -> tuple[Tensor, set[str]]:
+def _by_reference(
+    target: EvaluationTarget, correct: Tensor, progress: Callable[[float], None]
+) -> tuple[Tensor, set[str]]:
     robust, flags = correct.clone(), set[str]()
     rows = correct.nonzero().squeeze(1)
-    for number, part in enumerate(rows.split(trial.batch_size), 1):
-        found = reference_autoattack(
-            trial.model, trial.x[part], trial.y[part], eps=trial.eps, norm=trial.norm, seed=trial.seed
+    for number, batch in enumerate(rows.split(target.batch_size), 1):
+        result = reference_autoattack(
+            target.model, target.x[batch], target.y[batch], eps=target.eps, norm=target.norm, seed=target.seed
         )
-        robust[part], flags = found.robust, flags | set(found.flags)
-        progress(min(1.0, number * trial.batch_size / len(rows)))
+        robust[batch], flags = result.robust, flags | set(result.flags)
+        progress(min(1.0, number * target.batch_size / len(rows)))
     return robust, flags
 
 
-def _by_bounds(trial: Trial, correct: Tensor, progress: Callable[[float], None]) -> Tensor:
-    if trial.norm != "Linf":
-        raise ConfigError(f"norm = {trial.norm!r}: bounds are for Linf only; attack in {trial.norm} instead")
+def _by_bounds(target: EvaluationTarget, correct: Tensor, progress: Callable[[float], None]) -> Tensor:
+    if target.norm != "Linf":
+        raise ConfigError(f"norm = {target.norm!r}: bounds are for Linf only; attack in {target.norm} instead")
     robust = correct.clone()
     rows = correct.nonzero().squeeze(1)
-    for number, part in enumerate(rows.split(trial.batch_size), 1):
-        robust[part] = certified(trial.model, trial.x[part], trial.y[part], trial.eps)
-        progress(min(1.0, number * trial.batch_size / len(rows)))
+    for number, batch in enumerate(rows.split(target.batch_size), 1):
+        robust[batch] = certified(target.model, target.x[batch], target.y[batch], target.eps)
+        progress(min(1.0, number * target.batch_size / len(rows)))
     return robust
 
 
 def accuracy_curve(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: Sequence[float], norm: Norm = "Linf", seed: int = 0
 ) -> list[float]:
-    """Return robust accuracy (PGD-20, one restart) at each budget of `eps`, for a picture of how it falls."""
-    right = predict_logits(model, x).argmax(1) == y
+    """Return robust accuracy (PGD-20, one restart) at each budget of `eps`, as fractions.
+
+    Accuracy at a budget counts the images that were robust at all budgets before it.
+    """
+    robust = predict_logits(model, x).argmax(1) == y
     curve = []
     for budget in eps:
         cfg = PGD(eps=budget, norm=norm, steps=20, stop=True)
         points = pgd(cfg, model, x, y, generator=generator(seed, "curve", device=x.device))
-        right = right & (predict_logits(model, points).argmax(1) == y)
-        curve.append(right.float().mean().item())
+        robust = robust & (predict_logits(model, points).argmax(1) == y)
+        curve.append(robust.float().mean().item())
     return curve

@@ -1,4 +1,4 @@
-"""Fast minimum-norm attack (Pintor et al., arXiv 2102.12827): the nearest misclassified point, by gradients."""
+"""Fast minimum-norm attack, FMN (Pintor et al., arXiv 2102.12827): the nearest misclassified point, by gradients."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.attacks.evasion.answers import asking, labels_of
 from wootz.attacks.evasion.balls import BALLS
+from wootz.attacks.evasion.black_box import query_mode, top_labels
 from wootz.attacks.evasion.objectives import margin
 from wootz.errors import ConfigError
 from wootz.modes import eval_mode
@@ -22,15 +22,15 @@ _DUAL = {"Linf": 1, "L2": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FMN:
-    """How to close in.
+    """Settings of the attack.
 
     Attributes:
-        eps: the furthest that a point may lie from its image, in pixels of [0, 1]; infinite by default.
-        norm: in which distance is measured.
-        steps: gradients an image.
-        step_size: L2 length of the first step, in pixels of [0, 1]; steps shrink to a hundredth of it.
-        gamma: by which share the radius first grows or shrinks after a step; at the end by 0.0001.
-        stop: let an image leave as soon as a misclassified point lies within `eps`, however near others may be.
+        eps: the largest distance of a point from its image, in pixels of [0, 1]; infinite by default.
+        norm: the norm of the distance.
+        steps: the number of gradient steps per image.
+        step_size: the L2 length of the first step, in pixels of [0, 1]; steps shrink to a hundredth of it.
+        gamma: the relative change of the radius after the first step; it shrinks to 0.0001.
+        stop: whether an image stops once a misclassified point lies within `eps`, even if nearer ones may exist.
     """
 
     eps: float = math.inf
@@ -50,20 +50,20 @@ class FMN:
 
 
 def fmn(cfg: FMN, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Return the nearest misclassified images that were met.
+    """Return the nearest misclassified points found.
 
-    Until one is met the radius grows by `gamma` at least, not only to where the slope says that the boundary
-    lies, as in the paper: at the edge of [0, 1] the slope promises more than a step can keep.
+    Until the first one, the radius grows at least by `gamma`; in the paper it grows to the linear estimate of the
+    boundary alone, which is too small at the edge of [0, 1], where steps are clipped.
 
     Args:
-        cfg: how to close in.
-        model: images in [0, 1] -> logits; borrowed in eval mode, its gradients and mode are left as they were.
+        cfg: the settings.
+        model: images in [0, 1] -> logits; used in eval mode, its gradients and mode are restored.
         x: images float32 [N, C, H, W] in [0, 1].
         y: true labels int64 [N].
-        generator: not used: the search begins at `x` and leaves nothing to chance.
+        generator: not used; the search starts at `x` and is deterministic.
 
     Returns:
-        Images [N, C, H, W] in [0, 1]; `x` itself where nothing was met within `eps`.
+        Images [N, C, H, W] in [0, 1]; `x` itself if no misclassified point was found within `eps`.
     """
     if cfg.eps == 0 or len(x) == 0:
         return x.clone()
@@ -75,36 +75,40 @@ def fmn(cfg: FMN, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Ge
             rows = ((distance > cfg.eps) | (not cfg.stop)).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
-            here, base, least = point[rows], x[rows], distance[rows]
-            value, gradient = _slope(model, here, y[rows])
-            length, fooled = ball.length(here - base), value > 0
-            nearer = fooled & (length < least)
-            nearest[rows[nearer]] = here[nearer]
-            least = torch.where(nearer, length, least)
+            candidate, base, smallest = point[rows], x[rows], distance[rows]
+            value, gradient = _margin_gradient(model, candidate, y[rows])
+            length, misclassified = ball.length(candidate - base), value > 0
+            nearer = misclassified & (length < smallest)
+            nearest[rows[nearer]] = candidate[nearer]
+            smallest = torch.where(nearer, length, smallest)
             gamma = _anneal(cfg.gamma, 0.0001, step / cfg.steps)
-            steepness = torch.linalg.vector_norm(gradient.flatten(1), ord=_DUAL[cfg.norm], dim=1)
-            edge = length - value / steepness.clamp_min(1e-12)
+            gradient_norm = torch.linalg.vector_norm(gradient.flatten(1), ord=_DUAL[cfg.norm], dim=1)
+            boundary = length - value / gradient_norm.clamp_min(1e-12)
             wider = radius[rows] * (1 + gamma)
-            wider = torch.where(least.isinf(), torch.maximum(edge, wider), wider)
-            reach = torch.where(fooled, torch.minimum(radius[rows] * (1 - gamma), least), wider)
-            moved = BALLS["L2"].step(here, gradient, _anneal(cfg.step_size, cfg.step_size / 100, step / cfg.steps))
-            point[rows], radius[rows], distance[rows] = ball.project(moved, base, reach), reach, least
+            wider = torch.where(smallest.isinf(), torch.maximum(boundary, wider), wider)
+            new_radius = torch.where(misclassified, torch.minimum(radius[rows] * (1 - gamma), smallest), wider)
+            moved = BALLS["L2"].step(candidate, gradient, _anneal(cfg.step_size, cfg.step_size / 100, step / cfg.steps))
+            point[rows] = ball.project(moved, base, new_radius)
+            radius[rows], distance[rows] = new_radius, smallest
     return torch.where((distance <= cfg.eps).view(-1, 1, 1, 1), nearest, x)
 
 
 def distances(predict: Predict, points: Tensor, x: Tensor, y: Tensor, *, norm: Norm = "Linf") -> Tensor:
-    """Return how far a minimum-norm attack had to go, [N]: 0 if `x` is wrong already, infinite if it found nothing."""
-    with asking(predict):
-        fooled = labels_of(predict(points)) != y
-    return BALLS[norm].length(points - x).masked_fill(~fooled, math.inf)
+    """Return the distances [N] of the points of a minimum-norm attack.
+
+    0 for images that are misclassified themselves, infinite where the attack found no misclassified point.
+    """
+    with query_mode(predict):
+        misclassified = top_labels(predict(points)) != y
+    return BALLS[norm].length(points - x).masked_fill(~misclassified, math.inf)
 
 
 def accuracy_at(distances: Tensor, eps: Sequence[float]) -> list[float]:
-    """Return the robust accuracy at every budget of `eps`, a fraction, from minimum distances [N]."""
+    """Return the robust accuracy at every budget of `eps`, as fractions, from minimum distances [N]."""
     return [(distances > budget).float().mean().item() for budget in eps]
 
 
-def _slope(model: nn.Module, point: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _margin_gradient(model: nn.Module, point: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the margin [N] and its gradient with respect to the images alone."""
     point = point.detach().requires_grad_(True)
     value = margin(model(point).float(), y)
@@ -112,5 +116,6 @@ def _slope(model: nn.Module, point: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return value.detach(), gradient
 
 
-def _anneal(first: float, last: float, share: float) -> float:
-    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+def _anneal(first: float, last: float, fraction: float) -> float:
+    """Return the value of a half cosine from `first` to `last` at `fraction` of its length."""
+    return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2

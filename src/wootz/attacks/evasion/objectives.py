@@ -1,4 +1,7 @@
-"""What an attack climbs: logits [N, K] and labels [N] -> one value an image, larger is worse for the model."""
+"""Objectives that attacks maximize: logits [N, K] and labels [N] -> one value per image [N].
+
+A larger value is worse for the model.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,17 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the best wrong logit minus the logit of `y`; above 0 the model is wrong (Carlini, Wagner 2017)."""
+    """Return the largest wrong logit minus the logit of `y`; misclassified above 0 (Carlini, Wagner 2017)."""
     right = logits.gather(1, y[:, None]).squeeze(1)
     wrong = logits.scatter(1, y[:, None], float("-inf")).amax(1)
     return wrong - right
 
 
 def second_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the second-best wrong logit minus the logit of `y`: at its height two wrong classes are about as likely.
+    """Return the second largest wrong logit minus the logit of `y`.
 
-    With fewer than 3 classes there is none; the plain margin is returned.
+    At its maximum two wrong classes are about equally likely. With fewer than 3 classes it does not exist; the plain
+    margin is returned.
     """
     if logits.shape[1] < 3:
         return margin(logits, y)
@@ -37,7 +41,7 @@ def second_margin(logits: Tensor, y: Tensor) -> Tensor:
 def logit_ratio(logits: Tensor, y: Tensor) -> Tensor:
     """Return the margin over the spread of the three largest logits (DLR; Croce, Hein, arXiv 2003.01690, eq. 6).
 
-    It does not change when logits are shifted or scaled. With fewer than 3 classes it does not exist; the plain
+    It is invariant to shifting and scaling the logits. With fewer than 3 classes it does not exist; the plain
     margin is returned.
     """
     if logits.shape[1] < 3:
@@ -46,12 +50,12 @@ def logit_ratio(logits: Tensor, y: Tensor) -> Tensor:
     return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
 
 
-def targeted_logit_ratio(logits: Tensor, y: Tensor, aim: Tensor) -> Tensor:
-    """Return (logit of `aim` - logit of `y`) over the spread of the largest logits (targeted DLR, eq. 7).
+def targeted_logit_ratio(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Return (logit of `target` - logit of `y`) over the spread of the largest logits (targeted DLR, eq. 7).
 
     With fewer than 4 classes the ratio does not exist; the difference is returned.
     """
-    gap = (logits.gather(1, aim[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    gap = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
     if logits.shape[1] < 4:
         return gap
     top = logits.topk(4, dim=1).values

@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry et al., arXiv 1706.06083): one loop for training, triggers and evaluation."""
+"""Projected gradient descent, PGD (Madry et al., arXiv 1706.06083), for training, triggers and evaluation."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from wootz.errors import ConfigError
 from wootz.modes import eval_mode
 from wootz.types import Norm
 
-_REACH = {"Linf": 2.5, "L2": 5.0}
-"""How far all steps together go by default, in radii."""
+_TRAVEL = {"Linf": 2.5, "L2": 5.0}
+"""The default sum of the lengths of all steps, in radii."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PGD:
-    """How to climb.
+    """Settings of the attack.
 
     Attributes:
-        eps: radius of the ball, in pixels of [0, 1]; 0 gives the images back.
-        norm: the ball's norm.
-        steps: gradient steps a restart.
-        step_size: length of a step; None means 2.5 * eps / steps for L-inf, which can cross the ball, and
-            5 * eps / steps for L2, where steps also have to turn.
-        reach: how far all steps together go where no `step_size` is given, in radii; None means 2.5, 5 for L2.
-        restarts: starts an image; the best one counts.
-        random_start: begin at a random point of the ball rather than at the image.
-        targeted: climb towards the labels that are given rather than away from them.
-        keep: the point of the highest objective (`best`), or where the last step ends (`last`, as in training).
-        stop: let an image leave as soon as it is misclassified (or hits its target), as in evaluation.
+        eps: the radius of the ball, in pixels of [0, 1]; 0 returns the images unchanged.
+        norm: the norm of the ball.
+        steps: the number of gradient steps per restart.
+        step_size: the length of a step, in pixels of [0, 1]; None means `reach * eps / steps`.
+        reach: the sum of the lengths of all steps without a `step_size`, in radii; None means 2.5 for L-inf, enough to
+            cross the ball, and 5 for L2, whose steps also have to change direction.
+        restarts: the number of runs per image; the best one counts.
+        random_start: whether a run starts at a random point of the ball rather than at the image.
+        targeted: whether labels are targets: the objective is minimized instead of maximized.
+        keep: whether the result is the point of the best objective (`best`) or of the last step (`last`, as in
+            training).
+        stop: whether an image stops once it is misclassified (or reaches its target), as in evaluation.
     """
 
     eps: float
@@ -60,8 +61,8 @@ class PGD:
 
     @property
     def length(self) -> float:
-        """The length of a step."""
-        return self.step_size or (self.reach or _REACH[self.norm]) * self.eps / self.steps
+        """The length of a step, in pixels of [0, 1]."""
+        return self.step_size or (self.reach or _TRAVEL[self.norm]) * self.eps / self.steps
 
 
 def pgd(
@@ -73,53 +74,53 @@ def pgd(
     generator: torch.Generator,
     objective: Objective = cross_entropy,
 ) -> Tensor:
-    """Return images in the ball around `x` on which `model` does badly.
+    """Return images in the ball around `x` at which the objective is high (low for targets).
 
     Args:
-        cfg: how to climb.
-        model: images in [0, 1] -> logits; borrowed in eval mode, its gradients and mode are left as they were.
+        cfg: the settings.
+        model: images in [0, 1] -> logits; used in eval mode, its gradients and mode are restored.
         x: images float32 [N, C, H, W] in [0, 1].
         y: true labels int64 [N], or targets if `cfg.targeted`.
-        generator: for random starts, on the device of `x`.
-        objective: what to climb.
+        generator: the generator of random starts, on the device of `x`.
+        objective: the function to maximize.
 
     Returns:
-        Images [N, C, H, W] in [0, 1], none further than `eps` from `x` (up to float rounding).
+        Images [N, C, H, W] in [0, 1], none farther than `eps` from `x` (up to float rounding).
     """
     if cfg.eps == 0 or len(x) == 0:
         return x.clone()
     with eval_mode(model):
         if cfg.keep == "last":
-            return climb(cfg, model, x, y, start=_start(cfg, x, generator), objective=objective)
+            return run_pgd(cfg, model, x, y, start=_start(cfg, x, generator), objective=objective)
         best = _Best(x, stop=cfg.stop)
         for _ in range(cfg.restarts):
-            _search(cfg, model, x, y, generator, objective, best)
+            _run_once(cfg, model, x, y, generator, objective, best)
         return best.points
 
 
-def climb(
+def run_pgd(
     cfg: PGD, model: nn.Module, x: Tensor, y: Tensor, *, start: Tensor, objective: Objective = cross_entropy
 ) -> Tensor:
-    """Take every step with every image and return where it ends; nobody looks at the points on the way.
+    """Return the points [N, C, H, W] after all steps from `start`, without comparing points on the way.
 
-    For training, which borrows the model as it likes and may begin anywhere in the ball.
+    For training, which sets the model's mode itself and may start anywhere in the ball.
 
     Args:
-        cfg: how to climb; one restart, to the last point.
-        model: images in [0, 1] -> logits, in whatever mode it is; its parameters should be without gradient.
+        cfg: the settings; restarts, `keep` and `stop` have no effect.
+        model: images in [0, 1] -> logits, in its current mode; its parameters should not require gradients.
         x: images float32 [N, C, H, W] in [0, 1].
-        y: labels int64 [N], given to the objective.
-        start: where the climb begins [N, C, H, W].
-        objective: what to climb.
+        y: labels int64 [N], passed to the objective.
+        start: the points to start from, [N, C, H, W].
+        objective: the function to maximize.
     """
     ball, point = BALLS[cfg.norm], start
     for _ in range(cfg.steps):
-        _, _, gradient = _slope(cfg, model, point, y, objective)
+        _, _, gradient = _evaluate_objective(cfg, model, point, y, objective)
         point = ball.project(ball.step(point, gradient, cfg.length), x, cfg.eps)
     return point
 
 
-def _search(
+def _run_once(
     cfg: PGD,
     model: nn.Module,
     x: Tensor,
@@ -128,30 +129,32 @@ def _search(
     objective: Objective,
     best: _Best,
 ) -> None:
-    """Climb once with the images still standing and tell `best` of every point on the way."""
-    ball, active = BALLS[cfg.norm], best.standing.nonzero().squeeze(1)
+    """Run PGD once on the images that are still robust and update `best` with every point on the way."""
+    ball, active = BALLS[cfg.norm], best.robust.nonzero().squeeze(1)
     base, label = x[active], y[active]
     point = _start(cfg, base, generator)
     for _ in range(cfg.steps):
         if len(active) == 0:
             return
-        logits, value, gradient = _slope(cfg, model, point, label, objective)
-        stay = best.note(active, point, value, (logits.argmax(1) == label) == cfg.targeted)
-        if not stay.all():
-            active, base, label, point, gradient = (t[stay] for t in (active, base, label, point, gradient))
+        logits, value, gradient = _evaluate_objective(cfg, model, point, label, objective)
+        remaining = best.update(active, point, value, (logits.argmax(1) == label) == cfg.targeted)
+        if not remaining.all():
+            active, base, label, point, gradient = (t[remaining] for t in (active, base, label, point, gradient))
         point = ball.project(ball.step(point, gradient, cfg.length), base, cfg.eps)
     with torch.no_grad():
         logits = model(point).float()
         value = objective(logits, label) * (-1 if cfg.targeted else 1)
-        best.note(active, point, value, (logits.argmax(1) == label) == cfg.targeted)
+        best.update(active, point, value, (logits.argmax(1) == label) == cfg.targeted)
 
 
 def _start(cfg: PGD, x: Tensor, generator: torch.Generator) -> Tensor:
     return BALLS[cfg.norm].start(x, cfg.eps, generator) if cfg.random_start else x.clone()
 
 
-def _slope(cfg: PGD, model: nn.Module, point: Tensor, y: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits, the value to climb [N], and its gradient with respect to the images alone."""
+def _evaluate_objective(
+    cfg: PGD, model: nn.Module, point: Tensor, y: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits [N, K], the value to maximize [N], and its gradient with respect to the images alone."""
     point = point.detach().requires_grad_(True)
     logits = model(point).float()
     value = -objective(logits, y) if cfg.targeted else objective(logits, y)
@@ -160,23 +163,23 @@ def _slope(cfg: PGD, model: nn.Module, point: Tensor, y: Tensor, objective: Obje
 
 
 class _Best:
-    """The best point of every image so far: fooled beats not fooled, then the higher objective."""
+    """The best point of every image so far: misclassified points first, then by the higher objective."""
 
     def __init__(self, x: Tensor, *, stop: bool) -> None:
         self.points = x.clone()
-        self.standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        self._height = torch.full((len(x),), float("-inf"), device=x.device)
-        self._fooled = torch.zeros_like(self.standing)
+        self.robust = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        self._value = torch.full((len(x),), float("-inf"), device=x.device)
+        self._misclassified = torch.zeros_like(self.robust)
         self._stop = stop
 
-    def note(self, active: Tensor, point: Tensor, value: Tensor, fooled: Tensor) -> Tensor:
-        """Take in one point for each active image; return which of them stay in the climb."""
-        known, height = self._fooled[active], self._height[active]
-        better = (fooled & ~known) | ((fooled == known) & (value > height))
+    def update(self, active: Tensor, point: Tensor, value: Tensor, misclassified: Tensor) -> Tensor:
+        """Consider one point per active image; return which of the images remain active, bool [n]."""
+        previously, best_value = self._misclassified[active], self._value[active]
+        better = (misclassified & ~previously) | ((misclassified == previously) & (value > best_value))
         rows = active[better]
-        self.points[rows], self._height[rows] = point[better], value[better]
-        self._fooled[rows] |= fooled[better]
+        self.points[rows], self._value[rows] = point[better], value[better]
+        self._misclassified[rows] |= misclassified[better]
         if not self._stop:
-            return torch.ones_like(fooled)
-        self.standing[active[fooled]] = False
-        return ~fooled
+            return torch.ones_like(misclassified)
+        self.robust[active[misclassified]] = False
+        return ~misclassified

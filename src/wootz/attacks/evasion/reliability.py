@@ -1,4 +1,4 @@
-"""Signs that a robust accuracy is too good to be true: gradients that lead nowhere hide weakness, they do not mend it.
+"""Checks for gradient masking: signs that a measured robust accuracy is too high.
 
 After Athalye et al. (arXiv 1802.00420) and Carlini et al. (arXiv 1902.06705).
 """
@@ -15,51 +15,53 @@ from wootz.rng import generator
 from wootz.types import Norm
 
 BLACK_BOX_BETTER = "black-box-better"
-"""A black box felled images that no gradient had."""
+"""The flag for a black-box attack that succeeds on images on which no gradient-based attack did."""
 
 _IMAGES = 100
-_STANDS = 0.05  # the share that may stand when an image can become any other
+_MAX_ROBUST = 0.05  # the fraction that may remain robust when the budget allows any image
 
 
 def reliability(model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm = "Linf", seed: int = 0) -> tuple[str, ...]:
-    """Return flags, none where nothing is suspicious.
+    """Return the names of the checks that fail.
 
-    `randomized`: two answers to the same images differ. `probabilities`: the outputs look like probabilities, of
-    which attacks take a second softmax. `zero-gradient`: for more than a tenth of the images the loss has no slope.
-    `no-collapse`: with a budget that lets an image become any other, more than 5% still stand.
+    `randomized`: two evaluations of the same images differ. `probabilities`: the outputs look like probabilities, to
+    which attacks apply a second softmax. `zero-gradient`: the loss has a zero gradient for more than a tenth of the
+    images. `no-collapse`: with a budget that allows any image, more than 5% of the images remain robust.
 
     Args:
-        model: images in [0, 1] -> logits; borrowed in eval mode.
-        x: images that are answered right, float32 [N, C, H, W] in [0, 1]; the first hundred are looked at.
+        model: images in [0, 1] -> logits; used in eval mode and restored.
+        x: images that are classified correctly, float32 [N, C, H, W] in [0, 1]; the first hundred are used.
         y: their labels int64 [N].
-        norm: of the ball that robustness is reported in.
-        seed: of the attack at a huge budget.
+        norm: the norm of the ball that robustness is reported for.
+        seed: the seed of the attack at the huge budget.
     """
     x, y = x[:_IMAGES], y[:_IMAGES]
     if len(x) == 0:
         return ()
     with eval_mode(model):
-        return tuple(_answers(model, x, y)) + tuple(_collapse(model, x, y, norm, seed))
+        return (*_check_outputs(model, x, y), *_check_collapse(model, x, y, norm, seed))
 
 
-def _answers(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
-    found, point = [], x.clone().requires_grad_(True)
+def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
+    flags, point = [], x.clone().requires_grad_(True)
     logits = model(point).float()
     (gradient,) = torch.autograd.grad(cross_entropy(logits, y).sum(), point, allow_unused=True, materialize_grads=True)
     with torch.no_grad():
         if not torch.allclose(model(x).float(), logits, atol=1e-4, rtol=1e-4):
-            found.append("randomized")
+            flags.append("randomized")
         if logits.min() >= 0 and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-3):
-            found.append("probabilities")
+            flags.append("probabilities")
         if (gradient.flatten(1).abs().amax(1) == 0).float().mean() > 0.1:
-            found.append("zero-gradient")
-    return found
+            flags.append("zero-gradient")
+    return flags
 
 
-def _collapse(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, seed: int) -> list[str]:
-    reach = 1.0 if norm == "Linf" else x[0].numel() ** 0.5
-    cfg = PGD(eps=reach, norm=norm, steps=20, random_start=False, stop=True)  # noise alone would fell many
+def _check_collapse(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, seed: int) -> list[str]:
+    radius = 1.0 if norm == "Linf" else x[0].numel() ** 0.5
+    cfg = PGD(
+        eps=radius, norm=norm, steps=20, random_start=False, stop=True
+    )  # random noise alone would succeed on many images
     points = pgd(cfg, model, x, y, generator=generator(seed, "reliability", device=x.device))
     with torch.no_grad():
-        stands = (model(points).argmax(1) == y).float().mean()
-    return ["no-collapse"] if stands > _STANDS else []
+        robust = (model(points).argmax(1) == y).float().mean()
+    return ["no-collapse"] if robust > _MAX_ROBUST else []

@@ -1,12 +1,11 @@
-"""Thieves: they see a victim through a query ledger and build a model of their own. They never see keys.
+"""Model extraction: attacks that query a victim and train a substitute of their own. They never see keys.
 
-Every theft is `(cfg, victim, context) -> model`, where `victim` is a `Ledger`, or the model itself where the
-access is `weights`.
+Every attack is `(cfg, victim, context) -> model`, where `victim` is a `BudgetedOracle`, or the model itself if the
+attack's access is `weights`.
 """
 
-from wootz.attacks.extraction.access import complete, reveal
-from wootz.attacks.extraction.ledger import Ledger, read_queries
-from wootz.attacks.extraction.table import ATTACKS
-from wootz.attacks.extraction.thief import Thief
+from wootz.attacks.extraction.attacks import ATTACKS
+from wootz.attacks.extraction.oracle import BudgetedOracle, complete_answers, limit_answers, read_queries
+from wootz.attacks.extraction.substitute import ExtractionConfig
 
-__all__ = ["ATTACKS", "Ledger", "Thief", "complete", "read_queries", "reveal"]
+__all__ = ["ATTACKS", "BudgetedOracle", "ExtractionConfig", "complete_answers", "limit_answers", "read_queries"]

@@ -1,53 +1,64 @@
-"""Theft without data: a network invents images on which clone and victim differ, and the clone learns the answers.
+"""Data-free extraction: a generator synthesizes images on which clone and victim differ, and the clone learns them.
 
 DFME (Truong et al., arXiv 2011.14779) and MAZE (Kariyappa et al., arXiv 2005.03161). The victim gives no gradients;
-they are estimated from how its answers change under small steps.
+they are estimated by forward differences of its answers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Adam
 
 from wootz import checks
-from wootz.attacks.adversary import AttackContext, State, packed, rounds, unpacked
-from wootz.attacks.extraction.asking import require_scores
-from wootz.attacks.extraction.disagreement import DISAGREEMENTS, slope
-from wootz.attacks.extraction.inventing import inventor
-from wootz.attacks.extraction.ledger import Ledger
-from wootz.attacks.extraction.optimizers import packed_optimizer, unpacked_optimizer
-from wootz.attacks.extraction.thief import Thief
+from wootz.attacks.context import (
+    AttackContext,
+    State,
+    checkpointed_loop,
+    load_model_state,
+    load_optimizer_state,
+    model_state,
+    optimizer_state,
+)
+from wootz.attacks.extraction.oracle import BudgetedOracle, require_scores
+from wootz.attacks.extraction.substitute import ExtractionConfig
 from wootz.modes import eval_mode
 from wootz.rng import global_seed
 
-_ROUND = 20  # iterations between two states on disk
-_MEMORY = 20_000  # answers that the clone may see again
+_ITERATIONS_PER_STATE = 20  # iterations between two states on disk
+_REPLAY_SIZE = 20_000  # the newest answers, from which replay samples
+_WIDTH = 16  # channels of the generator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataFree(Thief):
-    """What is asked, and how both networks learn. Defaults are DFME's but for the budget, optimizers and widths.
+class DataFree(ExtractionConfig):
+    """Query budget and training of both networks. Defaults are DFME's except for budget, optimizers and widths.
 
     Attributes:
-        queries: at most; as many whole iterations as fit. DFME spends 2 to 20 million, MAZE 5 to 30 million.
-        loss: what the clone lowers and the inventor raises: `l1` of logits (DFME), or `kl` (MAZE).
-        directions: along which the victim's slope is estimated. MAZE's are 10.
-        step: length of a step along them; before the sigmoid, as in DFME. Both papers'.
-        clone_steps: steps of the clone, each on new images, per step of the inventor. Both papers'.
-        replay: further steps of the clone on earlier images. MAZE's are 10.
-        batch_size: images a step. MAZE's is 128.
-        noise: numbers that the inventor makes an image from; MAZE's. DFME's are 256.
-        contrast: by which the inventor's output, of unit variance, is multiplied before the sigmoid.
-        dark: what is first subtracted from it. Neither is in the papers, whose images are gray on average: that a
-            service takes light figures on dark ground is public. 0 is for photographs.
-        clone_lr: learning rate of the clone's Adam, falling along a half cosine. Both papers use SGD.
-        inventor_lr: of the inventor's.
+        queries: the query budget; the attack runs as many whole iterations as fit. DFME spends 2 to 20 million, MAZE 5
+            to 30 million.
+        loss: the disagreement that the clone minimizes and the generator maximizes: `l1` of logits (DFME), or `kl`
+            (MAZE).
+        directions: the number of random directions of a gradient estimate. MAZE uses 10.
+        step: the length of a step along a direction, before the sigmoid as in DFME; both papers' value.
+        clone_steps: the number of clone steps, each on new images, per generator step; both papers' value.
+        replay: the number of additional clone steps on earlier images. MAZE uses 10.
+        batch_size: the number of images per step. MAZE uses 128.
+        noise: the dimension of the generator's input; MAZE's value. DFME uses 256.
+        contrast: the factor applied to the generator's output, of unit variance, before the sigmoid.
+        dark: the value subtracted from that output before the factor is applied. Neither is in the papers, whose images
+            are gray on average: it is public that a service takes light figures on a dark background. 0 suits
+            photographs.
+        clone_lr: the learning rate of the clone's Adam, which follows half a cosine to 0. Both papers use SGD.
+        inventor_lr: the learning rate of the generator's Adam, with the same schedule.
     """
 
     queries: int = 500_000
@@ -64,7 +75,7 @@ class DataFree(Thief):
     inventor_lr: float = 5e-4
 
     def __post_init__(self) -> None:
-        Thief.__post_init__(self)
+        ExtractionConfig.__post_init__(self)
         checks.at_least(1, directions=self.directions, clone_steps=self.clone_steps, noise=self.noise)
         checks.at_least(2, batch_size=self.batch_size)
         checks.at_least(0, replay=self.replay)
@@ -73,118 +84,205 @@ class DataFree(Thief):
 
     @property
     def iteration(self) -> int:
-        """How many queries one iteration costs."""
+        """The number of queries per iteration."""
         return self.batch_size * (self.directions + 1 + self.clone_steps)
 
     @property
     def iterations(self) -> int:
-        """How many iterations the queries allow."""
+        """The number of iterations within the query budget."""
         return self.queries // self.iteration
 
 
-class _Pair(NamedTuple):
-    """Clone and inventor, and their optimizers."""
+class _Networks(NamedTuple):
+    """Clone and generator, each with its optimizer."""
 
     clone: nn.Module
-    inventor: nn.Module
-    teach: Adam
-    invent: Adam
+    generator: nn.Module
+    clone_optimizer: Adam
+    generator_optimizer: Adam
 
 
-def steal_without_data(cfg: DataFree, victim: Ledger, context: AttackContext) -> nn.Module:
-    """Return a clone that was taught on invented images alone; of `context.data` only the shape is used.
+def extract_without_data(cfg: DataFree, victim: BudgetedOracle, context: AttackContext) -> nn.Module:
+    """Return a clone trained on synthesized images alone; only the shape of `context.data` is used.
 
     Raises:
-        BudgetError: the budget does not hold all iterations; nothing is asked.
+        BudgetError: the victim returns labels only, or the budget does not hold all iterations; no query is sent.
     """
-    require_scores(victim, "a theft without data")
-    pair = _pair(cfg, context)
-    start = partial(_packed, pair, torch.empty(0, *context.data.pixels.shape[1:]), torch.empty(0, victim.num_classes))
-    count = -(-cfg.iterations // _ROUND)
-    state = rounds(context, "data-free", count, start, partial(_round, cfg, victim, context, pair))
-    return unpacked(pair.clone, state, "clone/").eval()
+    require_scores(victim, "data-free extraction")
+    networks = _new_networks(cfg, context)
+    no_images, no_answers = torch.empty(0, *context.data.pixels.shape[1:]), torch.empty(0, victim.num_classes)
+    state = checkpointed_loop(
+        context,
+        "data-free",
+        -(-cfg.iterations // _ITERATIONS_PER_STATE),
+        partial(_state, networks, no_images, no_answers),
+        partial(_iterate, cfg, victim, context, networks),
+    )
+    return load_model_state(networks.clone, state, "clone/").eval()
 
 
-def _round(cfg: DataFree, victim: Ledger, context: AttackContext, pair: _Pair, number: int, state: State) -> State:
+def _iterate(
+    cfg: DataFree, victim: BudgetedOracle, context: AttackContext, networks: _Networks, number: int, state: State
+) -> State:
+    """Run the iterations between two states on disk."""
     if number == 0:
         victim.require(cfg.iterations * cfg.iteration)
-    x, answers = _unpacked(pair, state)
-    generator = context.generator("data-free", number)
+    x, answers = _load_state(networks, state)
+    rng = context.generator("data-free", number)
+    first = number * _ITERATIONS_PER_STATE
     with global_seed(context.seed, "dropout", number):
-        for iteration in range(number * _ROUND, min((number + 1) * _ROUND, cfg.iterations)):
-            fall = 0.5 * (1 + math.cos(math.pi * iteration / cfg.iterations))
-            _set_lr(pair.teach, cfg.clone_lr * fall)
-            _set_lr(pair.invent, cfg.inventor_lr * fall)
-            _invent(cfg, victim, pair, generator)
+        for iteration in range(first, min(first + _ITERATIONS_PER_STATE, cfg.iterations)):
+            decay = 0.5 * (1 + math.cos(math.pi * iteration / cfg.iterations))
+            _set_lr(networks.clone_optimizer, cfg.clone_lr * decay)
+            _set_lr(networks.generator_optimizer, cfg.inventor_lr * decay)
+            _train_generator(cfg, victim, networks, rng)
             with torch.no_grad():
-                new = torch.cat([_raw(cfg, pair.inventor, generator) for _ in range(cfg.clone_steps)]).sigmoid_()
-            told = victim.distributions(new)
-            _teach(cfg, pair, new, told)
+                batches = [_generate(cfg, networks.generator, rng) for _ in range(cfg.clone_steps)]
+                new_x = torch.cat(batches).sigmoid_()
+            new_answers = victim.probabilities(new_x)
+            _train_clone(cfg, networks, new_x, new_answers)
             if cfg.replay:
-                x, answers = torch.cat([x, new])[-_MEMORY:], torch.cat([answers, told])[-_MEMORY:]
-                again = torch.randint(len(x), (cfg.replay * cfg.batch_size,), generator=generator)
-                _teach(cfg, pair, x[again], answers[again])
-    return _packed(pair, x, answers)
+                x = torch.cat([x, new_x])[-_REPLAY_SIZE:]
+                answers = torch.cat([answers, new_answers])[-_REPLAY_SIZE:]
+                rows = torch.randint(len(x), (cfg.replay * cfg.batch_size,), generator=rng)
+                _train_clone(cfg, networks, x[rows], answers[rows])
+    return _state(networks, x, answers)
 
 
-def _invent(cfg: DataFree, victim: Ledger, pair: _Pair, generator: torch.Generator) -> None:
-    """One step of the inventor, up the disagreement."""
-    raw = _raw(cfg, pair.inventor.train(), generator)
+def _train_generator(cfg: DataFree, victim: BudgetedOracle, networks: _Networks, rng: torch.Generator) -> None:
+    """Take one generator step that increases the disagreement."""
+    raw = _generate(cfg, networks.generator.train(), rng)
 
-    def height(points: Tensor) -> Tensor:
+    def disagreement(points: Tensor) -> Tensor:
         x = points.sigmoid()
-        return DISAGREEMENTS[cfg.loss](victim.distributions(x), pair.clone(x))
+        return DISAGREEMENTS[cfg.loss](victim.probabilities(x), networks.clone(x))
 
-    with eval_mode(pair.clone), torch.no_grad():
-        up = slope(height, raw.detach(), cfg.directions, cfg.step, generator)
-    pair.invent.zero_grad()
-    raw.backward(-up / len(raw))
-    pair.invent.step()
-
-
-def _raw(cfg: DataFree, network: nn.Module, generator: torch.Generator) -> Tensor:
-    """Return a batch of invented images before their sigmoid."""
-    out: Tensor = network(torch.randn(cfg.batch_size, cfg.noise, generator=generator))
-    return cfg.contrast * (out - cfg.dark)
+    with eval_mode(networks.clone), torch.no_grad():
+        gradient = forward_difference_gradient(disagreement, raw.detach(), cfg.directions, cfg.step, rng)
+    networks.generator_optimizer.zero_grad()
+    raw.backward(-gradient / len(raw))
+    networks.generator_optimizer.step()
 
 
-def _teach(cfg: DataFree, pair: _Pair, x: Tensor, answers: Tensor) -> None:
-    """Steps of the clone, down the disagreement."""
-    pair.clone.train()
-    for part, told in zip(x.split(cfg.batch_size), answers.split(cfg.batch_size), strict=True):
-        loss = DISAGREEMENTS[cfg.loss](told, pair.clone(part)).mean()
-        pair.teach.zero_grad()
+def _generate(cfg: DataFree, generator: nn.Module, rng: torch.Generator) -> Tensor:
+    """Return a batch of synthesized images before the sigmoid."""
+    output: Tensor = generator(torch.randn(cfg.batch_size, cfg.noise, generator=rng))
+    return cfg.contrast * (output - cfg.dark)
+
+
+def _train_clone(cfg: DataFree, networks: _Networks, x: Tensor, answers: Tensor) -> None:
+    """Take one clone step per batch that decreases the disagreement."""
+    networks.clone.train()
+    for batch, targets in zip(x.split(cfg.batch_size), answers.split(cfg.batch_size), strict=True):
+        loss = DISAGREEMENTS[cfg.loss](targets, networks.clone(batch)).mean()
+        networks.clone_optimizer.zero_grad()
         loss.backward()
-        pair.teach.step()
+        networks.clone_optimizer.step()
 
 
-def _pair(cfg: DataFree, context: AttackContext) -> _Pair:
+def _new_networks(cfg: DataFree, context: AttackContext) -> _Networks:
     channels, height, width = context.data.pixels.shape[1:]
-    clone = context.fresh("thief")
+    clone = context.new_model("thief")
     with global_seed(context.seed, "inventor"):
-        made = inventor(cfg.noise, (channels, height, width))
-    return _Pair(clone, made, Adam(clone.parameters()), Adam(made.parameters()))
+        generator = build_generator(cfg.noise, (channels, height, width))
+    return _Networks(clone, generator, Adam(clone.parameters()), Adam(generator.parameters()))
 
 
-def _packed(pair: _Pair, x: Tensor, answers: Tensor) -> State:
+def build_generator(noise: int, shape: tuple[int, int, int]) -> nn.Module:
+    """Return a network: noise [N, `noise`] -> images before the sigmoid, [N, C, H, W].
+
+    As in the papers, a linear layer and two upsamplings with 3x3 convolutions, but an eighth as wide, for the CPU. The
+    last normalization, which has no learned scale, keeps the values where the sigmoid is not saturated.
+
+    Args:
+        noise: the dimension of the input.
+        shape: channels, height and width of an image.
+    """
+    channels, height, width = shape
+    rows, columns = height // 4, width // 4
+    return nn.Sequential(
+        nn.Linear(noise, _WIDTH * rows * columns),
+        nn.Unflatten(1, (_WIDTH, rows, columns)),
+        nn.BatchNorm2d(_WIDTH),
+        nn.Upsample(size=(height // 2, width // 2)),
+        nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+        nn.BatchNorm2d(_WIDTH),
+        nn.LeakyReLU(0.2),
+        nn.Upsample(size=(height, width)),
+        nn.Conv2d(_WIDTH, _WIDTH // 2, 3, padding=1),
+        nn.BatchNorm2d(_WIDTH // 2),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(_WIDTH // 2, channels, 3, padding=1),
+        nn.BatchNorm2d(channels, affine=False),
+    )
+
+
+def _state(networks: _Networks, x: Tensor, answers: Tensor) -> State:
     return {
         "x": x,
         "answers": answers,
-        **packed(pair.clone, "clone/"),
-        **packed(pair.inventor, "inventor/"),
-        **packed_optimizer(pair.teach, "teach/"),
-        **packed_optimizer(pair.invent, "invent/"),
+        **model_state(networks.clone, "clone/"),
+        **model_state(networks.generator, "inventor/"),
+        **optimizer_state(networks.clone_optimizer, "teach/"),
+        **optimizer_state(networks.generator_optimizer, "invent/"),
     }
 
 
-def _unpacked(pair: _Pair, state: State) -> tuple[Tensor, Tensor]:
-    unpacked(pair.clone, state, "clone/")
-    unpacked(pair.inventor, state, "inventor/")
-    unpacked_optimizer(pair.teach, state, "teach/")
-    unpacked_optimizer(pair.invent, state, "invent/")
+def _load_state(networks: _Networks, state: State) -> tuple[Tensor, Tensor]:
+    """Load the networks and optimizers, and return the images and answers for replay."""
+    load_model_state(networks.clone, state, "clone/")
+    load_model_state(networks.generator, state, "inventor/")
+    load_optimizer_state(networks.clone_optimizer, state, "teach/")
+    load_optimizer_state(networks.generator_optimizer, state, "invent/")
     return state["x"], state["answers"]
 
 
 def _set_lr(optimizer: Adam, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def logit_distance(answers: Tensor, logits: Tensor) -> Tensor:
+    """Return the mean absolute difference [N] of centered logits (DFME).
+
+    Args:
+        answers: the victim's probabilities [N, K]; their logarithms equal its logits up to a constant per image.
+        logits: the clone's logits [N, K].
+    """
+    recovered = answers.clamp_min(1e-10).log()
+    difference = recovered - recovered.mean(1, keepdim=True) - (logits - logits.mean(1, keepdim=True))
+    return difference.abs().mean(1)
+
+
+def kl_divergence(answers: Tensor, logits: Tensor) -> Tensor:
+    """Return KL(victim || clone) [N], in nats (MAZE), from the victim's probabilities and the clone's logits [N, K]."""
+    return F.kl_div(logits.log_softmax(1), answers, reduction="none").sum(1)
+
+
+Disagreement: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(the victim's probabilities [N, K], the clone's logits [N, K]) -> disagreement [N]."""
+
+DISAGREEMENTS: Mapping[str, Disagreement] = MappingProxyType({"l1": logit_distance, "kl": kl_divergence})
+
+
+def forward_difference_gradient(
+    value: Callable[[Tensor], Tensor], points: Tensor, directions: int, step: float, generator: torch.Generator
+) -> Tensor:
+    """Return an estimate of the gradient of `value` at each point, by forward differences.
+
+    The mean of the directional derivatives times their random unit vectors, multiplied by the number of dimensions, has
+    the gradient as its expectation.
+
+    Args:
+        value: points [M, ...] -> one value per point [M]; called once, with (directions + 1) * N points.
+        points: the points [N, ...].
+        directions: the number of random directions per point; each point has its own.
+        step: the length of a step along a direction.
+        generator: the generator of the directions.
+    """
+    unit = torch.randn((directions, *points.shape), generator=generator)
+    unit /= unit.flatten(2).norm(dim=2).view(directions, -1, *[1] * (points.dim() - 1))
+    neighbors = torch.cat([points[None], points + step * unit])
+    values = value(neighbors.flatten(0, 1)).view(directions + 1, -1)
+    derivatives = (values[1:] - values[0]) / step
+    return torch.einsum("dn,dn...->n...", derivatives, unit) * (points[0].numel() / directions)

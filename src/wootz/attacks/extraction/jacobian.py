@@ -1,7 +1,7 @@
-"""The founding paper's black box: Jacobian-based augmentation (Papernot et al., arXiv 1602.02697).
+"""Jacobian-based data set augmentation, JBDA (Papernot et al., arXiv 1602.02697).
 
-A few seeds double again and again: each image gives a new one, moved to where the substitute's answer changes
-fastest, and the victim labels it. Settings follow the code of arXiv 2312.14260.
+The set of queries doubles in every round: each image yields a new one, moved in the direction in which the substitute's
+score of the victim's label grows, and the victim labels it. Settings follow the code of arXiv 2312.14260.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.attacks.adversary import AttackContext, learn
-from wootz.attacks.extraction.asking import answered
-from wootz.attacks.extraction.ledger import Ledger
-from wootz.attacks.extraction.thief import Thief
+from wootz.attacks.context import AttackContext, fit
+from wootz.attacks.extraction.oracle import BudgetedOracle, query_all
+from wootz.attacks.extraction.substitute import ExtractionConfig
 from wootz.data import Split
 from wootz.errors import ConfigError
 from wootz.modes import eval_mode
@@ -26,21 +25,23 @@ _BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Jacobian(Thief):
-    """How the set grows, and how the substitute trains in each of `doublings` + 1 rounds.
+class Jacobian(ExtractionConfig):
+    """How the set grows, and how the substitute is trained in each of `doublings` + 1 rounds.
 
     Attributes:
-        seeds: images to start from, drawn from the thief's. The paper draws them from the test images; we do not.
-        doublings: how often the set doubles; the attack costs `seeds * 2 ** doublings` queries.
-        lam: how far each pixel moves, in pixels of [0, 1].
-        loss: `natural`, or `pgd-at`: the grey box, whose substitute trains adversarially at the customary budget.
-        steps: of that adversarial training; unused by `natural`. The paper's are 25, an hour on two cores; ours go as
-            far in all.
-        step_size: their length, in pixels of [0, 1]. The paper's is 0.01.
-        epochs: passes over the set, a round.
-        batch_size: images a step.
-        lr: constant learning rate of SGD with momentum 0.9. Ours is Nesterov's, the paper's plain.
-        weight_decay: of SGD.
+        seeds: the number of images to start from, a random choice of the attacker's. The paper takes them from the test
+            set; this implementation does not.
+        doublings: the number of times the set doubles; the attack costs `seeds * 2 ** doublings` queries.
+        lam: the change of each pixel, in pixels of [0, 1].
+        loss: `natural`, or `pgd-at`: the grey-box attack, whose substitute is trained adversarially at the public
+            budget.
+        steps: PGD steps of the adversarial training; unused by `natural`. The paper takes 25, which need an hour on two
+            cores; fewer and longer steps cover the same distance here.
+        step_size: the length of a PGD step, in pixels of [0, 1]. The paper's is 0.01.
+        epochs: the number of passes over the set per round.
+        batch_size: the number of images per step.
+        lr: the constant learning rate of SGD with momentum 0.9. Momentum is Nesterov's here, plain in the paper.
+        weight_decay: the weight decay of SGD.
     """
 
     model: str = "paper-thief"
@@ -56,7 +57,7 @@ class Jacobian(Thief):
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        Thief.__post_init__(self)
+        ExtractionConfig.__post_init__(self)
         checks.at_least(20, seeds=self.seeds)
         checks.at_least(0, doublings=self.doublings)
         checks.at_least(1, steps=self.steps, epochs=self.epochs, batch_size=self.batch_size)
@@ -66,51 +67,52 @@ class Jacobian(Thief):
 
     @property
     def queries(self) -> int:
-        """How many queries the whole attack needs."""
+        """The number of queries of the whole attack."""
         return self.seeds << self.doublings
 
 
-def steal_by_jacobian(cfg: Jacobian, victim: Ledger, context: AttackContext) -> nn.Module:
-    """Train a substitute on a set that doubles; true labels are not used.
+def extract_by_jacobian(cfg: Jacobian, victim: BudgetedOracle, context: AttackContext) -> nn.Module:
+    """Train a substitute on a set of queries that doubles in every round; true labels are not used.
 
-    The substitute is trained on from round to round, as in the authors' own code (the paper leaves it open). New
-    images are in whole grey levels, so that what is asked is what is learned.
+    Training continues from round to round, as in the authors' code (the paper leaves it open). New images are rounded
+    to whole gray levels, so that the images queried equal the images trained on.
 
     Raises:
-        BudgetError: the budget does not hold all `cfg.queries`; nothing is asked.
+        BudgetError: the budget does not hold all `cfg.queries`; no query is sent.
+        ConfigError: the attacker has fewer than `cfg.seeds` images.
     """
     if cfg.seeds > len(context.data):
-        raise ConfigError(f"seeds = {cfg.seeds}: the thief has {len(context.data)} images")
+        raise ConfigError(f"seeds = {cfg.seeds}: the attacker has {len(context.data)} images")
     pixels = context.data.pixels[torch.randperm(len(context.data), generator=context.generator("seeds"))[: cfg.seeds]]
-    answers = answered(victim, pixels, context, "asked-0", need=cfg.queries)
-    substitute = _trained(cfg, context.fresh("thief"), pixels, answers, context, 0)
+    answers = query_all(victim, pixels, context, "asked-0", need=cfg.queries)
+    substitute = _train(cfg, context.new_model("thief"), pixels, answers, context, 0)
     for number in range(1, cfg.doublings + 1):
-        moved = augmented(substitute, pixels, answers.argmax(1), cfg.lam)
-        answers = torch.cat([answers, answered(victim, moved, context, f"asked-{number}")])
-        pixels = torch.cat([pixels, moved])
-        substitute = _trained(cfg, substitute, pixels, answers, context, number)
+        new = jacobian_augment(substitute, pixels, answers.argmax(1), cfg.lam)
+        answers = torch.cat([answers, query_all(victim, new, context, f"asked-{number}")])
+        pixels = torch.cat([pixels, new])
+        substitute = _train(cfg, substitute, pixels, answers, context, number)
     return substitute
 
 
-def augmented(model: nn.Module, pixels: Tensor, y: Tensor, lam: float) -> Tensor:
-    """Return uint8 images moved by `lam` times the sign of the gradient of logit `y`, within [0, 1].
+def jacobian_augment(model: nn.Module, pixels: Tensor, y: Tensor, lam: float) -> Tensor:
+    """Return images uint8 moved by `lam` times the sign of the gradient of logit `y`, within [0, 1].
 
     Args:
-        model: the substitute; borrowed.
+        model: the substitute, used in eval mode and restored.
         pixels: images uint8 [N, C, H, W].
-        y: the class that the victim gave each, int64 [N].
-        lam: how far, in pixels of [0, 1].
+        y: the victim's label of each image, int64 [N].
+        lam: the change of each pixel, in pixels of [0, 1].
     """
     moved = []
     with eval_mode(model):
-        for part, label in zip(pixels.split(_BATCH), y.split(_BATCH), strict=True):
-            x = part.float().div_(255).requires_grad_(True)
-            (slope,) = torch.autograd.grad(model(x).gather(1, label[:, None]).sum(), x)
-            moved.append((x.detach() + lam * slope.sign()).clamp_(0, 1).mul_(255).round_().to(torch.uint8))
+        for batch, labels in zip(pixels.split(_BATCH), y.split(_BATCH), strict=True):
+            x = batch.float().div_(255).requires_grad_(True)
+            (gradient,) = torch.autograd.grad(model(x).gather(1, labels[:, None]).sum(), x)
+            moved.append((x.detach() + lam * gradient.sign()).clamp_(0, 1).mul_(255).round_().to(torch.uint8))
     return torch.cat(moved)
 
 
-def _trained(
+def _train(
     cfg: Jacobian, model: nn.Module, pixels: Tensor, answers: Tensor, context: AttackContext, number: int
 ) -> nn.Module:
     recipe = Recipe(
@@ -126,5 +128,5 @@ def _trained(
         warmup=0.0,
         weight_decay=cfg.weight_decay,
     )
-    share = Split(pixels, answers.argmax(1))
-    return learn(recipe, model, share, context, f"substitute-{number}", targets=answers)
+    data = Split(pixels, answers.argmax(1))
+    return fit(recipe, model, data, context, f"substitute-{number}", targets=answers)

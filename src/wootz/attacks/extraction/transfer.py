@@ -1,8 +1,8 @@
-"""Transfer learning: a network that already knows such images needs few answers.
+"""Transfer learning: self-supervised pretraining, then training on a small number of the victim's answers.
 
-It is taught without any label or query to tell how images were turned (Gidaris et al., arXiv 1803.07728), then its
-linear layers are drawn anew and all is tuned on the victim's answers about a few images. On digits, at 100 to 1,000
-answers, we measured nothing that the lesson brings over a fresh network.
+The network first learns to predict rotations, which needs neither labels nor queries (Gidaris et al., arXiv
+1803.07728). Its linear layers are then replaced by new ones and the whole network is trained on the answers. On digits,
+with 100 to 1,000 answers, pretraining made no measurable difference compared with a new network.
 """
 
 from __future__ import annotations
@@ -15,61 +15,71 @@ from torch import nn
 from torch.nn import functional as F
 
 from wootz import checks
-from wootz.attacks.adversary import AttackContext
-from wootz.attacks.extraction.asking import answered
-from wootz.attacks.extraction.learner import Learner, imitate
-from wootz.attacks.extraction.ledger import Ledger
+from wootz.attacks.context import AttackContext
+from wootz.attacks.extraction.oracle import BudgetedOracle, query_all
+from wootz.attacks.extraction.substitute import SubstituteConfig, train_substitute
 from wootz.data import Split
 from wootz.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer(Learner):
-    """How little is asked.
+class Transfer(SubstituteConfig):
+    """The query budget and the length of pretraining.
 
     Attributes:
-        queries: images that are asked, drawn from the thief's.
-        pretraining: epochs of telling turned images apart; an epoch shows every image once, in one of its turns.
+        queries: the number of queries, a random choice of the attacker's images.
+        pretraining: the number of epochs of rotation prediction; an epoch uses every image once, in one rotation.
     """
 
     queries: int = 1000
     pretraining: int = 10
 
     def __post_init__(self) -> None:
-        Learner.__post_init__(self)
+        SubstituteConfig.__post_init__(self)
         checks.at_least(20, queries=self.queries)
         checks.at_least(1, pretraining=self.pretraining)
 
 
-def steal_by_transfer(cfg: Transfer, victim: Ledger, context: AttackContext) -> nn.Module:
-    """Pretrain on all images, ask about a few, and tune on their answers; true labels are not used."""
+def extract_by_transfer(cfg: Transfer, victim: BudgetedOracle, context: AttackContext) -> nn.Module:
+    """Pretrain on all images, query some of them, and train on the answers; true labels are not used.
+
+    Raises:
+        BudgetError: the budget does not hold all `cfg.queries`; no query is sent.
+        ConfigError: the attacker has fewer than `cfg.queries` images, or they are not square.
+    """
     if cfg.queries > len(context.data):
-        raise ConfigError(f"queries = {cfg.queries}: the thief has {len(context.data)} images")
-    few = context.data.pixels[torch.randperm(len(context.data), generator=context.generator("few"))[: cfg.queries]]
-    answers = answered(victim, few, context)
-    lesson = turned(context.data, min(4, victim.num_classes), context.generator("turns"))
-    turns = F.one_hot(lesson.labels, victim.num_classes).float()
-    schooled = replace(cfg, epochs=cfg.pretraining, loss="natural")
-    body = imitate(schooled, context.fresh("thief"), lesson.pixels, turns, context, "pretrained")
-    return imitate(cfg, with_body(context.fresh("tuned"), body), few, answers, context)
+        raise ConfigError(f"queries = {cfg.queries}: the attacker has {len(context.data)} images")
+    pixels = context.data.pixels[torch.randperm(len(context.data), generator=context.generator("few"))[: cfg.queries]]
+    answers = query_all(victim, pixels, context)
+    rotated = rotate_randomly(context.data, min(4, victim.num_classes), context.generator("turns"))
+    rotations = F.one_hot(rotated.labels, victim.num_classes).float()
+    pretraining = replace(cfg, epochs=cfg.pretraining, loss="natural")
+    pretrained = train_substitute(
+        pretraining, context.new_model("thief"), rotated.pixels, rotations, context, "pretrained"
+    )
+    return train_substitute(cfg, copy_backbone(pretrained, context.new_model("tuned")), pixels, answers, context)
 
 
-def with_body(model: nn.Module, body: nn.Module) -> nn.Module:
-    """Return a copy of `model` with all of `body` but its linear layers, which know little but turns."""
-    model = copy.deepcopy(model)
-    head = tuple(f"{name}." for name, module in body.named_modules() if isinstance(module, nn.Linear))
-    kept = {name: t for name, t in body.state_dict().items() if not name.startswith(head)}
-    model.load_state_dict(kept, strict=False)
-    return model
+def copy_backbone(source: nn.Module, target: nn.Module) -> nn.Module:
+    """Return a copy of `target` with all weights of `source` except those of its linear layers."""
+    target = copy.deepcopy(target)
+    linear = tuple(f"{name}." for name, module in source.named_modules() if isinstance(module, nn.Linear))
+    backbone = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith(linear)}
+    target.load_state_dict(backbone, strict=False)
+    return target
 
 
-def turned(share: Split, turns: int, generator: torch.Generator) -> Split:
-    """Return the images, each turned by a random number of quarters below `turns`, which is its label."""
-    if share.pixels.shape[2] != share.pixels.shape[3]:
-        raise ConfigError(f"images of shape {list(share.pixels.shape[1:])}: only square ones can be turned")
-    labels = torch.randint(turns, (len(share),), generator=generator)
-    pixels = share.pixels.clone()
-    for quarters in range(1, turns):
+def rotate_randomly(data: Split, rotations: int, generator: torch.Generator) -> Split:
+    """Return the images, each rotated by a random number of quarter turns below `rotations`, which is its label.
+
+    Raises:
+        ConfigError: the images are not square.
+    """
+    if data.pixels.shape[2] != data.pixels.shape[3]:
+        raise ConfigError(f"images of shape {list(data.pixels.shape[1:])}: only square images can be rotated")
+    labels = torch.randint(rotations, (len(data),), generator=generator)
+    pixels = data.pixels.clone()
+    for quarters in range(1, rotations):
         rows = labels == quarters
-        pixels[rows] = share.pixels[rows].rot90(quarters, (2, 3))
+        pixels[rows] = data.pixels[rows].rot90(quarters, (2, 3))
     return Split(pixels, labels)

@@ -1,8 +1,8 @@
-"""Attempts to remove a mark: they hold the model and some data, and never see keys.
+"""Watermark removal: attacks that hold the model and some data, and never see keys.
 
-Every removal is `(cfg, model, context) -> model`, a changed copy.
+Every attack is `(cfg, model, context) -> model` and returns a changed copy.
 """
 
-from wootz.attacks.removal.table import ATTACKS
+from wootz.attacks.removal.attacks import ATTACKS
 
 __all__ = ["ATTACKS"]

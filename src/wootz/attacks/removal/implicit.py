@@ -1,8 +1,9 @@
-"""I-BAU (Zeng et al., arXiv 2110.03735): unlearn the worst universal perturbation, and how it would answer.
+"""I-BAU (Zeng et al., arXiv 2110.03735): unlearning of universal perturbations by implicit hypergradients.
 
-A minimax game: a perturbation of bounded length, the same for all images, climbs the loss; the weights descend it.
-The weights' gradient takes into account that the perturbation depends on them (the implicit hypergradient), by a few
-fixed-point iterations of one step of gradient ascent. We find a perturbation for every batch and add the clean loss.
+A minimax problem: a perturbation of bounded norm, the same for all images, maximizes the loss, and the weights minimize
+it. The gradient of the weights includes the dependence of the perturbation on them (the implicit hypergradient), by a
+few fixed-point iterations of one step of gradient ascent. Unlike the source, this computes a perturbation for every
+batch and adds the clean loss.
 """
 
 from __future__ import annotations
@@ -16,24 +17,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz import checks
-from wootz.attacks.adversary import AttackContext, AttackDataConfig, State, packed, rounds, unpacked
+from wootz.attacks.context import (
+    AttackContext,
+    AttackDataConfig,
+    State,
+    checkpointed_loop,
+    load_model_state,
+    model_state,
+)
 from wootz.data import epoch_batches
 from wootz.rng import derive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Implicit(AttackDataConfig):
-    """How the game is played.
+    """How the minimax problem is solved.
 
     Attributes:
-        epochs: passes over the data.
-        batch_size: images that share a perturbation.
-        radius: greatest L2 length of a perturbation, in pixels of [0, 1].
-        steps: of ascent to find it, each of a length of 2 * radius / steps.
-        ascent: step size of the ascent step whose fixed point the perturbation is taken for.
-        decay: what keeps that fixed point from running away: minus decay / 2 times the squared length.
-        terms: fixed-point iterations; 0 leaves the implicit term out.
-        lr: of Adam on the weights.
+        epochs: the number of passes over the data.
+        batch_size: the number of images that share a perturbation.
+        radius: the largest L2 norm of a perturbation, in pixels of [0, 1].
+        steps: the number of ascent steps to find it, each of length 2 * radius / steps.
+        ascent: the step size of the ascent step whose fixed point the perturbation is assumed to be.
+        decay: the regularization that keeps the fixed-point iteration from diverging: minus decay / 2 times the squared
+            norm.
+        terms: the number of fixed-point iterations; 0 omits the implicit term.
+        lr: the learning rate of Adam on the weights.
     """
 
     epochs: int = 20
@@ -54,33 +63,33 @@ class Implicit(AttackDataConfig):
 
 
 def ibau(cfg: Implicit, model: nn.Module, context: AttackContext) -> nn.Module:
-    """Return a copy of `model` that has unlearned universal perturbations."""
+    """Return a copy of `model` that was trained against universal perturbations."""
     device = context.execution.accelerator
     net = copy.deepcopy(model).to(device).eval()
     parameters = [parameter.requires_grad_(True) for parameter in net.parameters()]
 
     def epoch(number: int, state: State) -> State:
-        unpacked(net, state)
-        adam = torch.optim.Adam(parameters, lr=cfg.lr)  # a new one each epoch: an attempt goes on exactly
+        load_model_state(net, state)
+        adam = torch.optim.Adam(parameters, lr=cfg.lr)  # a new one per epoch, so that the state is the weights alone
         for rows in epoch_batches(len(context.data), cfg.batch_size, seed=derive(context.seed, "rows"), epoch=number):
             x, y = context.data.subset(rows).images().to(device), context.data.labels[rows].to(device)
-            for parameter, slope in zip(parameters, hypergradient(cfg, net, parameters, x, y), strict=True):
-                parameter.grad = slope
+            for parameter, gradient in zip(parameters, hypergradient(cfg, net, parameters, x, y), strict=True):
+                parameter.grad = gradient
             adam.step()
-        return packed(net)
+        return model_state(net)
 
-    unpacked(net, rounds(context, "unlearning", cfg.epochs, lambda: packed(net), epoch))
+    load_model_state(net, checkpointed_loop(context, "unlearning", cfg.epochs, lambda: model_state(net), epoch))
     net.zero_grad()
     return net.cpu()
 
 
-def universal(cfg: Implicit, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return a perturbation [1, C, H, W] on which `net` does badly for all images at once."""
+def universal_perturbation(cfg: Implicit, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return a perturbation [1, C, H, W] within `cfg.radius` that raises the mean loss of `x` with labels `y`."""
     delta = torch.zeros_like(x[:1])
     for _ in range(cfg.steps):
         delta.requires_grad_(True)
-        (slope,) = torch.autograd.grad(_loss(net, x, y, delta), delta)
-        delta = delta.detach() + 2 * cfg.radius / cfg.steps * slope / slope.norm().clamp_min(1e-12)
+        (gradient,) = torch.autograd.grad(_loss(net, x, y, delta), delta)
+        delta = delta.detach() + 2 * cfg.radius / cfg.steps * gradient / gradient.norm().clamp_min(1e-12)
         delta = delta * (cfg.radius / delta.norm().clamp_min(1e-12)).clamp_max(1)
     return delta
 
@@ -88,20 +97,31 @@ def universal(cfg: Implicit, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def hypergradient(
     cfg: Implicit, net: nn.Module, parameters: Sequence[Tensor], x: Tensor, y: Tensor
 ) -> tuple[Tensor, ...]:
-    """Return the gradient of the loss at the worst perturbation with respect to the parameters, which move it too."""
-    delta = universal(cfg, net, x, y).requires_grad_(True)
-    height = _loss(net, x, y, delta)
-    (uphill,) = torch.autograd.grad(height - cfg.decay / 2 * delta.square().sum(), delta, create_graph=True)
-    following = delta + cfg.ascent * uphill
-    outer = height + F.cross_entropy(net(x), y)
-    direct = torch.autograd.grad(outer, [delta, *parameters], retain_graph=True)
-    along = direct[0]
+    """Return the total gradient of the loss at the worst perturbation with respect to the parameters.
+
+    It includes the dependence of the perturbation on the parameters.
+
+    Args:
+        cfg: the settings.
+        net: the network, images in [0, 1] -> logits.
+        parameters: the parameters of `net` to differentiate by.
+        x: images float32 [N, C, H, W] in [0, 1].
+        y: true labels int64 [N].
+    """
+    delta = universal_perturbation(cfg, net, x, y).requires_grad_(True)
+    perturbed_loss = _loss(net, x, y, delta)
+    regularized = perturbed_loss - cfg.decay / 2 * delta.square().sum()
+    (delta_gradient,) = torch.autograd.grad(regularized, delta, create_graph=True)
+    next_delta = delta + cfg.ascent * delta_gradient
+    outer_loss = perturbed_loss + F.cross_entropy(net(x), y)
+    direct_delta, *direct = torch.autograd.grad(outer_loss, [delta, *parameters], retain_graph=True)
+    vector = direct_delta
     for _ in range(cfg.terms):
-        along = torch.autograd.grad(following, delta, along, retain_graph=True)[0] + direct[0]
+        vector = torch.autograd.grad(next_delta, delta, vector, retain_graph=True)[0] + direct_delta
     if not cfg.terms:
-        return direct[1:]
-    implicit = torch.autograd.grad(following, parameters, along, allow_unused=True)
-    return tuple(one if other is None else one + other for one, other in zip(direct[1:], implicit, strict=True))
+        return tuple(direct)
+    implicit = torch.autograd.grad(next_delta, parameters, vector, allow_unused=True)
+    return tuple(first if second is None else first + second for first, second in zip(direct, implicit, strict=True))
 
 
 def _loss(net: nn.Module, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Filters after the model: log-probabilities [N, K] -> log-probabilities, finite, with the same top-1."""
+"""Filters of the outputs: log-probabilities [N, K] -> finite log-probabilities with the same top-1 class."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.models.filters.content_noise import content_noise
-from wootz.models.filters.through import through
+from wootz.models.filters.common import content_noise, straight_through
 
-_LEAD = 1e-3  # nats by which the top class stays ahead of classes that would pass it or tie
+_MARGIN = 1e-3  # nats by which the top class exceeds classes that would otherwise reach or pass it
 
 
-class After(nn.Module):
-    """Asks the model, then changes its answers: `change(cfg, x, scores) -> scores`."""
+class OutputFilter(nn.Module):
+    """Passes the model's log-probabilities through `change(cfg, x, scores) -> scores`, and keeps the top-1 class."""
 
     def __init__(self, change: Callable[..., Tensor], cfg: object) -> None:
         super().__init__()
@@ -30,15 +29,19 @@ class After(nn.Module):
 
 
 def keep_top(changed: Tensor, scores: Tensor) -> Tensor:
-    """Return `changed` [N, K] with the top class of `scores` ahead: other classes give way, the top one never moves."""
+    """Return `changed` [N, K] with the top-1 class of `scores` [N, K]; other scores are lowered if necessary."""
     top = scores.argmax(1, keepdim=True)
-    lead = changed.gather(1, top)
-    return torch.minimum(changed, lead - _LEAD).scatter(1, top, lead)
+    top_score = changed.gather(1, top)
+    return torch.minimum(changed, top_score - _MARGIN).scatter(1, top, top_score)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """How many decimal `digits` of each probability are shown, from 1 to 6."""
+    """Rounding of the probabilities.
+
+    Attributes:
+        digits: the number of decimal digits, from 1 to 6.
+    """
 
     digits: int = 2
 
@@ -47,15 +50,19 @@ class Round:
 
 
 def round_scores(cfg: Round, x: Tensor, scores: Tensor) -> Tensor:
-    """Round every probability; zeros become half a unit of the last digit. Straight through."""
+    """Return rounded scores with straight-through gradients; zeros become half a unit of the last digit."""
     unit = 10.0**-cfg.digits
     rounded = (scores.exp() / unit).round() * unit
-    return through(rounded.clamp_min(unit / 2).log(), scores)
+    return straight_through(rounded.clamp_min(unit / 2).log(), scores)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopK:
-    """How many classes keep their probability: `k`."""
+    """Truncation to the most probable classes.
+
+    Attributes:
+        k: the number of classes that keep their probability.
+    """
 
     k: int = 3
 
@@ -64,17 +71,21 @@ class TopK:
 
 
 def top_k(cfg: TopK, x: Tensor, scores: Tensor) -> Tensor:
-    """Keep the k highest probabilities and spread the rest of the mass evenly. Straight through."""
-    kept, hidden = scores.shape[1] - cfg.k, scores.argsort(1, descending=True)[:, cfg.k :]
-    if kept <= 0:
+    """Return scores whose mass outside the top k is spread evenly, with straight-through gradients."""
+    num_hidden, hidden = scores.shape[1] - cfg.k, scores.argsort(1, descending=True)[:, cfg.k :]
+    if num_hidden <= 0:
         return scores
-    even = scores.gather(1, hidden).logsumexp(1, keepdim=True) - math.log(kept)
-    return through(scores.scatter(1, hidden, even.expand_as(hidden)), scores)
+    even = scores.gather(1, hidden).logsumexp(1, keepdim=True) - math.log(num_hidden)
+    return straight_through(scores.scatter(1, hidden, even.expand_as(hidden)), scores)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Temperature:
-    """What logits are divided by: above 1 answers become more even, below 1 more certain."""
+    """Temperature scaling.
+
+    Attributes:
+        temperature: the divisor of the logits; above 1 answers become more uniform, below 1 more confident.
+    """
 
     temperature: float = 4.0
 
@@ -82,14 +93,18 @@ class Temperature:
         checks.positive(temperature=self.temperature)
 
 
-def temper(cfg: Temperature, x: Tensor, scores: Tensor) -> Tensor:
-    """Divide the log-scores."""
+def apply_temperature(cfg: Temperature, x: Tensor, scores: Tensor) -> Tensor:
+    """Return the scores divided by the temperature."""
     return scores / cfg.temperature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputNoise:
-    """Gaussian noise of standard deviation `sigma`, in nats, drawn from the image's own content."""
+    """Gaussian noise that is a function of the image.
+
+    Attributes:
+        sigma: the standard deviation, in nats.
+    """
 
     sigma: float = 0.5
 
@@ -98,15 +113,15 @@ class OutputNoise:
 
 
 def output_noise(cfg: OutputNoise, x: Tensor, scores: Tensor) -> Tensor:
-    """Add noise to the log-scores, always the same for the same image."""
+    """Return the scores with noise; equal images get equal noise."""
     return scores + cfg.sigma * content_noise(x, scores.shape[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flatten:
-    """All wrong classes made equal: nothing to set."""
+    """Equal probabilities for all wrong classes; has no settings."""
 
 
 def flatten(cfg: Flatten, x: Tensor, scores: Tensor) -> Tensor:
-    """Keep the top probability and spread the rest evenly over the other classes. Straight through."""
+    """Return scores with the top-1 probability and all others equal, with straight-through gradients."""
     return top_k(TopK(k=1), x, scores)
