@@ -268,7 +268,7 @@ def stocked_registration(work: Work) -> str:
 
 
 def voided_by_anybody(work: Work) -> str:
-    """Copy the revealed secrets of a claim into a file of one's own about another model, and show it as `--previous-claim`."""
+    """Copy the revealed secrets of a claim into a forged file about another model; show it as `--previous-claim`."""
     run = work.fresh("voided")
     wootz("claim", run, run, "--out", run / "c.json", "--json")
     honest = verify((run / "c.json").read_bytes(), CLAIM)

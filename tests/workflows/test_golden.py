@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import verify_run
 
+from runs import verify_run
 from wootz.errors import KeyFolderError
 from wootz.workflows.judge import JudgePolicy, judge
 from wootz.workflows.owner import Owner
