@@ -134,7 +134,7 @@ def open_suspect_model(where: Where, query: QueryConfig, place: Path) -> Iterato
             about=opened.about,
             remote=False,
             weights=opened.weights,
-            notes=lambda: () if all(opened.isolation) or not query.isolated else (opened.isolation.words,),
+            notes=lambda: () if all(opened.isolation) or not query.isolated else (opened.isolation.summary,),
         )
 
 
