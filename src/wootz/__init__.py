@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wootz.attacks.evasion import PGD, evaluate, pgd
     from wootz.data import load
-    from wootz.statistics import Verdict, predictor
+    from wootz.statistics import Verdict
+    from wootz.suspects.files import predictor
     from wootz.training import Recipe, train
     from wootz.watermarks import MARKS, Protected, protect
 
@@ -46,7 +47,7 @@ _ROOMS = {
     "evaluate": "attacks.evasion",
     "load": "data",
     "pgd": "attacks.evasion",
-    "predictor": "statistics",
+    "predictor": "suspects.files",
     "protect": "watermarks",
     "train": "training",
 }

@@ -34,7 +34,18 @@ class RobustRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceRecord:
-    """What one mark says of one suspect. `p` is a decimal string: it may be far below the smallest float."""
+    """The evidence of one mark about one suspect.
+
+    Attributes:
+        mark: The name of the mark.
+        p: The p-value as a decimal string, since it may be far below the smallest float.
+        bits: -log2 p.
+        queries: The number of queries spent.
+        statistic: The reported statistic, see `measure`.
+        details: The counts of the test.
+        null: The null distribution of the test; empty in records of older versions.
+        measure: What `statistic` is; empty in records of older versions.
+    """
 
     mark: str
     p: str
@@ -42,6 +53,8 @@ class EvidenceRecord:
     queries: int
     statistic: float
     details: dict[str, Any] = field(default_factory=dict)
+    null: str = ""
+    measure: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from helpers import CPU
 from lies import Command, Judge
 from wootz.data import Dataset
 from wootz.models import ModelSpec, build, write_model
-from wootz.statistics import open_file
+from wootz.suspects.files import open_file
 from wootz.training import Recipe, train
 from wootz.workflows.claim import claim_suspect
 from wootz.workflows.suspects import QueryConfig

@@ -39,7 +39,7 @@ def command(
 
     The part that was opened is burnt: no other suspect is claimed with it. Exit codes as of `wootz verify`.
     """
-    from wootz.statistics import EXIT_CODES
+    from wootz.statistics import EXIT_CODES, Outcome
     from wootz.workflows.claim import claim_suspect
     from wootz.workflows.suspects import QueryConfig
 
@@ -55,4 +55,4 @@ def command(
     with progress_bar() as progress:
         cell = claim_suspect(owner, suspect, out, query, progress=progress)
     show_cell(cell, as_json=as_json)
-    raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]
+    raise typer.Exit(EXIT_CODES[Outcome(str(cell.verdict))])

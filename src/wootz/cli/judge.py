@@ -70,7 +70,7 @@ def command(
     Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
     """
     from wootz.data import load
-    from wootz.statistics import EXIT_CODES
+    from wootz.statistics import EXIT_CODES, Outcome
     from wootz.workflows.judge import JudgePolicy, judge_claim
 
     policy = JudgePolicy(
@@ -88,7 +88,7 @@ def command(
     with progress_bar() as progress:
         cell = judge_claim(certificate, suspect, policy, out=out, progress=progress)
     show_cell(cell, as_json=as_json)
-    raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]
+    raise typer.Exit(EXIT_CODES[Outcome(str(cell.verdict))])
 
 
 def _rival(against: Path | None, models: list[Path]) -> CompetingClaim | None:

@@ -44,7 +44,7 @@ def command(
 
     Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
     """
-    from wootz.statistics import EXIT_CODES
+    from wootz.statistics import EXIT_CODES, Outcome
     from wootz.workflows.suspects import QueryConfig
     from wootz.workflows.verify import verify_suspect
 
@@ -61,4 +61,4 @@ def command(
     with progress_bar() as progress:
         cell = verify_suspect(owner, suspect, query, bar=bits, log=guard_log, progress=progress)
     show_cell(cell, as_json=as_json)
-    raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]
+    raise typer.Exit(EXIT_CODES[Outcome(str(cell.verdict))])

@@ -15,9 +15,9 @@ from wootz.config import with_settings
 from wootz.errors import ConfigError, ModelError
 from wootz.keys import owner_secret
 from wootz.keys.prf import subkey
-from wootz.statistics import open_file
 from wootz.store import file_digest
 from wootz.suspects.endpoints import Client, Identity, open_endpoint
+from wootz.suspects.files import open_file
 from wootz.types import Access, AnswerAccess, Predict, Weights
 
 Where: TypeAlias = str | Path

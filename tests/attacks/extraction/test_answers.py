@@ -23,7 +23,7 @@ from wootz.attacks.extraction.transfer import Transfer, steal_by_transfer, turne
 from wootz.data import Dataset, Split
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 
 
 def victim(plain: nn.Module, access: str = "scores", budget: int | None = None) -> Ledger:

@@ -44,8 +44,11 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "no settings": (lambda about: about.pop("settings"), "plain settings"),
     "an architecture that is not known": (_set("architecture", "vit"), "unknown model 'vit'"),
     "an architecture of control characters": (_set("architecture", "\x1b[2J\n"), "unknown model"),
-    "an architecture that is a list": (_set("architecture", [1]), "no architecture"),
-    "another architecture": (_set("architecture", "paper-thief"), "weights of the architecture|network cannot be built|least"),
+    "an architecture that is a list": (_set("architecture", [1]), "no valid architecture"),
+    "another architecture": (
+        _set("architecture", "paper-thief"),
+        "weights of the architecture|network cannot be built|least",
+    ),
     "images of 2^60 pixels": (_shape(1, 1 << 30, 1 << 30), "images"),
     "images of 2^22 channels": (_shape(1 << 21, 8, 8), "values"),
     "images of size 0": (_shape(1, 0, 8), "shape of its images"),

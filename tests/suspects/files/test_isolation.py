@@ -138,7 +138,10 @@ def test_what_is_found_inside_is_told_outside(run: Path) -> None:
         (r"""frame(b'E', b'{"kind": "Error\\n", "text": "a\\n\\u001b[2Jb"}')""", r"failed \(Error: a \?\[2Jb\)"),
         ("""frame(b'E', b'{"kind": "MemoryError", "text": ""}')""", "more memory"),
         ("""isolation(); frame(b'J', b'[]')""", "did not report a model spec"),
-        ("""isolation(); frame(b'J', b'{"settings": {}, "shape": [1, 8], "classes": ["a", "b"]}')""", "shape of its images"),
+        (
+            """isolation(); frame(b'J', b'{"settings": {}, "shape": [1, 8], "classes": ["a", "b"]}')""",
+            "shape of its images",
+        ),
         ("""isolation(); spec(); frame(b'A', b'')""", "something else than"),
         ("""isolation(); spec(); frame(b'A', b'\\2\\0\\0\\0\\5\\0\\0\\0' + bytes(8))""", "something else than"),
         ("""isolation(); spec(); head(b'A', 1 << 40)""", "unexpected message"),

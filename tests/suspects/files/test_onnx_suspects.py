@@ -176,9 +176,9 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "images of size 0": (lambda: _io_spec(["N", 1, 0, 8]), "must be float32"),
     "images of 2^60 pixels": (lambda: _io_spec(["N", 1, 1 << 30, 1 << 30]), "images"),
     "any number of classes": (lambda: onnx_model(onnx_graph(classes="K")), "must be float32"),
-    "one class": (lambda: onnx_model(onnx_graph(classes=1)), "must be 2 to"),
-    "2^40 classes": (lambda: onnx_model(onnx_graph(classes=1 << 40)), "must be 2 to"),
-    "a batch of 2^40": (lambda: onnx_model(onnx_graph(batch=1 << 40)), "images and answers"),
+    "one class": (lambda: onnx_model(onnx_graph(classes=1)), "must have 2 to"),
+    "2^40 classes": (lambda: onnx_model(onnx_graph(classes=1 << 40)), "must have 2 to"),
+    "a batch of 2^40": (lambda: onnx_model(onnx_graph(batch=1 << 40)), "images and returns"),
     "nine graphs deep": (lambda: _deep(9), "more than 8 nested graphs"),
     "100,000 nodes": (
         lambda: _nodes(*(helper.make_node("Relu", ["flat"], [str(n)]) for n in range(100_000))),

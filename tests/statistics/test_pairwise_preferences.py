@@ -11,13 +11,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from orders import FIRST, LADDER, SECOND, K, N, draw, leaning, ordered, showing, swaying
+from preferences import (
+    FIRST,
+    PAIR_PATHS,
+    SECOND,
+    K,
+    N,
+    boundary_suspect,
+    normal,
+    pair_scores,
+    preference_key,
+    scores_suspect,
+)
 from wootz.statistics import null
 from wootz.statistics.boundary_search import BoundarySearch
-from wootz.statistics.evidence import order_evidence
-from wootz.statistics.exact import binomial_tail, signs_tail, signs_tails, sum_tail, sum_tails
-from wootz.statistics.orders import leanings, unforeseen, votes
-from wootz.statistics.reach import Reach
+from wootz.statistics.exact_tests import preference_evidence
+from wootz.statistics.pairwise_preferences import preference_residuals, query_preferences, rank_weights
+from wootz.statistics.queries import SuspectAccess
+from wootz.statistics.tails import binomial_tail, signs_tail, signs_tails, sum_tail, sum_tails
 
 
 class TestSigns:
@@ -33,7 +44,7 @@ class TestSigns:
             assert signs_tail(7 * heads, [7] * 400) == pytest.approx(binomial_tail(heads, 400, 0.5), rel=1e-6)
 
     def test_all_totals_at_once_say_the_same(self) -> None:
-        weights = [round(10 * abs(float(w))) for w in draw(300)]
+        weights = [round(10 * abs(float(w))) for w in normal(300)]
         tails = signs_tails(weights)
         assert len(tails) == sum(weights) + 1
         near = [total for total in range(0, len(tails), 37) if tails[total] > -20]
@@ -53,7 +64,9 @@ class TestSigns:
 
 
 def far_by(how: str, answers: Tensor, boundary_search: BoundarySearch | None = None) -> Tensor:
-    return leanings(ordered(), showing(answers), Reach(how, boundary_search=boundary_search)).far  # type: ignore[arg-type]
+    return query_preferences(
+        preference_key(), scores_suspect(answers), SuspectAccess(how, boundary_search=boundary_search)
+    ).preferences  # type: ignore[arg-type]
 
 
 def test_sums_at_once_say_the_same_as_one_by_one() -> None:
@@ -67,67 +80,81 @@ def test_sums_at_once_say_the_same_as_one_by_one() -> None:
 
 class TestLeanings:
     def test_by_scores_and_by_labels(self) -> None:
-        far = draw(N, seed=1)
-        assert torch.allclose(far_by("scores", leaning(far)), far)
-        assert torch.equal(far_by("label", leaning(far)), far.sign())
+        preferences = normal(N, seed=1)
+        assert torch.allclose(far_by("scores", pair_scores(preferences)), preferences)
+        assert torch.equal(far_by("label", pair_scores(preferences)), preferences.sign())
         third = F.one_hot(torch.full((N,), K - 1), K).double()
         assert torch.equal(far_by("label", third), (SECOND == K - 1).double() - (FIRST == K - 1).double())
 
     def test_what_is_not_answered_has_none(self) -> None:
-        answers = leaning(draw(N))
+        answers = pair_scores(normal(N))
         answers[::3] = torch.nan
-        for boundary_search in (None, LADDER):
+        for boundary_search in (None, PAIR_PATHS):
             assert torch.equal(far_by("label", answers, boundary_search).isnan(), torch.arange(N) % 3 == 0)
         assert torch.equal(far_by("scores", answers).isnan(), torch.arange(N) % 3 == 0)
 
     def test_by_ways_as_far_as_an_answer_takes_to_turn(self) -> None:
-        far = torch.linspace(-3.8, 3.8, N).double()
-        found = leanings(ordered(), swaying(far), Reach("label", boundary_search=LADDER))
-        assert torch.equal(found.far.sign(), far.sign())
-        assert float((found.far / 2 - far).abs().max()) <= 0.5
+        preferences = torch.linspace(-3.8, 3.8, N).double()
+        found = query_preferences(
+            preference_key(), boundary_suspect(preferences), SuspectAccess("label", boundary_search=PAIR_PATHS)
+        )
+        assert torch.equal(found.preferences.sign(), preferences.sign())
+        assert float((found.preferences / 2 - preferences).abs().max()) <= 0.5
         assert N < found.queries <= N * (1 + 4)
-        never = leanings(ordered(), swaying(far + 100), Reach("label", boundary_search=LADDER))
-        assert never.far.tolist() == [9.0] * N
+        never = query_preferences(
+            preference_key(), boundary_suspect(preferences + 100), SuspectAccess("label", boundary_search=PAIR_PATHS)
+        )
+        assert never.preferences.tolist() == [9.0] * N
 
     @pytest.mark.parametrize("queries", [0, 1, 7, 100])
     def test_ways_that_were_not_walked_to_the_end_are_middling(self, queries: int) -> None:
-        far = 4 * draw(N, seed=1)
-        found = leanings(ordered(), swaying(far), Reach("label", boundary_search=LADDER._replace(queries=queries)))
-        whole = leanings(ordered(), swaying(far), Reach("label", boundary_search=LADDER)).far
+        preferences = 4 * normal(N, seed=1)
+        found = query_preferences(
+            preference_key(),
+            boundary_suspect(preferences),
+            SuspectAccess("label", boundary_search=PAIR_PATHS._replace(queries=queries)),
+        )
+        whole = query_preferences(
+            preference_key(), boundary_suspect(preferences), SuspectAccess("label", boundary_search=PAIR_PATHS)
+        ).preferences
         assert found.queries == N + queries
-        walked = found.far == whole
-        assert int((found.far[~walked].abs() == 4.5).sum()) == N - int(walked.sum()) > 0
-        assert torch.equal(found.far.sign(), whole.sign())
+        walked = found.preferences == whole
+        assert int((found.preferences[~walked].abs() == 4.5).sum()) == N - int(walked.sum()) > 0
+        assert torch.equal(found.preferences.sign(), whole.sign())
 
     def test_what_the_panel_thinks_and_the_model_s_own_answer_are_foreseen(self) -> None:
-        common, own = 5 * draw(N, seed=2), 0.1 * draw(N, seed=3)
-        left = unforeseen(ordered(), common - 3 + own, [showing(leaning(common + 0.01 * draw(N, seed=4)))])
+        common, own = 5 * normal(N, seed=2), 0.1 * normal(N, seed=3)
+        left = preference_residuals(
+            preference_key(), common - 3 + own, [scores_suspect(pair_scores(common + 0.01 * normal(N, seed=4)))]
+        )
         assert float(left.abs().max()) < 1
         assert float(torch.corrcoef(torch.stack([left, own]))[0, 1]) > 0.8
 
     def test_a_class_that_is_liked_for_itself_is_foreseen(self) -> None:
         liked = 4 * ((SECOND == 3).double() - (FIRST == 3).double())
-        left = unforeseen(ordered(), liked + 0.1 * draw(N), [])
+        left = preference_residuals(preference_key(), liked + 0.1 * normal(N), [])
         assert float(left[liked != 0].abs().mean()) < 2
 
     def test_the_coins_have_no_part_in_it(self) -> None:
-        one, two = ordered(0), ordered(1)
+        one, two = preference_key(0), preference_key(1)
         assert not torch.equal(one.preferred, two.preferred)
-        said, panel = draw(N), [showing(leaning(draw(N, seed=5)))]
-        assert torch.equal(unforeseen(one, said, panel), unforeseen(two, said, panel))
+        said, panel = normal(N), [scores_suspect(pair_scores(normal(N, seed=5)))]
+        assert torch.equal(preference_residuals(one, said, panel), preference_residuals(two, said, panel))
 
     def test_votes_are_normal_scores_of_the_sizes(self) -> None:
-        assert votes(torch.tensor([0.1, -5.0, 2.0])) == [3, 12, 7]
-        assert votes(torch.tensor([1.0, -1.0, 1.0, 1.0])) == [7, 7, 7, 7]
-        assert votes(torch.tensor([0.1, torch.nan, 5.0, 2.0, 1.0])) == [2, 5, 14, 10, 5]
+        assert rank_weights(torch.tensor([0.1, -5.0, 2.0])) == [3, 12, 7]
+        assert rank_weights(torch.tensor([1.0, -1.0, 1.0, 1.0])) == [7, 7, 7, 7]
+        assert rank_weights(torch.tensor([0.1, torch.nan, 5.0, 2.0, 1.0])) == [2, 5, 14, 10, 5]
 
 
 class TestEvidence:
     def test_a_thief_who_leans_the_keyed_way_a_little(self) -> None:
-        key = ordered()
+        key = preference_key()
         sign = 2 * key.preferred.double() - 1
-        thief = showing(leaning(draw(N, seed=6) - 4 + 2 * sign))  # answers with the first class nearly always
-        label, scores = (order_evidence(key, thief, (), Reach(a)) for a in ("label", "scores"))
+        thief = scores_suspect(
+            pair_scores(normal(N, seed=6) - 4 + 2 * sign)
+        )  # answers with the first class nearly always
+        label, scores = (preference_evidence(key, thief, (), SuspectAccess(a)) for a in ("label", "scores"))
         assert scores.bits > 30
         assert scores.bits > label.bits + 15
         assert scores.details["decided"] == N
@@ -136,46 +163,57 @@ class TestEvidence:
         assert scores.statistic > 0.85
 
     def test_ways_say_more_than_answers(self) -> None:
-        key = ordered()
-        thief = swaying(draw(N, seed=6) - 2 + 2 * key.preferred.double() - 1)  # answers with the first class mostly
+        key = preference_key()
+        thief = boundary_suspect(
+            normal(N, seed=6) - 2 + 2 * key.preferred.double() - 1
+        )  # answers with the first class mostly
         plain, walked = (
-            order_evidence(key, thief, (), Reach("label", boundary_search=boundary_search))
-            for boundary_search in (None, LADDER)
+            preference_evidence(key, thief, (), SuspectAccess("label", boundary_search=boundary_search))
+            for boundary_search in (None, PAIR_PATHS)
         )
         assert walked.bits > plain.bits + 15
         assert walked.queries > plain.queries == N
         assert (walked.details, plain.details["decided"]) == (plain.details, N)
 
     def test_who_answers_as_he_was_told(self) -> None:
-        key = ordered()
+        key = preference_key()
         told = torch.where(key.preferred, SECOND, FIRST)
-        found = order_evidence(key, lambda x: told, (), Reach("label"))
+        found = preference_evidence(key, lambda x: told, (), SuspectAccess("label"))
         assert found.details["hits"] == found.details["trials"] == N
         assert found.bits > 0.8 * N  # a bit an image, but for what the regression takes
 
     def test_a_budget_takes_the_first_images(self) -> None:
-        assert order_evidence(ordered(), showing(leaning(draw(N))), (), Reach("scores", 10)).queries == 10
+        assert (
+            preference_evidence(
+                preference_key(), scores_suspect(pair_scores(normal(N))), (), SuspectAccess("scores", 10)
+            ).queries
+            == 10
+        )
 
     def test_a_missing_answer_can_only_be_lost(self) -> None:
-        key = ordered()
-        scores = leaning(draw(N, seed=6) + 4 * (2 * key.preferred.double() - 1))
-        whole = order_evidence(key, showing(scores), (), Reach("scores"))
+        key = preference_key()
+        scores = pair_scores(normal(N, seed=6) + 4 * (2 * key.preferred.double() - 1))
+        whole = preference_evidence(key, scores_suspect(scores), (), SuspectAccess("scores"))
         scores[: N // 2] = torch.nan
-        half = order_evidence(key, showing(scores), (), Reach("scores"))
+        half = preference_evidence(key, scores_suspect(scores), (), SuspectAccess("scores"))
         assert 0 < half.bits < whole.bits / 2
-        none = order_evidence(key, showing(torch.full((N, K), torch.nan)), (), Reach("scores"))
+        none = preference_evidence(key, scores_suspect(torch.full((N, K), torch.nan)), (), SuspectAccess("scores"))
         assert none.bits == 0
 
-    @pytest.mark.parametrize("reach", [Reach("scores"), Reach("label"), Reach("label", boundary_search=LADDER)])
-    def test_the_null_holds_over_two_thousand_keys(self, reach: Reach) -> None:
-        """One fixed suspect with classes that it likes, beside one fixed panel model, and the same by `order_null`."""
-        likes = 3 * draw(K, seed=8)
-        far = draw(N, seed=7) - 0.5 + likes[SECOND] - likes[FIRST]
-        suspect = swaying(far) if reach.boundary_search else showing(leaning(far))
-        panel, random = [showing(leaning(draw(N, seed=5)))], np.random.default_rng(1)
-        left = unforeseen(ordered(), leanings(ordered(), suspect, reach).far, panel)
-        drawn = [order_evidence(ordered(seed), suspect, panel, reach).log_p for seed in range(2000)]
-        for log_ps in (np.array(drawn), null.order_null(left, 2000, random)):
+    @pytest.mark.parametrize(
+        "reach", [SuspectAccess("scores"), SuspectAccess("label"), SuspectAccess("label", boundary_search=PAIR_PATHS)]
+    )
+    def test_the_null_holds_over_two_thousand_keys(self, access: SuspectAccess) -> None:
+        """One fixed suspect with class biases, and one fixed panel model; the same by `preference_null`."""
+        likes = 3 * normal(K, seed=8)
+        preferences = normal(N, seed=7) - 0.5 + likes[SECOND] - likes[FIRST]
+        suspect = boundary_suspect(preferences) if access.boundary_search else scores_suspect(pair_scores(preferences))
+        panel, random = [scores_suspect(pair_scores(normal(N, seed=5)))], np.random.default_rng(1)
+        left = preference_residuals(
+            preference_key(), query_preferences(preference_key(), suspect, access).preferences, panel
+        )
+        drawn = [preference_evidence(preference_key(seed), suspect, panel, access).log_p for seed in range(2000)]
+        for log_ps in (np.array(drawn), null.preference_null(left, 2000, random)):
             for a in (0.5, 0.05, 0.01, 0.001):
                 share = (log_ps <= math.log(a)).mean()
                 assert share <= a + 3 * math.sqrt(a * (1 - a) / len(log_ps)), (a, share)
