@@ -1,4 +1,4 @@
-"""How a suspect is asked and read is found on ordinary images, whatever its habits are."""
+"""The input format and class order of a suspect are detected on ordinary images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORDER = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # the suspect's class k is
 
 
 def habits(plain: nn.Module, scale: str, layout: str, side: int, *, labels: bool) -> Predict:
-    """Return `plain` as somebody else serves it."""
+    """Return `plain` as a service with this input format and another class order."""
     back = {
         "0 to 1": lambda x: x,
         "0 to 255": lambda x: x / 255,
@@ -39,7 +39,7 @@ def habits(plain: nn.Module, scale: str, layout: str, side: int, *, labels: bool
     ("scale", "layout", "side"),
     [("0 to 1", "NCHW", 28), ("0 to 255", "NHWC", 28), ("-1 to 1", "NCHW", 32), ("0 to 255", "NCHW", 56)],
 )
-def test_habits_are_found_and_undone(
+def test_the_input_format_is_detected_and_applied(
     digits: Dataset, plain: nn.Module, scale: str, layout: str, side: int, labels: bool
 ) -> None:
     suspect = habits(plain, scale, layout, side, labels=labels)
@@ -55,7 +55,7 @@ def test_habits_are_found_and_undone(
     assert (top == predictor(plain)(rest.images()).argmax(1)).float().mean() > 0.9
 
 
-def test_nothing_is_changed_where_nothing_is_odd(digits: Dataset, plain: nn.Module) -> None:
+def test_the_default_format_changes_nothing(digits: Dataset, plain: nn.Module) -> None:
     few = digits.probes.subset(slice(100))
     found = detect_input_format(predictor(plain), few.pixels, few.labels, shape=digits.shape, num_classes=10)
     assert found._replace(accuracy=0) == InputFormat("0 to 1", "NCHW", False, (28, 28), tuple(range(10)), 0)
@@ -63,7 +63,7 @@ def test_nothing_is_changed_where_nothing_is_odd(digits: Dataset, plain: nn.Modu
     assert torch.equal(with_input_format(predictor(plain), found)(x), predictor(plain)(x))
 
 
-def test_answers_that_are_missing_or_of_no_class_stay_so(digits: Dataset) -> None:
+def test_missing_answers_and_unknown_classes_stay_missing(digits: Dataset) -> None:
     few = digits.probes.subset(slice(50))
 
     def refuses(x: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def test_answers_that_are_missing_or_of_no_class_stay_so(digits: Dataset) -> Non
 
 
 @pytest.mark.parametrize(("missed", "taken"), [(10, "0 to 1"), (16, "standardized")])
-def test_the_plainest_reading_where_another_is_hardly_better(missed: int, taken: str, digits: Dataset) -> None:
+def test_the_default_format_is_kept_if_another_is_hardly_better(missed: int, taken: str, digits: Dataset) -> None:
     """A service that errs on 8 of 200 images where they come standardized, and on some more as they are."""
     few = digits.probes.subset(slice(200))
     wrong = (few.labels + 1) % 10

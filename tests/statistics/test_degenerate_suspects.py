@@ -1,4 +1,4 @@
-"""Suspects that do not answer, or answer all images alike: nothing is to be tested, and p is 1, whatever the key."""
+"""Suspects that do not answer, or answer all images alike: there is nothing to test, and p is 1 for every key."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ NOTHING = {
 class TestDirections:
     @pytest.mark.parametrize("liar", NOTHING)
     @pytest.mark.parametrize("panel", [0, 1])
-    def test_a_liar_leans_nowhere(self, liar: str, panel: int) -> None:
+    def test_a_liar_without_a_direction_has_p_one(self, liar: str, panel: int) -> None:
         for secret in KEYS:
             owned = direction(secret)
             found = direction_evidence(
@@ -68,7 +68,7 @@ class TestDirections:
             assert (found.log_p, found.statistic) == (0.0, 0.0)
 
     @pytest.mark.parametrize("liar", NOTHING)
-    def test_random_keys_say_so_of_a_liar(self, liar: str) -> None:
+    def test_random_keys_agree_about_a_liar(self, liar: str) -> None:
         owned = direction()
         found = estimate_direction(owned, NOTHING[liar], (), SuspectAccess(budget=500))
         assert found is not None
@@ -92,7 +92,7 @@ class TestOtherMarks:
     @pytest.mark.parametrize("logged", [True, False])
     @pytest.mark.parametrize("panel", [0, 1])
     @pytest.mark.parametrize("liar", [silent, mute])
-    def test_a_liar_who_is_silent_takes_the_last_places(self, logged: bool, panel: int, liar: Predict) -> None:
+    def test_a_liar_who_is_silent_has_the_last_ranks(self, logged: bool, panel: int, liar: Predict) -> None:
         member = wrong_classes.scores_suspect(wrong_classes.confident(wrong_classes.normal(wrong_classes.N, K)))
         accesses = [SuspectAccess("label"), SuspectAccess("label", boundary_search=wrong_classes.PATHS)] + [
             SuspectAccess()
@@ -112,7 +112,7 @@ class TestOtherMarks:
         assert (null.sequential_null(owned, said, DRAWS, np.random.default_rng(0)) == 0).all()
 
     @pytest.mark.parametrize("rule", ["wrong", "uniform"])
-    def test_a_liar_who_is_silent_from_the_first_question_on(self, rule: str) -> None:
+    def test_a_liar_who_is_silent_from_the_first_query_on(self, rule: str) -> None:
         owned = dataclasses.replace(wrong_classes.trigger_key(), rule=rule)
         decoys = LabelledImages(wrong_classes.PIXELS, wrong_classes.BASE)
         found = sequential_label_evidence(owned, mute, bar=5.0, decoys=decoys)
@@ -120,7 +120,7 @@ class TestOtherMarks:
         assert (found.details["asked"], found.details["answered"], found.details["accuracy"]) == (60, 0, 0.0)
 
     @pytest.mark.parametrize("liar", [silent, mute, same(torch.zeros(K))])
-    def test_a_liar_leans_to_neither_of_two_classes(self, liar: Predict) -> None:
+    def test_a_liar_without_preferences_has_p_one(self, liar: Predict) -> None:
         accesses = (
             [SuspectAccess("label"), SuspectAccess("label", boundary_search=preferences.PAIR_PATHS)]
             if liar is mute
@@ -168,7 +168,7 @@ class TestOtherMarks:
 
 
 class TestVerdicts:
-    def test_a_liar_who_is_silent_is_told_so(self) -> None:
+    def test_a_liar_who_is_silent_is_inconclusive(self) -> None:
         owned = direction()
         verdict = verify({"runner-up": owned}, silent)
         assert (verdict.outcome, verdict.bits) == ("INCONCLUSIVE", 0.0)
@@ -186,7 +186,7 @@ class TestVerdicts:
         assert verdict.notes == ("the suspect refused 2400 of 3000 ordinary images",)
         assert verdict.evidence[0].details["accuracy"] == 1.0
 
-    def test_who_answers_most_images_is_judged_by_those(self) -> None:
+    def test_most_answers_suffice_for_a_verdict(self) -> None:
         owned = direction()
         whole = direction_suspect(direction(7), 0.1)
 
@@ -198,7 +198,7 @@ class TestVerdicts:
         details = verdict.evidence[0].details
         assert (details["asked"], details["answered"], details["accuracy"]) == (3000, 2400, 1.0)
 
-    def test_who_answers_at_random_is_told_another_thing(self) -> None:
+    def test_random_answers_are_inconclusive(self) -> None:
         verdict = verify({"runner-up": direction()}, lambda x: torch.randn(len(x), K).sort(1).values)
         assert verdict.outcome == "INCONCLUSIVE"
         assert "no better than chance" in verdict.notes[0]
@@ -211,7 +211,7 @@ class TestVerdicts:
         assert "the suspect refused 60 of 60 ordinary images" in verdict.notes
 
 
-def test_a_key_without_a_choice_gives_an_early_liar_nothing() -> None:
+def test_two_classes_give_a_liar_nothing_in_the_sequential_test() -> None:
     owned = dataclasses.replace(
         wrong_classes.trigger_key(), num_classes=2, base=torch.zeros(60).long(), labels=torch.ones(60).long()
     )

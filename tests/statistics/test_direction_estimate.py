@@ -1,4 +1,4 @@
-"""Where a suspect leans: found by scores and by walks, and the key has no part in it."""
+"""The direction estimate, from scores and from boundaries: it finds a keyed direction without using the key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wootz.types import Predict
 
 
 class TestFromScores:
-    def test_found_where_it_is_with_a_plain_re_derivation(self) -> None:
+    def test_the_direction_is_found_as_by_a_naive_implementation(self) -> None:
         owned = direction()
         predict = direction_suspect(owned, 0.1)
         found = direction_evidence(owned, predict, (), SuspectAccess("scores"))
@@ -62,13 +62,13 @@ class TestFromScores:
         found = [direction_evidence(owned, predict, (), SuspectAccess("scores", 500)) for predict in same]
         assert all(item is not None and item.statistic == pytest.approx(found[0].statistic, abs=1e-4) for item in found)  # type: ignore[union-attr]
 
-    def test_labels_can_not_answer(self) -> None:
+    def test_labels_do_not_suffice(self) -> None:
         owned = direction()
         assert direction_evidence(owned, lambda x: x, (), SuspectAccess("label")) is None
         with pytest.raises(ModelError, match="answers with labels only"):
             direction_evidence(owned, lambda x: torch.zeros(len(x)).long(), (), SuspectAccess("scores"))
 
-    def test_the_panel_takes_away_what_everybody_has(self) -> None:
+    def test_panel_models_remove_common_structure(self) -> None:
         owned = direction()
         common, own = direction_suspect(direction(9), 5.0, noise=0.0), direction_suspect(owned, 0.1)
         both: Predict = lambda x: own(x) + common(x)  # noqa: E731
@@ -78,7 +78,7 @@ class TestFromScores:
         assert sharp is not None
         assert sharp.bits > alone.bits + 20
 
-    def test_a_strong_liking_of_two_classes_drowns_little(self) -> None:
+    def test_a_strong_preference_within_one_pair_of_classes_costs_little(self) -> None:
         """What one pair of classes has of its own, a hundred times as strong, costs less than half of the bits."""
         owned = direction()
         own, loud = direction_suspect(owned, 0.1), direction(9)
@@ -96,7 +96,7 @@ class TestFromScores:
         assert owned.direction.sum(1).abs().max() < 1e-4
         assert all((owned.direction[k, k] == 0).all() for k in range(K))
 
-    def test_where_it_leans_is_where_it_leans_whatever_the_key(self) -> None:
+    def test_the_estimate_does_not_depend_on_the_key(self) -> None:
         predict = direction_suspect(direction(), 0.1)
         one, two = (estimate_of(direction(secret), predict, SuspectAccess(budget=1000)).v for secret in (0, 1))
         assert torch.equal(one, two)
@@ -104,7 +104,7 @@ class TestFromScores:
 
 
 def boundary_key() -> DirectionKey:
-    """A key whose probes say in one pixel of what class they are, and in another how far they have walked."""
+    """A key whose probes hold their class in one pixel, and in another their position on the path."""
     owned = direction()
     owned.probes[:, 0, 5, 5] = (25 * owned.probe_labels).to(torch.uint8)
     owned.probes[:, 0, 5, 4] = 0
@@ -122,7 +122,7 @@ def class_of(x: Tensor) -> Tensor:
 
 
 def boundary_suspect(owned: DirectionKey, strength: float, at: float = 0.5) -> Predict:
-    """Return a suspect that shows labels: the class, and from `at` on the way what it likes best of the wrong ones."""
+    """Return a label-only suspect: the class, and from position `at` of the path on its favorite wrong class."""
 
     def predict(x: Tensor) -> Tensor:
         y = class_of(x)
@@ -146,7 +146,7 @@ def estimate_of(owned: DirectionKey, suspect: Predict, access: SuspectAccess, *p
 
 
 class TestFromBoundaries:
-    def test_labels_alone_tell_who_learned_the_direction(self) -> None:
+    def test_labels_alone_show_the_direction(self) -> None:
         owned = boundary_key()
         found = direction_evidence(owned, boundary_suspect(owned, 2.0), (), BY_BOUNDARIES)
         assert found.bits > 40
@@ -154,17 +154,17 @@ class TestFromBoundaries:
         assert found.details["probes"] == 3000
         assert found.queries == 100 + 2 * 3000  # every way is left at its second stop
 
-    def test_a_stranger_is_told_nothing(self) -> None:
+    def test_an_independent_model_has_few_bits(self) -> None:
         owned = boundary_key()
         assert direction_evidence(owned, boundary_suspect(direction(7), 2.0), (), BY_BOUNDARIES).bits < 7
 
-    def test_random_keys_do_as_chance_says(self) -> None:
+    def test_random_keys_have_uniform_p_values(self) -> None:
         owned = boundary_key()
         v = estimate_of(owned, boundary_suspect(direction(7), 2.0), BY_BOUNDARIES, independent_scores(owned)).v
         logs = null.direction_null(owned, v, 2000, np.random.default_rng(1))
         assert abs(float((logs < np.log(0.05)).mean()) - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 2000)
 
-    def test_the_panel_takes_away_what_everybody_has(self) -> None:
+    def test_panel_models_remove_common_structure(self) -> None:
         owned = boundary_key()
         suspect = boundary_suspect(owned, 1.0)
         alone, beside = (
@@ -186,7 +186,7 @@ class TestFromBoundaries:
         assert found.queries == sum(asked) == 1234
 
     @pytest.mark.parametrize("queries", [1, 100, 101, 150])
-    def test_next_to_nothing_to_go_by(self, queries: int) -> None:
+    def test_few_queries_give_few_bits(self, queries: int) -> None:
         owned = boundary_key()
         found = direction_evidence(
             owned,
@@ -197,13 +197,13 @@ class TestFromBoundaries:
         assert found.bits < 10
         assert found.queries <= queries
 
-    def test_who_never_leaves_and_who_never_answers(self) -> None:
+    def test_suspects_without_boundaries_or_answers(self) -> None:
         owned = boundary_key()
         for suspect in (boundary_suspect(owned, 2.0, at=2.0), lambda x: torch.full((len(x),), -1)):
             found = direction_evidence(owned, suspect, (), BY_BOUNDARIES)
             assert (found.statistic, found.bits) == (0.0, 0.0)
 
-    def test_a_verdict_by_walks(self) -> None:
+    def test_a_verdict_by_boundary_search(self) -> None:
         keys = {"runner-up": boundary_key()}
         thief = boundary_suspect(keys["runner-up"], 2.0)
         assert verify(keys, thief, access="label", boundary_search=PATHS).outcome == "KEY-DEPENDENT"
@@ -239,12 +239,12 @@ def independent_scores(owned: DirectionKey) -> Predict:
     return predict
 
 
-def test_material_without_an_owner_is_what_it_says() -> None:
+def test_material_gives_a_direction_key() -> None:
     assert isinstance(key(direction_material()), DirectionKey)
 
 
 def one_by_one(owned: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, known: Tensor, labels: bool) -> Tensor:
-    """Return slopes by a regression of its own for each pair of classes, in plain numpy."""
+    """Return the coefficients by one regression per pair of classes, in plain numpy."""
     z = owned.features(pixels.float() / 255, y).double().numpy()
     v = np.zeros((K, K, D))
     for own in range(K):
@@ -268,7 +268,7 @@ def one_by_one(owned: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, kn
 
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("together", [1, 1 << 23])
-def test_slopes_are_those_of_a_regression_for_each_pair_of_classes(
+def test_coefficients_are_those_of_one_regression_per_pair_of_classes(
     labels: bool, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three panel models; one class has no probe, and one has as few as what is known has columns and one more."""

@@ -1,4 +1,4 @@
-"""Each kind of key: found where it is, not found where it is not, and a null that holds whatever the suspect is."""
+"""Every kind of key: evidence for marked suspects, none for others, and a null that holds for any suspect."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TestLabels:
 
 
 class TestHalf:
-    def test_taught_against_untaught(self) -> None:
+    def test_the_embedded_against_the_other_half(self) -> None:
         owned = key(half_material())
         assert isinstance(owned, HalfKey)
         assert int(owned.embedded.sum()) == 100
@@ -138,7 +138,7 @@ def holds(log_ps: np.ndarray) -> None:
 
 
 def label_null(count: int) -> np.ndarray:
-    """One fixed suspect, as bad as can be: it answers every trigger with one favorite wrong class."""
+    """One fixed worst-case suspect: it answers every trigger with one favorite wrong class."""
     material = label_material()
     said = (material.tensors["base"] + 1).remainder(K)
     said[:40] = material.tensors["base"][:40]
@@ -192,7 +192,7 @@ class TestVerdict:
         assert isinstance(found, LabelKey)
         return found
 
-    def test_words(self) -> None:
+    def test_outcomes(self) -> None:
         owned = self.owned()
         knows = answering(owned.pixels, owned.labels)
         ignorant = answering(owned.pixels, owned.base)

@@ -1,4 +1,4 @@
-"""Random keys: each way of drawing them anew gives the distribution that the exact tests promise."""
+"""Random keys: the p-values of redrawn keys have the distribution that the exact tests promise."""
 
 from __future__ import annotations
 

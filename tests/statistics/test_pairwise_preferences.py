@@ -1,4 +1,4 @@
-"""Which of two classes a suspect leans to: its signs agree with a key's coins as with any other, or it met the key."""
+"""Pairwise preferences: for an unmarked suspect, their signs agree with the key's coins by chance only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from wootz.statistics.tails import binomial_tail, signs_tail, signs_tails, sum_t
 
 class TestSigns:
     @pytest.mark.parametrize("weights", [[1, 2, 3, 4, 5, 6], [3, 3, 3, 1], [0, 0, 2, 7], [5]])
-    def test_against_every_fall_of_the_coins(self, weights: list[int]) -> None:
+    def test_against_all_outcomes_of_the_coins(self, weights: list[int]) -> None:
         falls = list(itertools.product((0, 1), repeat=len(weights)))
         sums = np.array([sum(w for w, heads in zip(weights, fall, strict=True) if heads) for fall in falls])
         for total in range(sum(weights) + 1):
@@ -43,7 +43,7 @@ class TestSigns:
         for heads in (100, 300, 380, 400):
             assert signs_tail(7 * heads, [7] * 400) == pytest.approx(binomial_tail(heads, 400, 0.5), rel=1e-6)
 
-    def test_all_totals_at_once_say_the_same(self) -> None:
+    def test_all_totals_at_once_agree(self) -> None:
         weights = [round(10 * abs(float(w))) for w in normal(300)]
         tails = signs_tails(weights)
         assert len(tails) == sum(weights) + 1
@@ -69,7 +69,7 @@ def far_by(how: str, answers: Tensor, boundary_search: BoundarySearch | None = N
     ).preferences  # type: ignore[arg-type]
 
 
-def test_sums_at_once_say_the_same_as_one_by_one() -> None:
+def test_all_sums_at_once_agree() -> None:
     scores = [183, 83, 33]
     tails = sum_tails(40, scores)
     assert len(tails) == 40 * 183 + 1
@@ -78,7 +78,7 @@ def test_sums_at_once_say_the_same_as_one_by_one() -> None:
     assert all(tails[total] == pytest.approx(sum_tail(total, 40, scores), abs=1e-5) for total in near)
 
 
-class TestLeanings:
+class TestPreferences:
     def test_by_scores_and_by_labels(self) -> None:
         preferences = normal(N, seed=1)
         assert torch.allclose(far_by("scores", pair_scores(preferences)), preferences)
@@ -86,14 +86,14 @@ class TestLeanings:
         third = F.one_hot(torch.full((N,), K - 1), K).double()
         assert torch.equal(far_by("label", third), (SECOND == K - 1).double() - (FIRST == K - 1).double())
 
-    def test_what_is_not_answered_has_none(self) -> None:
+    def test_missing_answers_have_none(self) -> None:
         answers = pair_scores(normal(N))
         answers[::3] = torch.nan
         for boundary_search in (None, PAIR_PATHS):
             assert torch.equal(far_by("label", answers, boundary_search).isnan(), torch.arange(N) % 3 == 0)
         assert torch.equal(far_by("scores", answers).isnan(), torch.arange(N) % 3 == 0)
 
-    def test_by_ways_as_far_as_an_answer_takes_to_turn(self) -> None:
+    def test_by_boundary_search_it_is_the_step_of_the_change(self) -> None:
         preferences = torch.linspace(-3.8, 3.8, N).double()
         found = query_preferences(
             preference_key(), boundary_suspect(preferences), SuspectAccess("label", boundary_search=PAIR_PATHS)
@@ -107,7 +107,7 @@ class TestLeanings:
         assert never.preferences.tolist() == [9.0] * N
 
     @pytest.mark.parametrize("queries", [0, 1, 7, 100])
-    def test_ways_that_were_not_walked_to_the_end_are_middling(self, queries: int) -> None:
+    def test_unfinished_paths_have_a_medium_magnitude(self, queries: int) -> None:
         preferences = 4 * normal(N, seed=1)
         found = query_preferences(
             preference_key(),
@@ -122,7 +122,7 @@ class TestLeanings:
         assert int((found.preferences[~walked].abs() == 4.5).sum()) == N - int(walked.sum()) > 0
         assert torch.equal(found.preferences.sign(), whole.sign())
 
-    def test_what_the_panel_thinks_and_the_model_s_own_answer_are_foreseen(self) -> None:
+    def test_residuals_lack_the_panel_s_preferences_and_the_constant(self) -> None:
         common, own = 5 * normal(N, seed=2), 0.1 * normal(N, seed=3)
         left = preference_residuals(
             preference_key(), common - 3 + own, [scores_suspect(pair_scores(common + 0.01 * normal(N, seed=4)))]
@@ -130,25 +130,25 @@ class TestLeanings:
         assert float(left.abs().max()) < 1
         assert float(torch.corrcoef(torch.stack([left, own]))[0, 1]) > 0.8
 
-    def test_a_class_that_is_liked_for_itself_is_foreseen(self) -> None:
+    def test_residuals_lack_class_biases(self) -> None:
         liked = 4 * ((SECOND == 3).double() - (FIRST == 3).double())
         left = preference_residuals(preference_key(), liked + 0.1 * normal(N), [])
         assert float(left[liked != 0].abs().mean()) < 2
 
-    def test_the_coins_have_no_part_in_it(self) -> None:
+    def test_residuals_do_not_depend_on_the_coins(self) -> None:
         one, two = preference_key(0), preference_key(1)
         assert not torch.equal(one.preferred, two.preferred)
         said, panel = normal(N), [scores_suspect(pair_scores(normal(N, seed=5)))]
         assert torch.equal(preference_residuals(one, said, panel), preference_residuals(two, said, panel))
 
-    def test_votes_are_normal_scores_of_the_sizes(self) -> None:
+    def test_rank_weights_are_van_der_waerden_scores(self) -> None:
         assert rank_weights(torch.tensor([0.1, -5.0, 2.0])) == [3, 12, 7]
         assert rank_weights(torch.tensor([1.0, -1.0, 1.0, 1.0])) == [7, 7, 7, 7]
         assert rank_weights(torch.tensor([0.1, torch.nan, 5.0, 2.0, 1.0])) == [2, 5, 14, 10, 5]
 
 
 class TestEvidence:
-    def test_a_thief_who_leans_the_keyed_way_a_little(self) -> None:
+    def test_a_weak_preference_for_the_keyed_class_shows_in_scores(self) -> None:
         key = preference_key()
         sign = 2 * key.preferred.double() - 1
         thief = scores_suspect(
@@ -162,7 +162,7 @@ class TestEvidence:
         assert scores.details["trials"] == N
         assert scores.statistic > 0.85
 
-    def test_ways_say_more_than_answers(self) -> None:
+    def test_boundary_search_says_more_than_labels(self) -> None:
         key = preference_key()
         thief = boundary_suspect(
             normal(N, seed=6) - 2 + 2 * key.preferred.double() - 1
@@ -175,7 +175,7 @@ class TestEvidence:
         assert walked.queries > plain.queries == N
         assert (walked.details, plain.details["decided"]) == (plain.details, N)
 
-    def test_who_answers_as_he_was_told(self) -> None:
+    def test_a_suspect_that_answers_the_keyed_class(self) -> None:
         key = preference_key()
         told = torch.where(key.preferred, SECOND, FIRST)
         found = preference_evidence(key, lambda x: told, (), SuspectAccess("label"))
@@ -201,7 +201,7 @@ class TestEvidence:
         assert none.bits == 0
 
     @pytest.mark.parametrize(
-        "reach", [SuspectAccess("scores"), SuspectAccess("label"), SuspectAccess("label", boundary_search=PAIR_PATHS)]
+        "access", [SuspectAccess("scores"), SuspectAccess("label"), SuspectAccess("label", boundary_search=PAIR_PATHS)]
     )
     def test_the_null_holds_over_two_thousand_keys(self, access: SuspectAccess) -> None:
         """One fixed suspect with class biases, and one fixed panel model; the same by `preference_null`."""

@@ -1,4 +1,4 @@
-"""What is left without what is known, and the slopes of that."""
+"""Residuals and ridge coefficients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_regression_by_hand() -> None:
 
 
 @pytest.mark.parametrize("members", [0, 1, 3])
-def test_scores_without_what_is_known_and_liked_are_those_of_one_regression_on_all(members: int) -> None:
+def test_class_score_residuals_are_those_of_one_regression_with_indicators(members: int) -> None:
     counted = torch.arange(K) != BASE[:, None]
     shown, known = normal(N, K, seed=1) * counted, normal(N, K, members, seed=2) * counted[..., None]
     liked = torch.eye(K).double().expand(N, K, K) * counted[..., None]
@@ -29,7 +29,7 @@ def test_scores_without_what_is_known_and_liked_are_those_of_one_regression_on_a
     assert torch.allclose(class_score_residuals(shown, known, counted), whole, atol=1e-9)
 
 
-def test_regressions_side_by_side_are_those_one_by_one() -> None:
+def test_batched_regressions_are_those_one_by_one() -> None:
     known, shown = normal(3, N, 2, seed=1), normal(3, N, 4, seed=2)
     left = residuals(shown, known)
     weights = normal(3, N, seed=3).abs()
@@ -39,7 +39,7 @@ def test_regressions_side_by_side_are_those_one_by_one() -> None:
         assert torch.allclose(ridge_coefficients(left[..., 0], left[..., 1:], weights, 2.0)[row], alone)
 
 
-def test_slopes_without_what_is_known_are_those_beside_it() -> None:
+def test_coefficients_of_residuals_are_those_beside_the_regressors() -> None:
     known, features, shown = normal(N, 2, seed=1), normal(N, 3, seed=2), normal(N, seed=3)
     features += known[:, :1]
     whole = torch.linalg.lstsq(torch.cat([features, known], 1), shown[:, None]).solution[:3, 0]
@@ -47,7 +47,7 @@ def test_slopes_without_what_is_known_are_those_beside_it() -> None:
     assert torch.allclose(ridge_coefficients(left, far, torch.ones(N).double(), 0.0), whole, atol=1e-6)
 
 
-def test_doubt_is_rows_that_show_nothing() -> None:
+def test_the_penalty_equals_rows_with_target_zero() -> None:
     far, left, weights = normal(N, 3, seed=2), normal(N, seed=3), torch.ones(N).double()
     more = torch.cat([far, 5**0.5 * torch.eye(3, dtype=far.dtype)])
     shown = torch.cat([left, torch.zeros(3, dtype=far.dtype)])
@@ -56,7 +56,7 @@ def test_doubt_is_rows_that_show_nothing() -> None:
     assert torch.allclose(ridge_coefficients(left, far, weights, 1e9) * 1e9, far.T @ left, rtol=1e-5)
 
 
-def test_a_row_that_tells_little_doubts_the_others_less() -> None:
+def test_weights_scale_the_rows() -> None:
     far, left = normal(N, 1, seed=2), normal(N, seed=3)
     half = ridge_coefficients(left, far, torch.full((N,), 0.5).double(), 1.0)
     told = float((far * far).sum())

@@ -1,4 +1,4 @@
-"""The test that may stop whenever it likes."""
+"""The sequential test and its e-process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_e_value_expects_one_under_the_null() -> None:
         assert mean == pytest.approx(1, abs=1e-9)
 
 
-def test_it_stops_at_the_bar_and_asks_no_further() -> None:
+def test_it_stops_at_the_bar_and_queries_no_more() -> None:
     taken = []
 
     def answers():  # type: ignore[no-untyped-def]
@@ -76,7 +76,7 @@ def labels_key(count: int = 96, classes: int = 10) -> LabelKey:
 
 
 class Answering:
-    """A suspect that knows some images by heart, counts its queries, and says -1 to the rest."""
+    """A suspect that answers some images from a table, records its queries, and answers -1 to the rest."""
 
     def __init__(self, known: dict[bytes, int]) -> None:
         self.known, self.asked = known, []  # type: ignore[var-annotated]
@@ -123,7 +123,7 @@ class TestSequentialLabelEvidence:
         assert found.details["trials"] == len(self.key.labels)
         assert found.bits == 0
 
-    def test_a_suspect_that_answers_ordinary_images_only_is_told(self) -> None:
+    def test_selective_refusal_is_reported(self) -> None:
         evasive = Answering(knowing(*self.decoys))
         found = sequential_label_evidence(self.key, evasive, bar=40, decoys=self.decoys)
         assert (found.details["unanswered"], found.details["evasive"], found.bits) == ([96, 0], True, 0)
@@ -138,7 +138,7 @@ class TestSequentialLabelEvidence:
         stranger = Answering(knowing(self.key.pixels, (self.key.labels + 1) % 10))
         assert verify({"triggers": self.key}, stranger, access="label", sequential=True).outcome == "NOT SHOWN"
 
-    def test_tries_are_taken_off(self) -> None:
+    def test_tries_are_subtracted(self) -> None:
         suspect = Answering(knowing(self.key.pixels, self.key.labels))
         once, often = (verify({"triggers": self.key}, suspect, access="label", tries=tries) for tries in (1, 64))
         assert once.bits - often.bits == pytest.approx(6)

@@ -1,4 +1,4 @@
-"""Places of keyed classes among the wrong ones: uniform without the key, found long before a suspect answers them."""
+"""Ranks of keyed labels among the wrong classes: uniform without the key, and informative before labels change."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def opinion(scores: Tensor) -> Tensor:
     return unit_scores(scores, BASE)
 
 
-class TestPlaces:
+class TestRanks:
     def test_against_a_sort_of_each_row(self) -> None:
         key, wrong = logged_key(), opinion(confident(normal(N, K)))
         found, left = keyed_label_ranks(key, wrong, ()), wrong_class_residuals(key, wrong, ())
@@ -51,12 +51,12 @@ class TestPlaces:
             others = sorted((k for k in range(K) if k != BASE[row]), key=lambda k: -float(left[row, k]))
             assert others[int(found[row])] == key.labels[row]
 
-    def test_equal_opinions_have_an_order_all_the_same(self) -> None:
+    def test_ties_are_broken_by_class_number(self) -> None:
         key = logged_key()
         found = keyed_label_ranks(key, torch.zeros(N, K, dtype=torch.float64), ())
         assert torch.equal(found, key.labels - (key.labels > BASE).long())
 
-    def test_what_is_not_answered_counts_as_the_last_place(self) -> None:
+    def test_a_missing_answer_has_the_last_rank(self) -> None:
         key, wrong = logged_key(), opinion(confident(normal(N, K)))
         alone = dataclasses.replace(key, pixels=key.pixels[1::2], base=key.base[1::2], labels=key.labels[1::2])
         expected = keyed_label_ranks(alone, wrong[1::2], ())
@@ -65,7 +65,7 @@ class TestPlaces:
         assert (found[::2] == K - 2).all()
         assert torch.equal(found[1::2], expected)
 
-    def test_the_panel_takes_away_what_everybody_thinks(self) -> None:
+    def test_panel_models_remove_common_scores(self) -> None:
         key, common = logged_key(), confident(5 * normal(N, K))
         taught = opinion(common + 0.5 * torch.nn.functional.one_hot(key.labels, K))
         alone = keyed_label_ranks(key, taught, ())
@@ -75,7 +75,7 @@ class TestPlaces:
         assert int((alone == 0).sum()) < 15
         assert int((beside == 0).sum()) > 55
 
-    def test_a_class_that_is_liked_for_itself_is_foreseen(self) -> None:
+    def test_residuals_lack_class_biases(self) -> None:
         key = logged_key()
         liked = confident(normal(N, K) + 3 * normal(K, seed=4))
         assert opinion(liked).mean(0).abs().max() > 0.2
@@ -93,7 +93,7 @@ def test_savages_scores_by_their_sums(count: int) -> None:
 
 
 class TestEvidence:
-    def test_a_thief_who_learned_little_is_told_by_scores_and_not_by_labels(self) -> None:
+    def test_an_extracted_model_of_little_training_shows_in_scores_but_not_in_labels(self) -> None:
         key = logged_key()
         thief = scores_suspect(confident(normal(N, K) + 2.5 * torch.nn.functional.one_hot(key.labels, K)))
         label, scores = (label_evidence(key, thief, (), SuspectAccess(a)) for a in ("label", "scores"))
@@ -107,14 +107,14 @@ class TestEvidence:
         found = label_evidence(logged_key(), thief, (), SuspectAccess("scores", 10))
         assert (found.queries, sum(found.details["places"])) == (10, 10)
 
-    def test_triggers_that_are_answered_no_more(self) -> None:
+    def test_triggers_that_are_no_longer_answered(self) -> None:
         key = trigger_key()
         thief = scores_suspect(confident(0.5 * normal(N, K) + torch.nn.functional.one_hot(key.labels, K)))
         label, scores = (label_evidence(key, thief, (), SuspectAccess(a)) for a in ("label", "scores"))
         assert (label.bits, label.details["hits"]) == (0, 0)
         assert scores.bits > 60
 
-    def test_labels_of_all_classes_are_counted_as_ever(self) -> None:
+    def test_uniform_labels_are_counted_by_answers(self) -> None:
         key = dataclasses.replace(trigger_key(), rule="uniform")
         thief = scores_suspect(confident(normal(N, K)))
         label, scores, walked = (
@@ -122,11 +122,11 @@ class TestEvidence:
         )
         assert label == scores == walked
 
-    def test_who_shows_labels_only_is_counted_by_them(self) -> None:
+    def test_label_only_answers_are_counted(self) -> None:
         one, two = (label_evidence(logged_key(), lambda x: BASE, (), SuspectAccess(a)) for a in ("label", "scores"))
         assert one == two
 
-    @pytest.mark.parametrize("reach", [SuspectAccess(), BY_BOUNDARIES])
+    @pytest.mark.parametrize("access", [SuspectAccess(), BY_BOUNDARIES])
     def test_the_null_holds_over_five_hundred_keys(self, access: SuspectAccess) -> None:
         """One fixed suspect with a favorite wrong class for every class, beside one fixed panel model."""
         favorite = 4 * torch.nn.functional.one_hot((BASE + 1) % K, K) + normal(N, K)
@@ -145,8 +145,8 @@ class TestEvidence:
             assert (log_ps <= math.log(0.5)).mean() > 0.4  # and it is no idle bound
 
 
-class TestByWays:
-    def test_a_class_that_is_near_is_thought_likely(self) -> None:
+class TestByBoundarySearch:
+    def test_scores_follow_the_distance_to_the_boundary(self) -> None:
         wrong = normal(N, K, seed=2).clamp(-2, 2)
         found = query_wrong_classes(trigger_key(), boundary_suspect(wrong), BY_BOUNDARIES)
         assert found.scores is not None
@@ -156,7 +156,7 @@ class TestByWays:
         both = torch.stack([found.scores.flatten(), true.flatten()])
         assert float(torch.corrcoef(both)[0, 1]) > 0.97
 
-    def test_triggers_that_are_answered_no_more(self) -> None:
+    def test_triggers_that_are_no_longer_answered(self) -> None:
         key = trigger_key()
         thief = boundary_suspect(0.5 * normal(N, K) + torch.nn.functional.one_hot(key.labels, K))
         plain, walked = (label_evidence(key, thief, (), r) for r in (SuspectAccess("label"), BY_BOUNDARIES))
@@ -165,7 +165,7 @@ class TestByWays:
         assert label_evidence(key, boundary_suspect(0.5 * normal(N, K)), (), BY_BOUNDARIES).bits < 7
 
     @pytest.mark.parametrize(("queries", "walked"), [(0, 0), (26, 0), (27, 1), (300, 11), (10_000, N)])
-    def test_whole_images_as_far_as_queries_go_and_answers_of_the_others(self, queries: int, walked: int) -> None:
+    def test_images_without_queries_left_count_by_their_label(self, queries: int, walked: int) -> None:
         access = SuspectAccess("label", boundary_search=PATHS._replace(queries=queries))
         found = query_wrong_classes(trigger_key(), boundary_suspect(normal(N, K).clamp(-2, 2)), access)
         assert found.scores is not None
@@ -179,7 +179,7 @@ class TestByWays:
         assert told is not None
         assert torch.equal(told[walked:].argmax(1), trigger_key().labels[walked:])
 
-    def test_what_is_not_answered_has_no_place_and_no_ways_are_no_opinion(self) -> None:
+    def test_missing_answers_have_no_scores_and_labels_alone_give_none(self) -> None:
         silent = query_wrong_classes(trigger_key(), lambda x: torch.full((len(x),), -1), BY_BOUNDARIES)
         assert silent.scores is not None
         assert silent.scores.isnan().all()
@@ -187,7 +187,7 @@ class TestByWays:
         assert (found.bits, found.details["places"][-1]) == (0, N)
         assert query_wrong_classes(trigger_key(), boundary_suspect(normal(N, K)), SuspectAccess("label")).scores is None
 
-    @pytest.mark.parametrize("reach", [SuspectAccess(), BY_BOUNDARIES])
+    @pytest.mark.parametrize("access", [SuspectAccess(), BY_BOUNDARIES])
     def test_a_second_look_where_answers_do_not_reach_the_bar(self, access: SuspectAccess) -> None:
         key, asked = trigger_key(), list[Tensor]()
         lean = 0.5 * normal(N, K) + torch.nn.functional.one_hot(key.labels, K)
@@ -207,7 +207,7 @@ class TestByWays:
         assert (found.details["stopped"], found.details["places"]) == (False, whole.details["places"])
         assert found.queries == whole.queries >= len(asked) == len({image.numpy().tobytes() for image in asked})
 
-    def test_a_log_is_not_walked(self) -> None:
+    def test_a_log_is_tested_without_boundary_search(self) -> None:
         thief = boundary_suspect(normal(N, K))
         assert label_evidence(logged_key(), thief, (), BY_BOUNDARIES) == label_evidence(
             logged_key(), thief, (), SuspectAccess("label")

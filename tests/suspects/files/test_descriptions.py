@@ -1,4 +1,4 @@
-"""`model.json` is a stranger's too: it may not make a giant, and weights must be those of what it describes."""
+"""Untrusted `model.json`: no huge network is built, and the weights must be those of the described network."""
 
 from __future__ import annotations
 

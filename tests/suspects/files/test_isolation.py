@@ -1,4 +1,4 @@
-"""The process that a suspect lives in: it answers as the model does, it can do nothing else, and it always ends."""
+"""The isolated process: it answers as the model does, can do nothing else, and always ends."""
 
 from __future__ import annotations
 

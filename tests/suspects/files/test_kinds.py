@@ -1,4 +1,4 @@
-"""Whatever can run code is refused by its content, with the reason."""
+"""Formats that can run code are refused by their content, with the reason."""
 
 from __future__ import annotations
 

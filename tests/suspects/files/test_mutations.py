@@ -1,4 +1,4 @@
-"""Thousands of damaged files: each is either read rightly or refused by one plain line; nothing else may happen."""
+"""Thousands of damaged files: each is either read correctly or refused with one printable line."""
 
 from __future__ import annotations
 

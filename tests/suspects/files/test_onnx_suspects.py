@@ -1,4 +1,4 @@
-"""ONNX files: external data wherever it hides, foreign operators, other faces."""
+"""ONNX files: external data anywhere, unsupported operators, other inputs and outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only plain files with one name are opened; each is read once."""
+"""Only plain files without further hard links are opened; each is read once."""
 
 from __future__ import annotations
 

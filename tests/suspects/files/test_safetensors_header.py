@@ -1,4 +1,4 @@
-"""Headers that lie."""
+"""Invalid safetensors headers."""
 
 from __future__ import annotations
 

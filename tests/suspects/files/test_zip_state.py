@@ -1,4 +1,4 @@
-"""PyTorch zip files: archives that lie, and pickles that want to call something."""
+"""PyTorch zip files: invalid archives, and pickles that call something."""
 
 from __future__ import annotations
 
