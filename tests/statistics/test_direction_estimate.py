@@ -272,7 +272,7 @@ def test_coefficients_are_those_of_one_regression_per_pair_of_classes(
     labels: bool, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three panel models; one class has no probe, and one has as few as what is known has columns and one more."""
-    monkeypatch.setattr(module, "_TOGETHER", together)
+    monkeypatch.setattr(module, "_MAX_FEATURES", together)
     owned, stream, count = direction(), torch.Generator().manual_seed(5), 700
     y = torch.arange(count) % (K - 2)
     y[:6] = K - 2

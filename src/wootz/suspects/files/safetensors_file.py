@@ -32,17 +32,17 @@ def safetensors_header(data: bytes, name: str, limits: Limits) -> dict[str, Tens
     if len(header) > limits.tensors:
         raise SuspectError(f"{name}: holds {len(header):,} tensors; {limits.tensors:,} are read at most")
     entries = {key: _entry(entry, f"{name}: tensor {one_line(key, 80)!r}") for key, entry in header.items()}
-    tensor_specs = {key: one for key, (one, _, _) in entries.items()}
+    tensor_specs = {key: tensor_spec for key, (tensor_spec, _, _) in entries.items()}
     check_limits(tensor_specs, limits, name)
     position = 0
-    for key, (one, begin, end) in sorted(entries.items(), key=lambda item: item[1][1:]):
+    for key, (tensor_spec, begin, end) in sorted(entries.items(), key=lambda item: item[1][1:]):
         what = f"{name}: tensor {one_line(key, 80)!r}"
-        if not one.elements:
+        if not tensor_spec.elements:
             raise SuspectError(f"{what} has no elements")
         if begin != position:
             raise SuspectError(f"{what} starts at byte {begin}, not at {position} where the one before it ends")
-        if end - begin != one.size:
-            raise SuspectError(f"{what} has {end - begin} bytes; its shape and dtype need {one.size}")
+        if end - begin != tensor_spec.size:
+            raise SuspectError(f"{what} has {end - begin} bytes; its shape and dtype need {tensor_spec.size}")
         position = end
     if position != len(data) - 8 - length:
         raise SuspectError(f"{name}: its tensors take {position} bytes; the file has {len(data) - 8 - length} for them")
