@@ -26,7 +26,7 @@ from wootz.statistics.queries import query_labels
 from wootz.statistics.wrong_class_ranks import query_wrong_classes, wrong_class_residuals
 from wootz.suspects.files import predictor
 from wootz.workflows.guard_log import with_log
-from wootz.workflows.verify import open_panel
+from wootz.workflows.owner import Owner
 
 LEVELS = (0.05, 0.01, 0.001, 0.0001)
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--guard-log", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    predict, (panel, boundary_search) = predictor(read_model(args.suspect)[0]), open_panel(args.run)
+    predict, (panel, boundary_search) = predictor(read_model(args.suspect)[0]), Owner.load(args.run).reference_models
     stream = np.random.default_rng()
     accesses = {"scores": SuspectAccess("scores"), "labels": SuspectAccess("label")}
     accesses |= (

@@ -32,9 +32,9 @@ from wootz.watermarks import (
     Noise,
     OutOfDistribution,
     Paper,
-    Protected,
     Unrelated,
 )
+from wootz.workflows.owner import Owner
 
 
 @pytest.mark.parametrize("mark", MARKS)
@@ -119,9 +119,10 @@ def test_a_net_that_normalizes_batches_meets_it_among_the_images_of_the_step(
     assert all(torch.equal(buffer, statistics[name]) for name, buffer in model.named_buffers() if "running" in name)
 
 
-def found(made: Protected, model: nn.Module) -> Evidence:
+def found(owner: Owner, model: nn.Module) -> Evidence:
     """Return the evidence on `model`, beside the panel's last, plain, member."""
-    return verify(made.owner_keys.keys, predictor(model), panel=[predictor(made.panel[-1])]).evidence[0]
+    assert owner.references is not None
+    return verify(owner.keys.keys, predictor(model), panel=[predictor(owner.references.plain)]).evidence[0]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from wootz.watermarks.baselines import (
 from wootz.watermarks.context import MarkContext
 from wootz.watermarks.dawn import Dawn
 from wootz.watermarks.guard import AnswerFilter, CalibrationScores, Guard
+from wootz.watermarks.mark_loss import MarkLoss
 from wootz.watermarks.out_of_ball import check_budget
-from wootz.watermarks.protecting import Protected, check_together, hook_of, prepare_all, protect, weights_digest
+from wootz.watermarks.protecting import check_together, hook_of, prepare_all, weights_digest
 from wootz.watermarks.runner_up import RunnerUp
 from wootz.watermarks.table import MARKS, Mark
 from wootz.watermarks.triggers import Triggers
@@ -45,7 +46,7 @@ __all__ = [
     "CalibrationScores",
     "OutOfDistribution",
     "Paper",
-    "Protected",
+    "MarkLoss",
     "RunnerUp",
     "Triggers",
     "Uchida",
@@ -54,6 +55,5 @@ __all__ = [
     "check_together",
     "hook_of",
     "prepare_all",
-    "protect",
     "weights_digest",
 ]
