@@ -33,7 +33,8 @@ from wootz.errors import ConfigError
 from wootz.keys import read_keys
 from wootz.models import ModelSpec, build, read_model
 from wootz.rng import generator
-from wootz.statistics import predictor, verify
+from wootz.statistics import verify
+from wootz.suspects.files import predictor
 from wootz.training import Recipe, train
 from wootz.types import Predict
 from wootz.watermarks import MarkContext, Triggers, check_budget

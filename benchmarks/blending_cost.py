@@ -28,8 +28,9 @@ from wootz.data import Dataset, load
 from wootz.keys import Key, RegisteredMaterial, draw_keys, write_keys
 from wootz.models import build, read_model, write_model
 from wootz.rng import generator
-from wootz.statistics import predictor, verify
+from wootz.statistics import verify
 from wootz.store import read_json, write_json
+from wootz.suspects.files import predictor
 from wootz.training import Execution, train
 from wootz.types import Predict
 from wootz.watermarks import MarkContext, Triggers, hook_of

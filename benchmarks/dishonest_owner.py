@@ -26,10 +26,11 @@ from torch import Tensor
 from wootz.keys import DirectionKey, LabelKey, derive, read_keys
 from wootz.keys.keys import tranche_rows
 from wootz.models import read_model
-from wootz.statistics import Reach, predictor
-from wootz.statistics.exact import binomial_tail, bits, cosine_tail, fisher, sum_tail
-from wootz.statistics.leaning import leaning
-from wootz.statistics.wrong_classes import opinions, savage, unforeseen_opinions
+from wootz.statistics import SuspectAccess
+from wootz.statistics.direction_estimate import estimate_direction
+from wootz.statistics.tails import binomial_tail, bits, cosine_tail, fisher, sum_tail
+from wootz.statistics.wrong_class_ranks import query_wrong_classes, savage_scores, wrong_class_residuals
+from wootz.suspects.files import predictor
 from wootz.types import Predict
 from wootz.workflows.claim import choices
 from wootz.workflows.owner import Owner
@@ -95,28 +96,30 @@ def claimed(
     What the suspect answers does not depend on the key, so it is asked once per access and budget.
     """
     count = len(triggers.labels)
-    reaches = {
-        "scores": Reach("scores"),
-        "label": Reach("label"),
-        "walks": Reach("label", boundary_search=panel.boundary_search_for(20_000)),
+    accesses = {
+        "scores": SuspectAccess("scores"),
+        "label": SuspectAccess("label"),
+        "walks": SuspectAccess("label", boundary_search=panel.boundary_search_for(20_000)),
     }
-    for _access, reach in reaches.items():
-        found = opinions(triggers, predict, reach)
+    for _access, access in accesses.items():
+        found = query_wrong_classes(triggers, predict, access)
         wrong = (
-            None if found.wrong is None else places(triggers, unforeseen_opinions(triggers, found.wrong, panel.answers))
+            None
+            if found.scores is None
+            else places(triggers, wrong_class_residuals(triggers, found.scores, panel.answers))
         )
         for budget in BUDGETS:
-            slopes = leaning(direction, predict, panel.answers, reach._replace(budget=budget or None))
+            slopes = estimate_direction(direction, predict, panel.answers, access._replace(budget=budget or None))
             v = None if slopes is None else (slopes.v / slopes.v.norm()).numpy()
             for tranche in range(tranches):
                 rows = tranche_rows(count, tranches, tranche)
-                yield evidence(triggers, found.said, wrong, v if tranche == 0 else None, rows, direction.dimensions)
+                yield evidence(triggers, found.labels, wrong, v if tranche == 0 else None, rows, direction.dimensions)
 
 
 def evidence(
     key: LabelKey, said: Tensor, wrong: Tensor | None, v: Any, rows: slice, dimensions: int
 ) -> Callable[[Any, Any], float]:
-    scores = tuple(savage(key.num_classes - 1))
+    scores = tuple(savage_scores(key.num_classes - 1))
     base, said = key.base[rows], said[rows]
     trials = int((said != base).sum())
 

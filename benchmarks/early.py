@@ -23,7 +23,7 @@ MOST = 1000
 def asked(rate: float, chance: float, bar: float, suspects: int, seed: int) -> np.ndarray:
     """Return how many answers each suspect, who hits with probability `rate`, gave until `bar` bits: int [suspects]."""
     hits = np.random.default_rng(seed).random((suspects, MOST)) < rate
-    return np.array([run_sequential_test(((True, bool(hit)) for hit in row), chance, bar).asked for row in hits])
+    return np.array([run_sequential_test(((True, bool(hit)) for hit in row), chance, bar).queried for row in hits])
 
 
 def main() -> None:

@@ -32,8 +32,9 @@ from wootz.keys import AnswerKey, derive, key_from_log
 from wootz.keys.prf import stream
 from wootz.models import ModelSpec, build, other_architecture
 from wootz.rng import derive as seeded
-from wootz.statistics import Reach, predictor
-from wootz.statistics.evidence import order_evidence
+from wootz.statistics import SuspectAccess
+from wootz.statistics.exact_tests import preference_evidence
+from wootz.suspects.files import predictor
 from wootz.watermarks import MarkContext
 from wootz.watermarks.guard import AnswerFilter, CalibrationScores, Guard, prepare
 from wootz.workflows.owner import Owner
@@ -93,8 +94,8 @@ def row(
             stolen = entry.run(thief, oracle, AttackContext(data=held, new_model=new_model, eps=victim.eps, seed=seed))
         panel = Owner.load(run).reference_models
         found, scored = (
-            order_evidence(key_from_log(key, log), predictor(stolen), panel.answers, reach)
-            for reach in (Reach("label", boundary_search=panel.boundary_search), Reach("scores"))
+            preference_evidence(key_from_log(key, log), predictor(stolen), panel.answers, reach)
+            for reach in (SuspectAccess("label", boundary_search=panel.boundary_search), SuspectAccess("scores"))
         )
         with AnswerFilter(key, Path(place) / "test.jsonl", shape=data.shape, ordinary=ordinary) as guarded:
             x = data.test.images()

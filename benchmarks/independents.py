@@ -19,7 +19,8 @@ from wootz.attacks.evasion import predict_logits
 from wootz.data import load
 from wootz.keys import read_keys
 from wootz.models import ModelSpec, build
-from wootz.statistics import predictor, verify
+from wootz.statistics import verify
+from wootz.suspects.files import predictor
 from wootz.training import Recipe, train
 from wootz.workflows.guard_log import with_guard
 from wootz.workflows.owner import Owner

@@ -28,11 +28,12 @@ import wootz.keys as own
 from wootz.data import load
 from wootz.keys.answers import chained, digester, first_line, keyed_class, later_line
 from wootz.models import read_model, write_model
-from wootz.statistics import Reach, predictor
-from wootz.statistics.answers import labels_of, log_scores
-from wootz.statistics.exact import binomial_tail, bits
-from wootz.statistics.orders import leanings, unforeseen
+from wootz.statistics import SuspectAccess
+from wootz.statistics.pairwise_preferences import preference_residuals, query_preferences
+from wootz.statistics.queries import query_labels, query_log_scores
+from wootz.statistics.tails import binomial_tail, bits
 from wootz.store import canonical, write_bytes
+from wootz.suspects.files import predictor
 from wootz.training import Recipe, train
 from wootz.watermarks import hook_of
 from wootz.workflows.guard_log import LOG
@@ -114,7 +115,7 @@ def one_token_many_keys(work: Work) -> str:
     run, suspect = work.fresh("token"), work.independents[0]
     owner_keys = own.read_keys(run)
     material = owner_keys.materials["triggers"]
-    said = labels_of(predictor(read_model(suspect)[0]), material.tensors["pixels"])[
+    said = query_labels(predictor(read_model(suspect)[0]), material.tensors["pixels"])[
         : len(material.tensors["base"]) // 4
     ]
     secrets = [part.secret for part in owner_keys.sealed["triggers"]]
@@ -153,16 +154,21 @@ def chosen_guard_log(work: Work) -> str:
     shares = torch.rand(len(one), 1, 1, 1, generator=stream) * 0.4 + 0.3
     images = data.train.images()
     pixels = (255 * (shares * images[one] + (1 - shares) * images[other])).round().to(torch.uint8)
-    top = log_scores(model, pixels).topk(2, dim=1)
-    probes = log_scores(model, data.probes.pixels).topk(2, dim=1).values
+    top = query_log_scores(model, pixels).topk(2, dim=1)
+    probes = query_log_scores(model, data.probes.pixels).topk(2, dim=1).values
     gap = float((probes[:, 0] - probes[:, 1]).quantile(0.15))
     rows = (top.values[:, 0] - top.values[:, 1] <= gap).nonzero().flatten()
     pixels, first, second = pixels[rows], top.indices[rows, 0], top.indices[rows, 1]
     candidates = own.PreferenceKey(
         mark="guard", num_classes=10, pixels=pixels, first=first, second=second, preferred=first < 0
     )
-    helpers = [leanings(candidates, predictor(read_model(path)[0]), Reach()).far for path in work.independents[:2]]
-    difference = unforeseen(candidates, torch.stack(helpers).mean(0), Owner.load(run).reference_models.answers)
+    helpers = [
+        query_preferences(candidates, predictor(read_model(path)[0]), SuspectAccess()).preferences
+        for path in work.independents[:2]
+    ]
+    difference = preference_residuals(
+        candidates, torch.stack(helpers).mean(0), Owner.load(run).reference_models.answers
+    )
     rows = difference.abs().argsort(descending=True)
     lines, known = [first_line(key, data.shape, gap)], set()
     for row, digest in zip(rows.tolist(), digester(key, data.shape)(pixels[rows]), strict=True):
@@ -211,7 +217,7 @@ def budget_after_the_answers(work: Work) -> str:
     """Ask everything, then claim with the budget that suits best."""
     run, suspect = work.fresh("budget"), work.independents[1]
     key = own.read_keys(run).keys["triggers"]
-    said = labels_of(predictor(read_model(suspect)[0]), key.pixels[:128])  # type: ignore[union-attr]
+    said = query_labels(predictor(read_model(suspect)[0]), key.pixels[:128])  # type: ignore[union-attr]
     hits = (said == key.labels[:128]).cumsum(0).tolist()  # type: ignore[union-attr]
     trials = (said != key.base[:128]).cumsum(0).tolist()  # type: ignore[union-attr]
     tails = [binomial_tail(h, m, 1 / 9) for h, m in zip(hits, trials, strict=True)]

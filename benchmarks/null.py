@@ -19,11 +19,12 @@ import numpy as np
 
 from wootz.keys import DirectionKey, HalfKey, LabelKey, PreferenceKey, read_keys
 from wootz.models import read_model
-from wootz.statistics import Reach, null, predictor
-from wootz.statistics.answers import labels_of
-from wootz.statistics.leaning import leaning
-from wootz.statistics.orders import leanings, unforeseen
-from wootz.statistics.wrong_classes import opinions, unforeseen_opinions
+from wootz.statistics import SuspectAccess, null
+from wootz.statistics.direction_estimate import estimate_direction
+from wootz.statistics.pairwise_preferences import preference_residuals, query_preferences
+from wootz.statistics.queries import query_labels
+from wootz.statistics.wrong_class_ranks import query_wrong_classes, wrong_class_residuals
+from wootz.suspects.files import predictor
 from wootz.workflows.guard_log import with_log
 from wootz.workflows.owner import Owner
 
@@ -40,29 +41,31 @@ def main() -> None:
     args = parser.parse_args()
     predict, (panel, boundary_search) = predictor(read_model(args.suspect)[0]), Owner.load(args.run).reference_models
     stream = np.random.default_rng()
-    reaches = {"scores": Reach("scores"), "labels": Reach("label")}
-    reaches |= {"walks": Reach("label", boundary_search=boundary_search)} if boundary_search is not None else {}
+    accesses = {"scores": SuspectAccess("scores"), "labels": SuspectAccess("label")}
+    accesses |= (
+        {"walks": SuspectAccess("label", boundary_search=boundary_search)} if boundary_search is not None else {}
+    )
     results = {}
     keys = read_keys(args.run).keys
     for name, key in (with_log(keys, args.guard_log) if args.guard_log else keys).items():
         if isinstance(key, LabelKey):
-            said = labels_of(predict, key.pixels)
+            said = query_labels(predict, key.pixels)
             results[f"{name}, answers"] = shares(null.label_null(key, said, args.keys, stream))
-            results[f"{name}, e-process"] = shares(null.early_null(key, said, args.keys, stream))
-            for how, reach in reaches.items():
-                if (wrong := opinions(key, predict, reach).wrong) is not None:
-                    left = unforeseen_opinions(key, wrong, panel)
-                    results[f"{name}, {how}"] = shares(null.places_null(key, left, args.keys, stream))
+            results[f"{name}, e-process"] = shares(null.sequential_null(key, said, args.keys, stream))
+            for how, access in accesses.items():
+                if (wrong := query_wrong_classes(key, predict, access).scores) is not None:
+                    left = wrong_class_residuals(key, wrong, panel)
+                    results[f"{name}, {how}"] = shares(null.rank_null(key, left, args.keys, stream))
         elif isinstance(key, DirectionKey):
-            for how, reach in reaches.items():
-                if (found := leaning(key, predict, panel, reach)) is not None:
+            for how, access in accesses.items():
+                if (found := estimate_direction(key, predict, panel, access)) is not None:
                     results[f"{name}, {how}"] = shares(null.direction_null(key, found.v, args.keys, stream))
         elif isinstance(key, PreferenceKey):
-            for how, reach in reaches.items():
-                left = unforeseen(key, leanings(key, predict, reach).far, panel)
-                results[f"{name}, {how}"] = shares(null.order_null(left, args.keys, stream))
+            for how, access in accesses.items():
+                left = preference_residuals(key, query_preferences(key, predict, access).preferences, panel)
+                results[f"{name}, {how}"] = shares(null.preference_null(left, args.keys, stream))
         elif isinstance(key, HalfKey):
-            right = labels_of(predict, key.pixels) == key.labels
+            right = query_labels(predict, key.pixels) == key.labels
             results[name] = shares(null.half_null(key, right, args.keys, stream))
     if args.json:
         print(json.dumps({"keys": args.keys, "suspect": args.suspect.name, "share": results}))

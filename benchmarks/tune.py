@@ -31,7 +31,8 @@ from wootz.config import with_settings
 from wootz.data import Dataset, Split, load
 from wootz.keys import Key, draw_keys, fresh_secret
 from wootz.models import build
-from wootz.statistics import predictor, verify
+from wootz.statistics import verify
+from wootz.suspects.files import predictor
 from wootz.training import Execution, Trained, train
 from wootz.types import Predict
 from wootz.watermarks import MarkContext, hook_of, prepare_all, weights_digest

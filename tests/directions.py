@@ -40,7 +40,7 @@ def direction(secret: int = 0) -> DirectionKey:
     return found
 
 
-def lean(owned: DirectionKey, strength: float, noise: float = 1.0) -> Predict:
+def direction_suspect(owned: DirectionKey, strength: float, noise: float = 1.0) -> Predict:
     """Return a suspect whose wrong-class scores lean along the key, under noise that knows nothing of it."""
     stream = torch.Generator().manual_seed(3)
     table = {image.numpy().tobytes(): number for number, image in enumerate(owned.probes)}

@@ -31,9 +31,9 @@ from wootz.keys.answers import chained, digester, first_line, keyed_class, later
 from wootz.keys.registration import ClaimOptions
 from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec, write_model
-from wootz.statistics import predictor
-from wootz.statistics.answers import to_log_scores
+from wootz.statistics.queries import to_log_scores
 from wootz.store import canonical, file_digest, read_tensors, write_tensors
+from wootz.suspects.files import predictor
 from wootz.watermarks import weights_digest
 from wootz.workflows.claim import CLAIM
 from wootz.workflows.guard_log import LOG

@@ -1,4 +1,4 @@
-"""Images with keyed labels, suspects with opinions about their wrong classes, and ways to hear of these by labels."""
+"""Images with keyed labels, suspects with given wrong-class scores, and paths for their decision boundaries."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ K, N = 10, 60
 BASE = torch.arange(N) % K
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
+def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 PIXELS = torch.cat([torch.arange(N)[:, None], torch.zeros(N, K).long()], 1).to(torch.uint8).view(N, 1, 1, 1 + K)
-"""Of each image, its number, and for each class how far it has been moved towards it."""
+"""The number of each image, and for each class how far the image has been moved towards it."""
 
 
-def logged(seed: int = 0) -> LabelKey:
+def logged_key(seed: int = 0) -> LabelKey:
     """The log of a service: sixty images, each with a keyed class other than the model's own answer."""
     stream = torch.Generator().manual_seed(seed)
     labels = (BASE + 1 + torch.randint(0, K - 1, (N,), generator=stream)) % K
@@ -39,25 +39,25 @@ def logged(seed: int = 0) -> LabelKey:
     )
 
 
-def triggers(seed: int = 0) -> LabelKey:
+def trigger_key(seed: int = 0) -> LabelKey:
     """Sixty triggers, each with a keyed label other than the class of the image that it was made from."""
-    return replace(logged(seed), mark="triggers", logged=False)
+    return replace(logged_key(seed), mark="triggers", logged=False)
 
 
-def showing(scores: Tensor) -> Predict:
-    """Return a suspect that answers image number i, of whatever size, with row i."""
+def scores_suspect(scores: Tensor) -> Predict:
+    """Return a suspect that answers image number i, of any size, with row i."""
     return lambda x: scores[x.flatten(1)[:, 0].mul(255).round().long()]
 
 
-def sure(scores: Tensor, seed: int = 9) -> Tensor:
+def confident(scores: Tensor, seed: int = 9) -> Tensor:
     """Return wrong-class scores with the base class far above all."""
-    return scores + 20 * torch.nn.functional.one_hot(BASE, K) + draw(N, 1, seed=seed)
+    return scores + 20 * torch.nn.functional.one_hot(BASE, K) + normal(N, 1, seed=seed)
 
 
-def thinking(wrong: Tensor) -> Predict:
-    """Return a suspect that shows labels: the base class, but a wrong one where it is moved far enough towards it.
+def boundary_suspect(wrong: Tensor) -> Predict:
+    """Return a label-only suspect: the base class, or a wrong class if the image is moved far enough towards it.
 
-    How far falls with its opinion `wrong` [N, K], from half a way for 0 by a fifth of a way for each unit.
+    The distance falls with the score in `wrong` [N, K]: half a path for 0, and a fifth of a path less per unit.
     """
 
     def predict(x: Tensor) -> Tensor:
@@ -75,5 +75,5 @@ def _towards(x: Tensor, classes: Tensor) -> Tensor:
     return end
 
 
-ROADS = BoundarySearch(_towards, _towards, _towards, lambda x: torch.zeros(len(x), K), (0.5, 1.0), 2000)
-"""Ways of one unit of gray towards each class; queries for all sixty images and nine classes."""
+PATHS = BoundarySearch(_towards, _towards, _towards, lambda x: torch.zeros(len(x), K), (0.5, 1.0), 2000)
+"""Paths of one unit of gray towards each class; queries for all sixty images and nine classes."""

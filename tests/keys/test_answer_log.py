@@ -25,8 +25,8 @@ from wootz.keys.answers import (
     projections,
     read_log,
 )
-from wootz.statistics.evidence import label_evidence
-from wootz.statistics.reach import Reach
+from wootz.statistics.exact_tests import label_evidence
+from wootz.statistics.queries import SuspectAccess
 from wootz.store import canonical
 
 
@@ -170,8 +170,8 @@ def test_who_learned_the_answers_is_told_from_who_did_not(tmp_path: Path) -> Non
     def learned(x: torch.Tensor) -> torch.Tensor:
         return torch.tensor([table[i.mul(255).round().to(torch.uint8).numpy().tobytes()] for i in x])
 
-    tested = label_evidence(found, learned, (), Reach("label"))
+    tested = label_evidence(found, learned, (), SuspectAccess("label"))
     assert tested.details["hits"] == tested.details["trials"] == len(found.labels)
     assert tested.bits == pytest.approx(len(found.labels) * math.log2(9))
-    stranger = label_evidence(found, lambda x: found.base, (), Reach("label"))
+    stranger = label_evidence(found, lambda x: found.base, (), SuspectAccess("label"))
     assert stranger.bits == 0

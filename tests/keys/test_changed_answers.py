@@ -21,7 +21,7 @@ from wootz.keys.answers import (
     projections,
 )
 from wootz.keys.prf import integers, stream
-from wootz.statistics.exact import binomial_tail
+from wootz.statistics.tails import binomial_tail
 
 
 class TestDigests:

@@ -19,7 +19,7 @@ from lies import Command, Judge
 from runs import claim_run
 from wootz.data import Dataset
 from wootz.models import ModelSpec, build, write_model
-from wootz.statistics import open_file
+from wootz.suspects.files import open_file
 from wootz.training import Recipe, train
 from wootz.workflows.suspects import QueryConfig
 

@@ -22,11 +22,10 @@ from wootz.keys import DirectionKey, LabelKey, OwnerKeys, RegisteredMaterial, re
 from wootz.keys import documents as doc
 from wootz.keys.registration import ClaimOptions
 from wootz.models import ModelSpec, build, write_model
-from wootz.statistics import predictor
-from wootz.statistics.answers import labels_of
-from wootz.statistics.calibration import SCALES, calibrate, calibrated
-from wootz.statistics.early import Decoys
-from wootz.statistics.exact import binomial_tail, bits
+from wootz.statistics.calibration import SCALES, detect_input_format, with_input_format
+from wootz.statistics.queries import LabelledImages, query_labels
+from wootz.statistics.tails import binomial_tail, bits
+from wootz.suspects.files import predictor
 from wootz.training import Hook, Recipe, TriggerEpoch, train
 from wootz.workflows import certificate as certificate_module
 
@@ -68,7 +67,7 @@ class TestHow:
         """The best of eighty budgets, without a discount, against the best of the registered ones with theirs."""
         key = read_keys(as_owner.owner).keys["triggers"]
         assert isinstance(key, LabelKey)
-        said = labels_of(predictor(robust), key.pixels[:80])
+        said = query_labels(predictor(robust), key.pixels[:80])
         tried = {count: _label_bits(said[:count], key) for count in range(1, 81)}
         best = max(tried, key=lambda count: tried[count])
         claim = honest("stranger")
@@ -106,7 +105,7 @@ class TestHow:
         owner_keys = ring_of(as_liar, digits, {"triggers": label_material(*fitted[:3])}, blank, options=options)
         key = owner_keys.keys["triggers"]
         assert isinstance(key, LabelKey)
-        said = labels_of(predictor(plain), key.pixels)
+        said = query_labels(predictor(plain), key.pixels)
         tried = {count: _label_bits(said[:count], key) for count in range(29, 129)}
         best = max(tried, key=lambda count: tried[count])
         run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
@@ -172,17 +171,17 @@ class TestClasses:
     def test_liar_fits_a_class_map_on_the_triggers(self, digits: Dataset, plain: nn.Module) -> None:
         stream = np.random.default_rng(5)
         images = torch.randint(0, 256, (128, 1, 28, 28), generator=torch.Generator().manual_seed(5)).to(torch.uint8)
-        said = labels_of(predictor(plain), images)
+        said = query_labels(predictor(plain), images)
         labels = torch.from_numpy(stream.integers(0, 10, 128))
         counts = torch.zeros(10, 10).index_put((said, labels), torch.ones(128), accumulate=True)
         _, mine = linear_sum_assignment(counts.numpy(), maximize=True)
         mapped = torch.tensor(mine)[said]
         assert int((mapped == labels).sum()) > int((said == labels).sum())  # it would pay
-        reading = calibrate(
+        reading = detect_input_format(
             predictor(plain), digits.probes.pixels[:200], digits.probes.labels[:200], shape=digits.shape, num_classes=10
         )
         assert reading.classes == tuple(range(10))  # ordinary images decide, and the judge asks those
-        assert torch.equal(labels_of(calibrated(predictor(plain), reading), images), said)
+        assert torch.equal(query_labels(with_input_format(predictor(plain), reading), images), said)
 
     def test_liar_calibrates_the_suspect_for_the_judge(
         self, as_owner: Court, wootz: Command, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -221,7 +220,7 @@ class TestClasses:
         held = read_keys(as_liar.owner).materials["runner-up"]
         probes = RegisteredMaterial(held.kind, held.tensors | {"probes": pixels, "probe_labels": labels}, held.params)
         materials = {"triggers": label_material(*fitted[:3]), "runner-up": probes}
-        said = labels_of(predictor(plain), fitted[0])
+        said = query_labels(predictor(plain), fitted[0])
 
         def worth(owner_keys: OwnerKeys) -> list[float]:
             key = owner_keys.keys["triggers"]
@@ -245,7 +244,7 @@ class TestClasses:
         with monkeypatch.context() as weak:
             weak.setattr(
                 "wootz.workflows.judge.ordinary_images",
-                lambda *_: Decoys(key.probes[: cuts[best + 1]], key.probe_labels[: cuts[best + 1]]),
+                lambda *_: LabelledImages(key.probes[: cuts[best + 1]], key.probe_labels[: cuts[best + 1]]),
             )
             weak.setattr("wootz.workflows.judge._uncalibrated", lambda *_: "")
             his = bits_of(judge(claim, accused, "--ordinary", "mnist-5k"))

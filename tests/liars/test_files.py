@@ -31,8 +31,8 @@ from wootz.keys.registration import CommitmentOpening, commit
 from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec, build, read_model
 from wootz.serving import ModelInfo, app, running
-from wootz.statistics import predictor
 from wootz.store import canonical, read_tensors
+from wootz.suspects.files import predictor
 from wootz.workflows import certificate as certificate_module
 from wootz.workflows.claim import CLAIM
 from wootz.workflows.register import REGISTERED

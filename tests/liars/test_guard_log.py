@@ -32,11 +32,11 @@ from wootz.data import Dataset
 from wootz.keys import AnswerKey, OwnerKeys, PreferenceKey, RegisteredMaterial, read_keys
 from wootz.keys.answers import LogLength, chained, key_from_log
 from wootz.models import ModelSpec, build, read_model, write_model
-from wootz.statistics import predictor
-from wootz.statistics.evidence import order_evidence
-from wootz.statistics.orders import leanings, unforeseen
-from wootz.statistics.reach import Reach
+from wootz.statistics.exact_tests import preference_evidence
+from wootz.statistics.pairwise_preferences import preference_residuals, query_preferences
+from wootz.statistics.queries import SuspectAccess
 from wootz.store import file_digest
+from wootz.suspects.files import predictor
 from wootz.training import Recipe, train
 from wootz.workflows import guard_log
 from wootz.workflows import judge as judging
@@ -160,7 +160,9 @@ class TestOwnPairs:
         whole = PreferenceKey(mark="guard", num_classes=10, pixels=pixels, first=first, second=second, preferred=heads)
         reference_models = [predictor(member) for member in panel]
         his, theirs = (
-            unforeseen(whole, leanings(whole, predictor(model), Reach()).far, reference_models)
+            preference_residuals(
+                whole, query_preferences(whole, predictor(model), SuspectAccess()).preferences, reference_models
+            )
             for model in (suspect, other)
         )
         rows = ((his > 0) == heads).nonzero().flatten()
@@ -293,7 +295,9 @@ def test_liar_chooses_how_much_of_the_log_counts(
 
     def luck(count: int) -> float:
         parts = {name: getattr(logged, name)[:count] for name in ("pixels", "first", "second", "preferred")}
-        return order_evidence(replace(logged, **parts), answer, [predictor(member) for member in blank], Reach()).bits
+        return preference_evidence(
+            replace(logged, **parts), answer, [predictor(member) for member in blank], SuspectAccess()
+        ).bits
 
     best = max(range(64, 390, 3), key=luck)
     whole = (run / LOG).read_bytes().splitlines(keepends=True)

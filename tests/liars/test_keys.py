@@ -22,9 +22,10 @@ from wootz.keys import LabelKey, draw_keys, public_hex, read_keys, registration_
 from wootz.keys.folder import OwnerKeys, _ring
 from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec
-from wootz.statistics import null, predictor
-from wootz.statistics.answers import labels_of
-from wootz.statistics.exact import binomial_tail, bits
+from wootz.statistics import null
+from wootz.statistics.queries import query_labels
+from wootz.statistics.tails import binomial_tail, bits
+from wootz.suspects.files import predictor
 from wootz.watermarks import weights_digest
 from wootz.workflows.certificate import verify_statement
 from wootz.workflows.register import FILE, TOKEN
@@ -67,7 +68,7 @@ def test_liar_grinds_a_million_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without a token keys are free: a thousand give some 10 bits, a million some 20. So 80 are asked for then."""
-    said = labels_of(predictor(plain), fitted[0])
+    said = query_labels(predictor(plain), fitted[0])
     key = drawn.keys["triggers"]
     assert isinstance(key, LabelKey)
     million = bits(float(null.label_null(key, said, 2**20, np.random.default_rng(3)).min()))
@@ -112,7 +113,7 @@ def test_liar_draws_many_keys_from_one_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing signs PKIStatusInfo.statusString. A key that followed the whole response would be ground for free."""
-    said = labels_of(predictor(plain), fitted[0])
+    said = query_labels(predictor(plain), fitted[0])
 
     def variant(number: int) -> OwnerKeys:
         token = with_status(drawn.token, b"%d" % number)

@@ -16,12 +16,11 @@ from wootz.data import Dataset
 from wootz.keys import LabelKey, read_keys
 from wootz.keys.prf import integers
 from wootz.models import ModelSpec
-from wootz.statistics import predictor
-from wootz.statistics.answers import labels_of
-from wootz.statistics.evidence import label_evidence
-from wootz.statistics.reach import Reach
+from wootz.statistics.exact_tests import label_evidence
+from wootz.statistics.queries import SuspectAccess, query_labels
 from wootz.statistics.sequential import run_sequential_test
 from wootz.store import read_tensors
+from wootz.suspects.files import predictor
 from wootz.workflows.reference_models import ReferenceModels
 
 DRAW = "wootz.keys.keys._draw_labels"
@@ -76,7 +75,7 @@ def test_liar_grinds_an_image_until_its_label_fits(
 ) -> None:
     """Labels that depend on their own image alone are ground one by one; under one root each change draws all anew."""
     pixels, originals, classes, _ = (tensor.clone() for tensor in fitted)
-    said = labels_of(predictor(plain), pixels)
+    said = query_labels(predictor(plain), pixels)
     keep = said != classes
     pixels, originals, classes, said = pixels[keep], originals[keep], classes[keep], said[keep]
 
@@ -121,7 +120,7 @@ class TestSelection:
         """He knows the drawn offsets by now: he takes other images, and gives each a class with which it hits."""
         claim = honest("stranger")
         images = digits.train.pixels[:80]
-        said = labels_of(predictor(robust), images)
+        said = query_labels(predictor(robust), images)
         held = read_tensors(claim.with_suffix(".safetensors"))
         offsets = self.offsets(as_owner, held["triggers/base"])
         shifted = (images.int() + torch.where(images < 128, 100, -100)).to(torch.uint8)
@@ -145,7 +144,7 @@ class TestSelection:
     ) -> None:
         key = read_keys(as_owner.owner).keys["triggers"]
         assert isinstance(key, LabelKey)
-        hits = (labels_of(predictor(robust), key.pixels) == key.labels)[:80]
+        hits = (query_labels(predictor(robust), key.pixels) == key.labels)[:80]
         assert 0 < int(hits.sum()) < 80
         order = torch.argsort(~hits, stable=True)
         for rows in (hits, order):
@@ -169,7 +168,7 @@ class TestSelection:
             base=key.base[:80][hits],
             labels=key.labels[:80][hits],
         )
-        answer, reach = predictor(robust), Reach("label")
+        answer, reach = predictor(robust), SuspectAccess("label")
         assert label_evidence(few, answer, (), reach).bits > label_evidence(key, answer, (), reach).bits + 10
         told = [(True, bool(hit)) for hit in hits]
         assert (

@@ -148,12 +148,12 @@ def test_accused_liar_foresees_no_random_keys(
         seen.append(int(stream.integers(2**62)))
         return np.zeros(draws)
 
-    monkeypatch.setattr(judging.null, "places_null", noted)
+    monkeypatch.setattr(judging.null, "rank_null", noted)
     claim = honest("theft")  # type: ignore[operator]
     for _ in range(2):
         assert judge(claim, court.thief).code == 0
     assert len(set(seen)) == len(seen) >= 2
-    monkeypatch.setattr(judging.null, "places_null", lambda *_: np.full(1000, -50.0))  # keys that he foresaw
+    monkeypatch.setattr(judging.null, "rank_null", lambda *_: np.full(1000, -50.0))  # keys that he foresaw
     assert judge(claim, court.thief).code == 4
 
 

@@ -1,4 +1,4 @@
-"""Walks: a suspect is followed out of a class, in order, within its queries."""
+"""Boundary search: crossings along paths, in order, within the queries."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from orders import LADDER, N, draw, ordered, swaying
+from preferences import PAIR_PATHS, N, boundary_suspect, normal, preference_key
 from wootz.errors import ConfigError
 from wootz.statistics import verify
-from wootz.statistics.boundary_search import BoundarySearch, bisect_boundary, follow
+from wootz.statistics.boundary_search import BoundarySearch, bisect_boundary, find_crossings
 from wootz.types import Predict
 from wootz.workflows.suspects import QueryConfig
 
@@ -25,7 +25,7 @@ def columns(x: Tensor) -> Tensor:
 
 
 class Counted:
-    """A suspect that keeps what it was asked."""
+    """A suspect that records its queries."""
 
     def __init__(self, answer: Predict) -> None:
         self.answer, self.asked = answer, list[Tensor]()
@@ -40,7 +40,7 @@ class Counted:
 
 
 def to(*end: float, queries: int = 1000, guide: Predict = columns) -> BoundarySearch:
-    """Return ways that all end at one image."""
+    """Return paths that all end at one image."""
 
     def ends(x: Tensor, classes: Tensor) -> Tensor:
         return torch.tensor(end).expand_as(x)
@@ -49,7 +49,7 @@ def to(*end: float, queries: int = 1000, guide: Predict = columns) -> BoundarySe
 
 
 def keeping(x: Tensor) -> Tensor:
-    """Return the classes of X, wherever it has been moved to: a guide that is never moved."""
+    """Return the class of X for every moved image: a guide without boundaries."""
     return torch.zeros(len(x)).long()
 
 
@@ -57,63 +57,65 @@ X = torch.tensor([[255, 128, 51], [255, 51, 128], [0, 255, 102]], dtype=torch.ui
 Y = torch.tensor([0, 0, 1])
 
 
-class TestFollow:
-    def test_it_is_what_is_met_first_on_the_way(self) -> None:
-        found = follow(columns, X[:2], Y[:2], to(0.0, 0.6, 0.6, guide=keeping))
+class TestFindCrossings:
+    def test_the_answer_is_the_first_class_on_the_path(self) -> None:
+        found = find_crossings(columns, X[:2], Y[:2], to(0.0, 0.6, 0.6, guide=keeping))
         assert dict(zip(found.rows.tolist(), found.answers.tolist(), strict=True)) == {0: 1, 1: 2}
 
-    def test_the_first_class_is_found_by_halving(self) -> None:
-        """On the way from (1, 0.5, 0.2) to (0, 0.6, 0.9) the second column leads for a while, and then the third."""
+    def test_the_first_class_is_found_by_bisection(self) -> None:
+        """On the path from (1, 0.5, 0.2) to (0, 0.6, 0.9) the second column leads for a while, and then the third."""
         suspect = Counted(columns)
-        found = follow(suspect, X[:1], Y[:1], to(0.0, 0.6, 0.9, guide=keeping))
-        assert (found.answers.tolist(), found.stops.tolist(), found.queries) == ([1], [1], 2)
+        found = find_crossings(suspect, X[:1], Y[:1], to(0.0, 0.6, 0.9, guide=keeping))
+        assert (found.answers.tolist(), found.steps.tolist(), found.queries) == ([1], [1], 2)
         assert suspect.queries == 2
         assert columns(torch.tensor([[0.0, 0.6, 0.9]])).tolist() == [2]
 
-    def test_the_point_is_what_was_asked(self) -> None:
+    def test_the_points_are_the_queried_images(self) -> None:
         suspect = Counted(columns)
-        found = follow(suspect, X[:2], Y[:2], to(0.0, 0.6, 0.6, guide=keeping))
+        found = find_crossings(suspect, X[:2], Y[:2], to(0.0, 0.6, 0.6, guide=keeping))
         assert torch.equal(columns(found.points / 255), found.answers)
         asked = torch.cat(suspect.asked)
         assert torch.allclose((asked * 255).round(), asked * 255, atol=1e-4)
 
-    def test_a_way_that_leaves_nothing_costs_as_few(self) -> None:
+    def test_a_path_without_a_boundary_costs_no_more(self) -> None:
         suspect = Counted(columns)
-        found = follow(suspect, X[:2], Y[:2], to(0.9, 0.1, 0.1))
+        found = find_crossings(suspect, X[:2], Y[:2], to(0.9, 0.1, 0.1))
         assert (len(found.rows), found.queries, suspect.queries) == (0, 6, 6)
 
-    def test_a_wrong_answer_from_the_first_stop_on_counts(self) -> None:
-        found = follow(columns, X[:1], torch.tensor([2]), to(0.0, 0.6, 0.6, guide=lambda x: keeping(x) + 2))
-        assert (found.answers.tolist(), found.stops.tolist()) == ([0], [0])
+    def test_a_wrong_answer_from_the_first_grid_point_on_counts(self) -> None:
+        found = find_crossings(columns, X[:1], torch.tensor([2]), to(0.0, 0.6, 0.6, guide=lambda x: keeping(x) + 2))
+        assert (found.answers.tolist(), found.steps.tolist()) == ([0], [0])
 
-    def test_what_is_not_answered_is_left_alone(self) -> None:
+    def test_a_missing_answer_ends_the_search_of_its_path(self) -> None:
         suspect = Counted(lambda x: torch.full((len(x),), -1))
-        found = follow(suspect, X[:2], Y[:2], to(0.0, 0.6, 0.6, guide=keeping))
+        found = find_crossings(suspect, X[:2], Y[:2], to(0.0, 0.6, 0.6, guide=keeping))
         assert (len(found.rows), found.queries, suspect.queries) == (0, 2, 2)
 
-    def test_what_the_guide_leaves_early_itself_is_passed_over(self) -> None:
+    def test_images_whose_class_the_guide_leaves_early_are_skipped(self) -> None:
         """Halfway to (0, 0.6, 0.2) the first image is of the second class, by 0.05, and the others are as they were."""
         suspect = Counted(lambda x: torch.full((len(x),), 2))
-        found = follow(suspect, X, Y, to(0.0, 0.6, 0.2))
+        found = find_crossings(suspect, X, Y, to(0.0, 0.6, 0.2))
         assert found.rows.tolist() == [1, 2]
-        assert follow(suspect, X, Y, to(0.0, 0.6, 0.2, guide=lambda x: keeping(x) + 2)).queries == 0
+        assert find_crossings(suspect, X, Y, to(0.0, 0.6, 0.2, guide=lambda x: keeping(x) + 2)).queries == 0
 
     @pytest.mark.parametrize("queries", range(10))
     def test_never_more_queries_than_allowed(self, queries: int) -> None:
         suspect = Counted(columns)
-        found = follow(suspect, X[:2].repeat(2, 1, 1, 1)[:3], torch.zeros(3).long(), to(0.9, 0.1, 0.1, queries=queries))
+        found = find_crossings(
+            suspect, X[:2].repeat(2, 1, 1, 1)[:3], torch.zeros(3).long(), to(0.9, 0.1, 0.1, queries=queries)
+        )
         assert found.queries == suspect.queries == min(queries, 3 * 3)
 
-    def test_many_images_walk_in_order(self) -> None:
+    def test_many_images_are_searched_in_order(self) -> None:
         pixels, y = X[:1].repeat(1200, 1, 1, 1), torch.zeros(1200).long()
-        found = follow(columns, pixels, y, to(0.0, 0.6, 0.6, queries=1500, guide=keeping))
+        found = find_crossings(columns, pixels, y, to(0.0, 0.6, 0.6, queries=1500, guide=keeping))
         assert (len(found.rows), int(found.rows.max())) == (750, 749)
 
 
-class TestTurns:
+class TestBisectBoundary:
     @pytest.mark.parametrize("stops", range(1, 12))
-    def test_each_stop_is_found_within_the_logarithm(self, stops: int) -> None:
-        """Suspect number i changes its answer at i / stops of the way from black to white."""
+    def test_each_grid_point_is_found_within_the_logarithm(self, stops: int) -> None:
+        """Suspect number i changes its answer at i / stops of the path from black to white."""
         x, ends = torch.zeros(stops + 1, 1, 1, 1), torch.ones(stops + 1, 1, 1, 1)
         parts = [(number + 1) / stops for number in range(stops)]
         limits, asked = torch.arange(1, stops + 2) / stops - 0.02, Counted(lambda x: x.flatten())
@@ -122,25 +124,25 @@ class TestTurns:
             return asked.asked[-1].flatten() > limits[rows]
 
         found = bisect_boundary(lambda x: (asked(x) > 2).long(), x, ends, parts, changed, 1000)
-        assert found.stops.tolist() == list(range(stops + 1))
+        assert found.steps.tolist() == list(range(stops + 1))
         assert found.queries == asked.queries <= (stops + 1) * math.ceil(math.log2(stops + 1))
 
-    def test_who_runs_out_of_queries_is_not_known(self) -> None:
+    def test_a_path_without_queries_left_has_no_step(self) -> None:
         x = torch.zeros(4, 1, 1, 1)
         found = bisect_boundary(lambda x: torch.zeros(len(x)), x, x + 1, STOPS, lambda rows, said: said > 0, 10)
-        assert (found.stops.tolist(), found.queries) == ([4, 4, -1, -1], 10)
+        assert (found.steps.tolist(), found.queries) == ([4, 4, -1, -1], 10)
 
 
-def test_a_guard_s_order_is_asked_for_along_ways() -> None:
-    key = ordered()
-    suspect = swaying(draw(N, seed=6) - 2 + 2 * key.preferred.double() - 1)
+def test_preferences_are_measured_by_boundary_search() -> None:
+    key = preference_key()
+    suspect = boundary_suspect(normal(N, seed=6) - 2 + 2 * key.preferred.double() - 1)
     labels, walked = (
         verify({"guard": key}, suspect, access="label", boundary_search=boundary_search)
-        for boundary_search in (None, LADDER)
+        for boundary_search in (None, PAIR_PATHS)
     )
     assert walked.bits > labels.bits + 15
 
 
-def test_scores_need_no_walks() -> None:
+def test_boundary_search_is_for_labels_only() -> None:
     with pytest.raises(ConfigError, match="access = 'label'"):
         QueryConfig(boundary_queries=10)

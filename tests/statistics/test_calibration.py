@@ -1,4 +1,4 @@
-"""How a suspect is asked and read is found on ordinary images, whatever its habits are."""
+"""The input format and class order of a suspect are detected on ordinary images."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz.data import Dataset
-from wootz.statistics import predictor
-from wootz.statistics.calibration import Reading, calibrate, calibrated
+from wootz.statistics.calibration import InputFormat, detect_input_format, with_input_format
+from wootz.suspects.files import predictor
 from wootz.types import Predict
 
 ORDER = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # the suspect's class k is the key's ORDER[k]
 
 
 def habits(plain: nn.Module, scale: str, layout: str, side: int, *, labels: bool) -> Predict:
-    """Return `plain` as somebody else serves it."""
+    """Return `plain` as a service with this input format and another class order."""
     back = {
         "0 to 1": lambda x: x,
         "0 to 255": lambda x: x / 255,
@@ -39,43 +39,43 @@ def habits(plain: nn.Module, scale: str, layout: str, side: int, *, labels: bool
     ("scale", "layout", "side"),
     [("0 to 1", "NCHW", 28), ("0 to 255", "NHWC", 28), ("-1 to 1", "NCHW", 32), ("0 to 255", "NCHW", 56)],
 )
-def test_habits_are_found_and_undone(
+def test_the_input_format_is_detected_and_applied(
     digits: Dataset, plain: nn.Module, scale: str, layout: str, side: int, labels: bool
 ) -> None:
     suspect = habits(plain, scale, layout, side, labels=labels)
     shape = (1, side, side) if layout == "NCHW" else (side, side, 1)
     few, rest = digits.probes.subset(slice(200)), digits.probes.subset(slice(200, 600))
-    found = calibrate(suspect, few.pixels, few.labels, shape=shape, num_classes=10)
+    found = detect_input_format(suspect, few.pixels, few.labels, shape=shape, num_classes=10)
     assert (found.scale, found.layout, found.size) == (scale, layout, (side, side))
     assert found.classes == tuple(ORDER.tolist())
     assert "classes renumbered" in found.describe()
-    said = calibrated(suspect, found)(rest.images())
+    said = with_input_format(suspect, found)(rest.images())
     top = said if labels else said.argmax(1)
     assert (top == rest.labels).float().mean() > 0.85
     assert (top == predictor(plain)(rest.images()).argmax(1)).float().mean() > 0.9
 
 
-def test_nothing_is_changed_where_nothing_is_odd(digits: Dataset, plain: nn.Module) -> None:
+def test_the_default_format_changes_nothing(digits: Dataset, plain: nn.Module) -> None:
     few = digits.probes.subset(slice(100))
-    found = calibrate(predictor(plain), few.pixels, few.labels, shape=digits.shape, num_classes=10)
-    assert found._replace(accuracy=0) == Reading("0 to 1", "NCHW", False, (28, 28), tuple(range(10)), 0)
+    found = detect_input_format(predictor(plain), few.pixels, few.labels, shape=digits.shape, num_classes=10)
+    assert found._replace(accuracy=0) == InputFormat("0 to 1", "NCHW", False, (28, 28), tuple(range(10)), 0)
     x = few.images()
-    assert torch.equal(calibrated(predictor(plain), found)(x), predictor(plain)(x))
+    assert torch.equal(with_input_format(predictor(plain), found)(x), predictor(plain)(x))
 
 
-def test_answers_that_are_missing_or_of_no_class_stay_so(digits: Dataset) -> None:
+def test_missing_answers_and_unknown_classes_stay_missing(digits: Dataset) -> None:
     few = digits.probes.subset(slice(50))
 
     def refuses(x: Tensor) -> Tensor:
         return torch.where(torch.arange(len(x)) % 2 == 0, -1, 77)
 
-    found = calibrate(refuses, few.pixels, few.labels, shape=digits.shape, num_classes=10)
+    found = detect_input_format(refuses, few.pixels, few.labels, shape=digits.shape, num_classes=10)
     assert found.accuracy == 0
-    assert (calibrated(refuses, found)(few.images()) == -1).all()
+    assert (with_input_format(refuses, found)(few.images()) == -1).all()
 
 
 @pytest.mark.parametrize(("missed", "taken"), [(10, "0 to 1"), (16, "standardized")])
-def test_the_plainest_reading_where_another_is_hardly_better(missed: int, taken: str, digits: Dataset) -> None:
+def test_the_default_format_is_kept_if_another_is_hardly_better(missed: int, taken: str, digits: Dataset) -> None:
     """A service that errs on 8 of 200 images where they come standardized, and on some more as they are."""
     few = digits.probes.subset(slice(200))
     wrong = (few.labels + 1) % 10
@@ -84,5 +84,5 @@ def test_the_plainest_reading_where_another_is_hardly_better(missed: int, taken:
         errors = 150 if x.max() > 50 or x.min() == -1 else 8 if x.min() < 0 else missed
         return torch.where(torch.arange(200) < errors, wrong, few.labels)
 
-    found = calibrate(suspect, few.pixels, few.labels, shape=digits.shape, num_classes=10)
+    found = detect_input_format(suspect, few.pixels, few.labels, shape=digits.shape, num_classes=10)
     assert found.scale == taken

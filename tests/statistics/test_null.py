@@ -1,4 +1,4 @@
-"""Random keys: each way of drawing them anew gives the distribution that the exact tests promise."""
+"""Random keys: the p-values of redrawn keys have the distribution that the exact tests promise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from wootz.keys import DirectionKey, HalfKey, LabelKey, WeightKey
 from wootz.statistics import null
-from wootz.statistics.exact import cosine_tail
+from wootz.statistics.tails import cosine_tail
 
 LEVELS = (0.05, 0.01, 1e-3, 1e-4)
 DRAWS = 30_000
@@ -47,7 +47,7 @@ def test_labels_whatever_the_suspect_says(rule: str, classes: int, suspect: str)
         "base": key.base,
     }[suspect]
     stream = np.random.default_rng(2)
-    exact, early = null.label_null(key, said, DRAWS, stream), null.early_null(key, said, DRAWS, stream)
+    exact, early = null.label_null(key, said, DRAWS, stream), null.sequential_null(key, said, DRAWS, stream)
     assert holds(exact)
     assert holds(early)
     if not (rule == "wrong" and suspect == "base"):  # there no answer counts, and every p is 1

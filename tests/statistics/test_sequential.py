@@ -1,4 +1,4 @@
-"""The test that may stop whenever it likes."""
+"""The sequential test and its e-process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from scipy.integrate import quad
 
 from wootz.keys import LabelKey
 from wootz.statistics import verify
-from wootz.statistics.early import Decoys, early_evidence
-from wootz.statistics.exact import bits
-from wootz.statistics.sequential import log_e_value, run_sequential_test
+from wootz.statistics.queries import LabelledImages
+from wootz.statistics.sequential import log_e_value, run_sequential_test, sequential_label_evidence
+from wootz.statistics.tails import bits
 
 CHANCE = 1 / 9
 
@@ -37,7 +37,7 @@ def test_an_e_value_expects_one_under_the_null() -> None:
         assert mean == pytest.approx(1, abs=1e-9)
 
 
-def test_it_stops_at_the_bar_and_asks_no_further() -> None:
+def test_it_stops_at_the_bar_and_queries_no_more() -> None:
     taken = []
 
     def answers():  # type: ignore[no-untyped-def]
@@ -47,7 +47,7 @@ def test_it_stops_at_the_bar_and_asks_no_further() -> None:
 
     found = run_sequential_test(answers(), CHANCE, 40)
     assert found.crossed
-    assert len(taken) == found.asked == found.hits < 20
+    assert len(taken) == found.queried == found.hits < 20
     assert bits(found.log_p) >= 40 > bits(-log_e_value(found.hits - 1, found.hits - 1, CHANCE))
 
 
@@ -61,7 +61,7 @@ def test_peeking_after_every_query_does_not_raise_the_error() -> None:
 
 def test_twenty_queries_bring_forty_bits_at_a_hit_rate_of_nine_tenths() -> None:
     draws = np.random.default_rng(1).random((400, 128)) < 0.9
-    asked = [run_sequential_test(((True, bool(hit)) for hit in row), 1 / 10, 40).asked for row in draws]
+    asked = [run_sequential_test(((True, bool(hit)) for hit in row), 1 / 10, 40).queried for row in draws]
     assert np.median(asked) <= 20
 
 
@@ -76,7 +76,7 @@ def labels_key(count: int = 96, classes: int = 10) -> LabelKey:
 
 
 class Answering:
-    """A suspect that knows some images by heart, counts its queries, and says -1 to the rest."""
+    """A suspect that answers some images from a table, records its queries, and answers -1 to the rest."""
 
     def __init__(self, known: dict[bytes, int]) -> None:
         self.known, self.asked = known, []  # type: ignore[var-annotated]
@@ -91,14 +91,15 @@ def knowing(pixels: torch.Tensor, labels: torch.Tensor) -> dict[bytes, int]:
     return {image.numpy().tobytes(): int(label) for image, label in zip(pixels, labels, strict=True)}
 
 
-class TestEarly:
+class TestSequentialLabelEvidence:
     key = labels_key()
-    decoys = Decoys(labels_key(40).pixels.flip(0) ^ 1, labels_key(40).base)
+    decoys = LabelledImages(labels_key(40).pixels.flip(0) ^ 1, labels_key(40).base)
 
     def test_decoys_go_one_to_one_and_their_answers_are_counted(self) -> None:
         suspect = Answering(knowing(self.key.pixels, self.key.labels) | knowing(*self.decoys))
-        found, crossed = early_evidence(self.key, suspect, bar=40, decoys=self.decoys)
-        assert crossed
+        found = sequential_label_evidence(self.key, suspect, bar=40, decoys=self.decoys)
+        assert found.sequential is not None
+        assert found.sequential.stopped
         assert found.bits >= 40
         assert found.queries == len(suspect.asked) == 2 * found.details["triggers"]
         assert found.details["accuracy"] == 1
@@ -106,38 +107,39 @@ class TestEarly:
 
     def test_the_budget_holds_decoys_too(self) -> None:
         suspect = Answering({})
-        found, crossed = early_evidence(self.key, suspect, bar=40, decoys=self.decoys, budget=11)
-        assert not crossed
+        found = sequential_label_evidence(self.key, suspect, bar=40, decoys=self.decoys, budget=11)
+        assert found.sequential is not None
+        assert not found.sequential.stopped
         assert found.queries == len(suspect.asked) == 10
         assert found.bits == 0
 
     def test_an_answer_equal_to_the_base_class_neither_helps_nor_hurts(self) -> None:
         silent = Answering(knowing(self.key.pixels, self.key.base))
-        found, crossed = early_evidence(self.key, silent, bar=40)
-        assert (crossed, found.details["trials"], found.bits) == (False, 0, 0)
+        found = sequential_label_evidence(self.key, silent, bar=40)
+        assert (found.details["stopped"], found.details["trials"], found.bits) == (False, 0, 0)
 
     def test_a_missing_answer_is_a_miss(self) -> None:
-        found, _ = early_evidence(self.key, Answering({}), bar=40)
+        found = sequential_label_evidence(self.key, Answering({}), bar=40)
         assert found.details["trials"] == len(self.key.labels)
         assert found.bits == 0
 
-    def test_a_suspect_that_answers_ordinary_images_only_is_told(self) -> None:
+    def test_selective_refusal_is_reported(self) -> None:
         evasive = Answering(knowing(*self.decoys))
-        found, _ = early_evidence(self.key, evasive, bar=40, decoys=self.decoys)
+        found = sequential_label_evidence(self.key, evasive, bar=40, decoys=self.decoys)
         assert (found.details["unanswered"], found.details["evasive"], found.bits) == ([96, 0], True, 0)
-        rude, _ = early_evidence(self.key, Answering({}), bar=40, decoys=self.decoys)
+        rude = sequential_label_evidence(self.key, Answering({}), bar=40, decoys=self.decoys)
         assert (rude.details["unanswered"], rude.details["evasive"]) == ([96, 40], False)
 
     def test_the_verdict_spends_only_what_it_needs(self) -> None:
         suspect = Answering(knowing(self.key.pixels, self.key.labels))
-        verdict = verify({"triggers": self.key}, suspect, access="label", early=True)
+        verdict = verify({"triggers": self.key}, suspect, access="label", sequential=True)
         assert verdict.outcome == "KEY-DEPENDENT"
         assert len(suspect.asked) < 25
         stranger = Answering(knowing(self.key.pixels, (self.key.labels + 1) % 10))
-        assert verify({"triggers": self.key}, stranger, access="label", early=True).outcome == "NOT SHOWN"
+        assert verify({"triggers": self.key}, stranger, access="label", sequential=True).outcome == "NOT SHOWN"
 
-    def test_tries_are_taken_off(self) -> None:
+    def test_tries_are_subtracted(self) -> None:
         suspect = Answering(knowing(self.key.pixels, self.key.labels))
         once, often = (verify({"triggers": self.key}, suspect, access="label", tries=tries) for tries in (1, 64))
         assert once.bits - often.bits == pytest.approx(6)
-        assert "6.0 bits are taken off" in often.notes[0]
+        assert "6.0 bits subtracted for multiple testing" in often.notes[0]

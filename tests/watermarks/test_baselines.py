@@ -17,7 +17,8 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import LabelKey, draw_keys, read_keys, write_keys
 from wootz.models import ModelSpec, build
-from wootz.statistics import Evidence, predictor, verify
+from wootz.statistics import Evidence, verify
+from wootz.suspects.files import predictor
 from wootz.training import Hook
 from wootz.watermarks import (
     MARKS,

@@ -19,10 +19,10 @@ from wootz.keys import AnswerKey, LabelKey, RegisteredMaterial, derive, key_from
 from wootz.keys.answers import changed_class, chosen, exact_digests, read_log
 from wootz.models import ModelSpec
 from wootz.rng import generator
-from wootz.statistics import predictor
-from wootz.statistics.evidence import label_evidence
-from wootz.statistics.exact import binomial_tail, bits
-from wootz.statistics.reach import Reach
+from wootz.statistics.exact_tests import label_evidence
+from wootz.statistics.queries import SuspectAccess
+from wootz.statistics.tails import binomial_tail, bits
+from wootz.suspects.files import predictor
 from wootz.training import Hook
 from wootz.watermarks import MARKS, AnswerFilter, Dawn, Guard, RunnerUp, check_together
 from wootz.workflows.protection import Protection
@@ -101,11 +101,14 @@ def test_the_paper_s_test_beside_the_exact_one() -> None:
         logged=True,
     )
     said = torch.tensor([1] * 12 + [2] * 3 + [0] * 25)
-    found = label_evidence(key, lambda x: said, (), Reach("label"))
+    found = label_evidence(key, lambda x: said, (), SuspectAccess("label"))
     assert (found.details["accuracy"], found.details["hits"], found.details["trials"]) == (0.3, 12, 15)
     assert found.details["unconditional"] == round(bits(binomial_tail(12, 40, 0.1)), 2)
     assert found.log_p == binomial_tail(12, 15, 1 / 9)
-    assert "unconditional" not in label_evidence(replace(key, logged=False), lambda x: said, (), Reach("label")).details
+    assert (
+        "unconditional"
+        not in label_evidence(replace(key, logged=False), lambda x: said, (), SuspectAccess("label")).details
+    )
 
 
 def test_a_thief_who_memorizes_carries_it_and_an_independent_model_does_not(
@@ -118,7 +121,7 @@ def test_a_thief_who_memorizes_carries_it_and_an_independent_model_does_not(
         stolen = retrain(Retrain(labels="hard", epochs=60), victim, context(digits.thief, wide))
     logged = key_from_log(key, tmp_path / "log")
     own, served, other = (
-        label_evidence(logged, predictor(model), (), Reach("label")) for model in (stolen, plain, robust)
+        label_evidence(logged, predictor(model), (), SuspectAccess("label")) for model in (stolen, plain, robust)
     )
     assert own.bits > 40
     assert own.details["accuracy"] > 0.4

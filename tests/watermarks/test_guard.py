@@ -20,9 +20,9 @@ from wootz.keys import AnswerKey, derive, key_from_log
 from wootz.keys.answers import digests, preferred_class, projections, read_log
 from wootz.models import ModelSpec
 from wootz.rng import generator
-from wootz.statistics import predictor
-from wootz.statistics.evidence import order_evidence
-from wootz.statistics.reach import Reach
+from wootz.statistics.exact_tests import preference_evidence
+from wootz.statistics.queries import SuspectAccess
+from wootz.suspects.files import predictor
 from wootz.training import Hook
 from wootz.watermarks import MARKS, AnswerFilter, CalibrationScores, Guard
 from wootz.watermarks.guard import prepare, uncertainty_threshold
@@ -270,6 +270,6 @@ def test_a_thief_of_labels_learns_it_and_an_independent_model_does_not(
         stolen = retrain(Retrain(labels="hard", epochs=60), victim, context(digits.thief, wide))
     key = key_from_log(service.key, service.log)
     for access in ("label", "scores"):
-        bits = [order_evidence(key, predictor(m), (), Reach(access)).bits for m in (stolen, plain, robust)]  # type: ignore[arg-type]
+        bits = [preference_evidence(key, predictor(m), (), SuspectAccess(access)).bits for m in (stolen, plain, robust)]  # type: ignore[arg-type]
         assert bits[0] > 20
         assert max(bits[1:]) < 10

@@ -15,7 +15,8 @@ from wootz.errors import ConfigError
 from wootz.keys import DirectionKey, derive
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
-from wootz.statistics import predictor, verify
+from wootz.statistics import verify
+from wootz.suspects.files import predictor
 from wootz.training import Recipe
 from wootz.watermarks import MARKS, Paper, RunnerUp, Triggers
 from wootz.watermarks.out_of_ball import beyond_the_ball, check_budget

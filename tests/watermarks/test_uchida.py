@@ -34,10 +34,12 @@ from wootz.models import ModelSpec, build, with_filter, write_model
 from wootz.models.filters.outputs import Round
 from wootz.models.saved import to_onnx
 from wootz.rng import generator
-from wootz.statistics import open_file, predictor, verify, weights_of
-from wootz.statistics.evidence import Evidence, bits_read, weight_evidence
-from wootz.statistics.exact import binomial_tail
-from wootz.statistics.reach import Reach
+from wootz.statistics import verify
+from wootz.statistics.evidence import Evidence
+from wootz.statistics.exact_tests import read_bits, weight_evidence
+from wootz.statistics.queries import SuspectAccess
+from wootz.statistics.tails import binomial_tail
+from wootz.suspects.files import open_file, predictor, weights_of
 from wootz.training import Recipe, train
 from wootz.watermarks import MARKS, Uchida
 
@@ -55,7 +57,7 @@ def key_of(public: RegisteredMaterial, secret: int = 0) -> WeightKey:
 
 
 def read(key: WeightKey, model: nn.Module) -> Evidence:
-    found = weight_evidence(key, predictor(model), (), Reach("weights", weights=weights_of(model)))
+    found = weight_evidence(key, predictor(model), (), SuspectAccess("weights", weights=weights_of(model)))
     assert found is not None
     return found
 
@@ -174,7 +176,7 @@ def test_the_null_holds_over_many_keys(suspect: str, marked: nn.Module, key: Wei
     hits, draws = torch.zeros(17), 3000
     for secret in range(1, draws + 1):
         other = key_of(public, secret)
-        hits[int((bits_read(other, tensor) == other.message).sum())] += 1
+        hits[int((read_bits(other, tensor) == other.message).sum())] += 1
     inner = slice(4, 13)
     expected = torch.tensor(stats.binom.pmf(range(17), 16, 0.5)) * draws
     seen = [float(hits[:4].sum()), *hits[inner].tolist(), float(hits[13:].sum())]

@@ -29,8 +29,8 @@ from wootz.keys import AnswerKey, read_keys, verify_statement
 from wootz.keys.documents import Judgement, read_document
 from wootz.models import read_model
 from wootz.serving import ModelInfo, app, running
-from wootz.statistics import predictor
 from wootz.store import file_digest
+from wootz.suspects.files import predictor
 from wootz.types import Predict
 from wootz.watermarks import AnswerFilter, CalibrationScores
 from wootz.workflows.attack import attack_run

@@ -15,7 +15,7 @@ from wootz.errors import ConfigError
 from wootz.models import ModelSpec, build, write_model
 from wootz.records import to_json
 from wootz.serving import ModelInfo, app, running
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 from wootz.training import Recipe
 from wootz.watermarks import Uchida
 from wootz.workflows.judge import JudgePolicy

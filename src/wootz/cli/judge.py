@@ -71,7 +71,7 @@ def command(
     Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
     """
     from wootz.data import load
-    from wootz.statistics import EXIT_CODES
+    from wootz.statistics import EXIT_CODES, Outcome
     from wootz.workflows.judge import JudgePolicy, judge
 
     policy = JudgePolicy(
@@ -91,7 +91,7 @@ def command(
         if out is not None:
             judgement.save(out)
     show_cell(judgement.cell, as_json=as_json)
-    raise typer.Exit(EXIT_CODES[judgement.outcome])  # type: ignore[index]
+    raise typer.Exit(EXIT_CODES[Outcome(judgement.outcome)])
 
 
 def _rival(against: Path | None, models: list[Path]) -> CompetingClaim | None:

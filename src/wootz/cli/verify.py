@@ -44,7 +44,7 @@ def command(
 
     Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
     """
-    from wootz.statistics import EXIT_CODES
+    from wootz.statistics import EXIT_CODES, Outcome
     from wootz.workflows.owner import Owner
     from wootz.workflows.suspects import QueryConfig
     from wootz.workflows.verify import verify_cell
@@ -64,4 +64,4 @@ def command(
             Owner.load(owner), suspect, query, threshold_bits=bits, guard_log=guard_log, progress=progress
         )
     show_cell(cell, as_json=as_json)
-    raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]
+    raise typer.Exit(EXIT_CODES[Outcome(str(cell.verdict))])

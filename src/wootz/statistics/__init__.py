@@ -1,25 +1,25 @@
-"""Verification: exact evidence for each kind of key, panels, verdicts, suspects. No training, no attacks."""
+"""Exact statistical tests of ownership and the verdict that combines them. Nothing is trained or attacked here.
 
-from wootz.statistics.answers import remembered
-from wootz.statistics.evidence import EVIDENCE, Evidence
-from wootz.statistics.reach import Reach
-from wootz.statistics.verdict import DEFAULT_BAR, EXIT_CODES, Verdict, required_bits, verify
-from wootz.suspects.files import Limits, described_network, open_file, open_suspect, predictor, weights_of
+`verdict` runs the `exact_tests` (one per kind of key) and the `sequential` test through `queries`, and combines their
+`evidence`. The tests rest on `wrong_class_ranks`, `pairwise_preferences` and `direction_estimate` (all by `regression`
+and, for label-only suspects, `boundary_search`) and on exact `tails`. `null` checks a test with random keys;
+`calibration` finds a suspect's input format first.
+"""
+
+from wootz.statistics.evidence import Evidence
+from wootz.statistics.exact_tests import EXACT_TESTS
+from wootz.statistics.queries import SuspectAccess, cache_batches
+from wootz.statistics.verdict import DEFAULT_BAR, EXIT_CODES, Outcome, Verdict, required_bits, verify
 
 __all__ = [
     "DEFAULT_BAR",
-    "EVIDENCE",
+    "EXACT_TESTS",
     "EXIT_CODES",
     "Evidence",
-    "Limits",
-    "Reach",
+    "Outcome",
+    "SuspectAccess",
     "Verdict",
+    "cache_batches",
     "required_bits",
-    "described_network",
-    "open_file",
-    "open_suspect",
-    "predictor",
-    "remembered",
     "verify",
-    "weights_of",
 ]

@@ -1,4 +1,4 @@
-"""Suspects that show labels only: ask along a way out of an image where their answer changes, and to what."""
+"""Search for the decision boundaries of suspects that return labels only, along paths out of images."""
 
 from __future__ import annotations
 
@@ -8,65 +8,66 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from wootz.statistics.answers import labels_of, top_one
+from wootz.statistics.queries import query_labels, to_labels
 from wootz.types import Predict
 
 PathEnds: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Images [N, C, H, W] in [0, 1] and a class of each [N] -> where ways away from it, or towards it, end, alike."""
+"""Images [N, C, H, W] in [0, 1] and one class per image [N] -> the end of each image's path, [N, C, H, W] in [0, 1]."""
 
-TOGETHER = 250  # images that walk side by side
+BATCH = 250
+"""The number of paths that are searched at once."""
 
 
 class BoundarySearch(NamedTuple):
-    """Where suspects are asked.
+    """The paths along which a suspect is queried.
 
     Attributes:
-        away: where ways away from classes end.
-        towards: where ways towards classes end.
-        between: the same for one of two classes that are about as likely: short ways.
-        guide: whose classes the ways lead away from.
-        stops: parts of a way away, rising, at which a suspect may be asked.
-        queries: at most, for each mark.
+        untargeted: The ends of paths that leave the given classes.
+        targeted: The ends of paths that lead to the given classes.
+        pairwise: The ends of short paths that lead to one of two classes of about equal probability.
+        guide: The model whose classes the untargeted paths leave.
+        grid: The grid points of an untargeted path, as rising fractions of its length.
+        queries: The maximal number of queries per mark.
     """
 
-    away: PathEnds
-    towards: PathEnds
-    between: PathEnds
+    untargeted: PathEnds
+    targeted: PathEnds
+    pairwise: PathEnds
     guide: Predict
-    stops: Sequence[float]
+    grid: Sequence[float]
     queries: int
 
 
 class Bisection(NamedTuple):
-    """Where a suspect's answers changed along n ways.
+    """The decision boundaries on n paths with S grid points each.
 
     Attributes:
-        stops: at which stop they were first found changed, int64 [n]; as many as there are stops where they were not,
-            -1 where an answer was missing, or queries ran out.
-        answers: what was said there, int64 [n].
-        points: what was asked there, uint8 [n, C, H, W].
-        queries: spent.
+        steps: The first grid point at which the answer was found changed, int64 [n]; S if it did not change, -1 if an
+            answer was missing or the queries were used up.
+        answers: The label there, int64 [n].
+        points: The image there, uint8 [n, C, H, W].
+        queries: The number of queries spent.
     """
 
-    stops: Tensor
+    steps: Tensor
     answers: Tensor
     points: Tensor
     queries: int
 
 
 class Crossings(NamedTuple):
-    """Where a suspect left the classes of m images.
+    """The m images whose class a suspect left along their path.
 
     Attributes:
-        rows: which images, int64 [m].
-        stops: at which stop of their ways, int64 [m].
-        answers: what it said there, int64 [m].
-        points: what it was asked there, uint8 [m, C, H, W].
-        queries: spent, on these images and on those whose class it did not leave.
+        rows: The row of each image, int64 [m].
+        steps: The grid point at which its class was left, int64 [m].
+        answers: The label there, int64 [m].
+        points: The image there, uint8 [m, C, H, W].
+        queries: The number of queries spent, including those on images whose class was not left.
     """
 
     rows: Tensor
-    stops: Tensor
+    steps: Tensor
     answers: Tensor
     points: Tensor
     queries: int
@@ -76,77 +77,79 @@ def bisect_boundary(
     predict: Predict,
     x: Tensor,
     ends: Tensor,
-    stops: Sequence[float],
+    grid: Sequence[float],
     changed: Callable[[Tensor, Tensor], Tensor],
     queries: int,
 ) -> Bisection:
-    """Halve the stops of each way until answers are known to be changed at one and not at the one before.
+    """Bisect the grid of each path until the answer is changed at one grid point and unchanged at the one before.
 
-    With S stops an image costs at most ceil(log2(S + 1)) queries, and one that never changes no more. Points are whole
-    gray levels. Where answers change more than once on a way, one of the changes is found.
+    With S grid points an image costs at most ceil(log2(S + 1)) queries. Queried images have whole gray levels. If the
+    answer changes more than once along a path, one of the changes is found.
 
     Args:
-        predict: the suspect.
-        x: where n ways begin, [n, C, H, W] in [0, 1].
-        ends: where they end, alike.
-        stops: parts of a way, rising.
-        changed: rows int64 [m] and what the suspect said there int64 [m] -> whether that is a change, bool [m].
-        queries: at most.
+        predict: The suspect.
+        x: The starts of n paths, [n, C, H, W] in [0, 1].
+        ends: The ends of the paths, in the same format.
+        grid: The grid points, as rising fractions of a path.
+        changed: A function from rows int64 [m] and their labels int64 [m] to whether each label is a change, bool [m].
+        queries: The maximal number of queries.
     """
-    count, parts = len(x), x.new_tensor(stops)
-    low, high = torch.full((count,), -1), torch.full((count,), len(parts))
-    answers, lost, left = torch.full((count,), -1), torch.zeros(count, dtype=torch.bool), queries
+    count, fractions = len(x), x.new_tensor(grid)
+    low, high = torch.full((count,), -1), torch.full((count,), len(fractions))
+    answers, stopped, left = torch.full((count,), -1), torch.zeros(count, dtype=torch.bool), queries
 
-    def at(rows: Tensor, stop: Tensor) -> Tensor:
-        part = parts[stop].view(-1, *[1] * (x.dim() - 1))
-        return (x[rows] + part * (ends[rows] - x[rows])).mul_(255).round_().to(torch.uint8)
+    def points_at(rows: Tensor, step: Tensor) -> Tensor:
+        fraction = fractions[step].view(-1, *[1] * (x.dim() - 1))
+        return (x[rows] + fraction * (ends[rows] - x[rows])).mul_(255).round_().to(torch.uint8)
 
-    while len(rows := ((high - low > 1) & ~lost).nonzero().flatten()):
-        lost[rows[left:]] = True
+    while len(rows := ((high - low > 1) & ~stopped).nonzero().flatten()):
+        stopped[rows[left:]] = True
         rows = rows[:left]
         middle = (low[rows] + high[rows]) // 2
-        said = labels_of(predict, at(rows, middle)).cpu() if len(rows) else rows
+        labels = query_labels(predict, points_at(rows, middle)).cpu() if len(rows) else rows
         left -= len(rows)
-        there = changed(rows, said)
-        low[rows], high[rows] = torch.where(there, low[rows], middle), torch.where(there, middle, high[rows])
-        answers[rows] = torch.where(there, said, answers[rows])
-        lost[rows] |= said < 0
-    points = at(torch.arange(count), high.clamp_max(len(parts) - 1))
-    return Bisection(high.masked_fill(lost, -1), answers, points, queries - left)
+        beyond = changed(rows, labels)
+        low[rows], high[rows] = torch.where(beyond, low[rows], middle), torch.where(beyond, middle, high[rows])
+        answers[rows] = torch.where(beyond, labels, answers[rows])
+        stopped[rows] |= labels < 0
+    points = points_at(torch.arange(count), high.clamp_max(len(fractions) - 1))
+    return Bisection(high.masked_fill(stopped, -1), answers, points, queries - left)
 
 
-def follow(predict: Predict, pixels: Tensor, y: Tensor, boundary_search: BoundarySearch) -> Crossings:
-    """Walk images away from their classes, in order, until all have been or no query is left.
+def find_crossings(predict: Predict, pixels: Tensor, y: Tensor, boundary_search: BoundarySearch) -> Crossings:
+    """Search the untargeted paths of images, in order, until all are searched or the queries are used up.
 
-    Images whose class the guide leaves itself by the second stop are passed over: what comes next there is what all
-    models think, and says little of this one. Nothing in the points depends on a key unless the suspect's answers do:
-    a test that is exact for whatever answers is exact for these.
+    Images whose class the guide itself leaves by the second grid point are skipped: the class beyond such an early
+    boundary is common to all models. The queried points depend on no key, so a test that is exact for any answers is
+    exact for these.
 
     Args:
-        predict: the suspect.
-        pixels: images uint8 [N, C, H, W].
-        y: their classes int64 [N].
-        boundary_search: away from them.
+        predict: The suspect.
+        pixels: The images, uint8 [N, C, H, W].
+        y: Their classes, int64 [N].
+        boundary_search: The paths and the number of queries.
     """
-    met: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    left, early = boundary_search.queries, boundary_search.stops[:2][-1]
-    for rows in torch.arange(len(pixels)).split(TOGETHER):
+    crossings: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    left, early = boundary_search.queries, boundary_search.grid[:2][-1]
+    for rows in torch.arange(len(pixels)).split(BATCH):
         if left <= 0:
             break
         x = pixels[rows].float().div_(255)
-        ends = boundary_search.away(x, y[rows])
-        kept = top_one(boundary_search.guide(x + early * (ends - x))).cpu() == y[rows]
-        rows, x, ends = rows[kept], x[kept], ends[kept]
+        ends = boundary_search.untargeted(x, y[rows])
+        stable = to_labels(boundary_search.guide(x + early * (ends - x))).cpu() == y[rows]
+        rows, x, ends = rows[stable], x[stable], ends[stable]
 
-        def left_it(now: Tensor, said: Tensor, classes: Tensor = y[rows]) -> Tensor:
-            return said != classes[now]
+        def left_class(now: Tensor, labels: Tensor, classes: Tensor = y[rows]) -> Tensor:
+            return labels != classes[now]
 
-        found = bisect_boundary(predict, x, ends, boundary_search.stops, left_it, left)
-        left -= found.queries
-        there = (found.stops >= 0) & (found.stops < len(boundary_search.stops))
-        met.append((rows[there], found.stops[there], found.answers[there], found.points[there]))
-    if not met:
-        none = torch.empty(0, dtype=torch.int64)
-        return Crossings(none, none, none, pixels[:0], 0)
-    row, stop, answer, point = (torch.cat(parts) for parts in zip(*met, strict=True))
-    return Crossings(row, stop, answer, point, boundary_search.queries - left)
+        bisection = bisect_boundary(predict, x, ends, boundary_search.grid, left_class, left)
+        left -= bisection.queries
+        crossed = (bisection.steps >= 0) & (bisection.steps < len(boundary_search.grid))
+        crossings.append(
+            (rows[crossed], bisection.steps[crossed], bisection.answers[crossed], bisection.points[crossed])
+        )
+    if not crossings:
+        empty = torch.empty(0, dtype=torch.int64)
+        return Crossings(empty, empty, empty, pixels[:0], 0)
+    row, step, answer, point = (torch.cat(parts) for parts in zip(*crossings, strict=True))
+    return Crossings(row, step, answer, point, boundary_search.queries - left)

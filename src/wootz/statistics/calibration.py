@@ -1,6 +1,6 @@
-"""How a suspect wants its images and numbers its classes, found on ordinary images only.
+"""Detect the input format and the class order of a suspect, from ordinary images only.
 
-The keyed images take no part in the choice, so it costs nothing of the evidence (a choice made on them would).
+Keyed images are not used, so the choice costs no evidence (a choice made on them would).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from wootz.statistics.answers import labels_of
+from wootz.statistics.queries import query_labels
 from wootz.types import Predict
 
 SCALES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
@@ -26,19 +26,19 @@ SCALES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
         "standardized": lambda x: (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True).clamp_min(1e-3),
     }
 )
-"""Ranges of pixels that models are fed."""
+"""The common ranges of pixel values, from images in [0, 1]."""
 
 
-class Reading(NamedTuple):
-    """How a suspect is asked and read.
+class InputFormat(NamedTuple):
+    """How images are converted for a suspect and how its classes are numbered.
 
     Attributes:
-        scale: name of `SCALES`.
+        scale: The range of pixel values, a name of `SCALES`.
         layout: `NCHW` or `NHWC`.
-        reversed_channels: whether channels go backwards (BGR).
-        size: height and width that images are resized to.
-        classes: the key's class for each of the suspect's.
-        accuracy: on the ordinary images, so asked and read.
+        reversed_channels: Whether the channels are reversed (BGR).
+        size: The height and width that images are resized to.
+        classes: The key's class for each class of the suspect.
+        accuracy: The accuracy of the suspect on the ordinary images in this format.
     """
 
     scale: str
@@ -49,51 +49,54 @@ class Reading(NamedTuple):
     accuracy: float
 
     def describe(self) -> str:
-        """Return the reading in a few words."""
+        """Return a one-line summary."""
         channels = ", channels reversed" if self.reversed_channels else ""
         order = "" if self.classes == tuple(sorted(self.classes)) else ", classes renumbered"
         size = "x".join(map(str, self.size))
-        return f"read as {self.scale}, {self.layout}, {size}{channels}{order}: {self.accuracy:.1%} of ordinary images"
+        return (
+            f"input format {self.scale}, {self.layout}, {size}{channels}{order}: "
+            f"{self.accuracy:.1%} of ordinary images classified correctly"
+        )
 
 
-def calibrate(
+def detect_input_format(
     predict: Predict, pixels: Tensor, labels: Tensor, *, shape: tuple[int, int, int], num_classes: int
-) -> Reading:
-    """Choose the reading under which a suspect knows most of these images.
+) -> InputFormat:
+    """Choose the input format and class order with the highest accuracy on ordinary images.
 
-    The plainest, images as the key has them, is taken where it is within a standard error of the best: some models know
-    as many images in a wrong range, and few are fed in an odd one.
+    The default format, images as the key has them, is preferred if it is within a standard error of the best: some
+    models reach as high an accuracy in a wrong range, and unusual formats are rare.
 
     Args:
-        predict: the suspect, asked about all images once a candidate.
-        pixels: ordinary images uint8 [n, C, H, W].
-        labels: their classes [n].
-        shape: what the suspect says it takes, without the number of images, in its own layout.
-        num_classes: K.
+        predict: The suspect; it is queried about all images once per candidate format.
+        pixels: Ordinary images, uint8 [n, C, H, W].
+        labels: Their classes, int64 [n].
+        shape: The shape of images that the suspect states, without the batch, in its own layout.
+        num_classes: The number of classes K.
     """
-    readings = [_read(predict, pixels, labels, candidate, num_classes) for candidate in _candidates(pixels, shape)]
-    plain, best = readings[0], max(readings, key=lambda reading: reading.accuracy)
+    formats = [_scored(predict, pixels, labels, candidate, num_classes) for candidate in _candidates(pixels, shape)]
+    default, best = formats[0], max(formats, key=lambda candidate: candidate.accuracy)
     slack = math.sqrt(best.accuracy * (1 - best.accuracy) / len(labels))
-    return plain if plain.accuracy >= best.accuracy - slack else best
+    return default if default.accuracy >= best.accuracy - slack else best
 
 
-def calibrated(predict: Predict, reading: Reading) -> Predict:
-    """Return the suspect as it answers when it is asked and read so."""
-    plain = _presented(predict, reading)
-    mine = torch.tensor(reading.classes)
-    theirs = mine.argsort()
+def with_input_format(predict: Predict, input_format: InputFormat) -> Predict:
+    """Return the suspect with images converted to its format, and its answers in the key's class order."""
+    converted = _with_converted_images(predict, input_format)
+    key_classes = torch.tensor(input_format.classes)
+    suspect_classes = key_classes.argsort()
 
     def answer(x: Tensor) -> Tensor:
-        said = plain(x)
-        if said.dim() == 2:
-            return said[:, theirs]
-        known = (said >= 0) & (said < len(mine))
-        return torch.where(known, mine[said.long().clamp(0, len(mine) - 1)], -1)
+        answers = converted(x)
+        if answers.dim() == 2:
+            return answers[:, suspect_classes]
+        valid = (answers >= 0) & (answers < len(key_classes))
+        return torch.where(valid, key_classes[answers.long().clamp(0, len(key_classes) - 1)], -1)
 
     return answer
 
 
-def _candidates(pixels: Tensor, shape: tuple[int, int, int]) -> Iterator[Reading]:
+def _candidates(pixels: Tensor, shape: tuple[int, int, int]) -> Iterator[InputFormat]:
     channels = pixels.shape[1]
     layouts = [
         (name, (size[0], size[1]))
@@ -102,29 +105,31 @@ def _candidates(pixels: Tensor, shape: tuple[int, int, int]) -> Iterator[Reading
     ]
     for layout, size in layouts:
         for scale in SCALES:
-            for backwards in (False, True) if channels == 3 else (False,):
-                yield Reading(scale, layout, backwards, size, (), 0.0)
+            for reversed_channels in (False, True) if channels == 3 else (False,):
+                yield InputFormat(scale, layout, reversed_channels, size, (), 0.0)
 
 
-def _read(predict: Predict, pixels: Tensor, labels: Tensor, candidate: Reading, num_classes: int) -> Reading:
-    """Return the candidate with the class map (Hungarian on the confusion matrix) and accuracy that it gets."""
-    said = labels_of(_presented(predict, candidate), pixels)
+def _scored(predict: Predict, pixels: Tensor, labels: Tensor, candidate: InputFormat, num_classes: int) -> InputFormat:
+    """Return the candidate with its best class order (Hungarian on the confusion matrix) and the accuracy in it."""
+    answers = query_labels(_with_converted_images(predict, candidate), pixels)
     counts = torch.zeros(num_classes, num_classes)
-    known = (said >= 0) & (said < num_classes)
-    counts.index_put_((said[known], labels[known]), torch.ones(int(known.sum())), accumulate=True)
-    counts += 1e-3 * torch.eye(num_classes)  # where nothing decides, classes keep their numbers
-    _, mine = linear_sum_assignment(counts.numpy(), maximize=True)
-    right = torch.tensor(mine)[said.clamp(0, num_classes - 1)] == labels
-    return candidate._replace(classes=tuple(int(k) for k in mine), accuracy=float((right & known).float().mean()))
+    valid = (answers >= 0) & (answers < num_classes)
+    counts.index_put_((answers[valid], labels[valid]), torch.ones(int(valid.sum())), accumulate=True)
+    counts += 1e-3 * torch.eye(num_classes)  # ties keep the class numbers
+    _, key_classes = linear_sum_assignment(counts.numpy(), maximize=True)
+    correct = torch.tensor(key_classes)[answers.clamp(0, num_classes - 1)] == labels
+    return candidate._replace(
+        classes=tuple(int(k) for k in key_classes), accuracy=float((correct & valid).float().mean())
+    )
 
 
-def _presented(predict: Predict, reading: Reading) -> Predict:
+def _with_converted_images(predict: Predict, input_format: InputFormat) -> Predict:
     def answer(x: Tensor) -> Tensor:
-        if tuple(x.shape[2:]) != reading.size:
-            x = F.interpolate(x, reading.size, mode="bilinear", antialias=True)
-        if reading.reversed_channels:
+        if tuple(x.shape[2:]) != input_format.size:
+            x = F.interpolate(x, input_format.size, mode="bilinear", antialias=True)
+        if input_format.reversed_channels:
             x = x.flip(1)
-        x = SCALES[reading.scale](x)
-        return predict(x.permute(0, 2, 3, 1) if reading.layout == "NHWC" else x)
+        x = SCALES[input_format.scale](x)
+        return predict(x.permute(0, 2, 3, 1) if input_format.layout == "NHWC" else x)
 
     return answer

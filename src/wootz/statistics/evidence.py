@@ -1,188 +1,211 @@
-"""What a suspect's answers, or its weights, say about a key. One exact test for each kind of key, in `EVIDENCE`.
-
-`evidence (key, predict, panel, reach) -> Evidence | None`; None where the access does not suffice.
-The null is always the key's own randomness: "the suspect was made without this key".
-"""
+"""The result of the exact test of one mark: p-value, statistic, null distribution, and the counts that it rests on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from wootz.keys import DirectionKey, HalfKey, Key, LabelKey, PreferenceKey, WeightKey
-from wootz.statistics.answers import labels_of
-from wootz.statistics.exact import binomial_tail, bits, cosine_tail, hypergeometric_tail, signs_tail, sum_tail
-from wootz.statistics.leaning import leaning
-from wootz.statistics.orders import leanings, unforeseen, votes
-from wootz.statistics.reach import Reach
-from wootz.statistics.wrong_classes import opinions, places, savage
-from wootz.types import Predict
+from wootz.statistics.queries import OrdinaryAnswers
+from wootz.statistics.tails import bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One mark's evidence: ln p under the null, queries spent, the statistic, and what went into it."""
+    """The evidence of one mark.
+
+    Attributes:
+        mark: The name of the mark.
+        log_p: ln p under the null hypothesis that the suspect was made without the key.
+        queries: The number of queries spent.
+        statistic: The value that is reported, see `measure`.
+        null: The null distribution of the test.
+        measure: What `statistic` is.
+        ordinary: How the suspect answered ordinary images; None if the test queries none.
+        discount: The bits that were subtracted from this evidence.
+    """
 
     mark: str
     log_p: float
     queries: int
     statistic: float
-    details: dict[str, Any] = field(default_factory=dict)
+    null: str
+    measure: str
+    ordinary: OrdinaryAnswers | None = None
+    discount: float = 0.0
 
     @property
     def bits(self) -> float:
         """-log2 p, at least 0."""
         return bits(self.log_p)
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """The counts of the test as plain JSON, for records."""
+        return self._counts() | ({"discount": round(self.discount, 2)} if self.discount else {})
 
-def label_evidence(key: LabelKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
-    """Ask what a suspect thinks of the keyed labels of images.
+    def _counts(self) -> dict[str, Any]:
+        return {}
 
-    Where it shows scores, or labels on ways, and labels exclude the base class, the places of the keyed classes among
-    the wrong ones are counted, in Savage's scores, see `opinions` and `places`. Else answers: labels drawn from all K
-    classes make hits ~ Bin(n, 1/K). Labels that exclude the base class: given the m answers that differ from it, hits ~
-    Bin(m, 1/(K - 1)); an answer equal to the base class can not hit. `hits` of `trials` are in the details always.
 
-    For a service's log the details also hold DAWN's own figures (Szyller et al., arXiv 1906.00830): the accuracy on
-    the whole log, and the bits of so many hits at chance 1/K without that condition.
+class NonResponse(NamedTuple):
+    """The numbers of triggers and of decoys that were not answered."""
+
+    triggers: int = 0
+    decoys: int = 0
+
+
+class SequentialSummary(NamedTuple):
+    """How a sequential test of triggers went.
+
+    Attributes:
+        stopped: Whether it reached the required bits and stopped.
+        fixed_bits: The bits of the exact tail as if the number of queries had been fixed, for comparison only.
+        unanswered: The missing answers.
+        selective_refusal: Whether triggers went unanswered significantly more often than decoys.
     """
-    found = opinions(key, predict, reach)
-    count = len(found.said)
-    hits = int((found.said == key.labels[:count]).sum())
-    if key.rule == "uniform":
-        trials, chance = count, 1 / key.num_classes
-    else:
-        trials, chance = int((found.said != key.base[:count]).sum()), 1 / (key.num_classes - 1)
-    details: dict[str, Any] = {"hits": hits, "triggers": count, "trials": trials, "chance": chance, "rule": key.rule}
-    if key.logged:
-        plain = bits(binomial_tail(hits, count, 1 / key.num_classes))
-        details |= {"accuracy": hits / max(1, count), "unconditional": round(plain, 2)}
-    log_p, statistic = binomial_tail(hits, trials, chance), hits / max(1, count)
-    if found.wrong is not None and count:
-        place, scores = places(key, found.wrong, panel), savage(key.num_classes - 1)
-        details["places"] = torch.bincount(place, minlength=len(scores)).tolist()
-        log_p, statistic = sum_tail(sum(scores[n] for n in place.tolist()), count, scores), details["places"][0] / count
-    return Evidence(mark=key.mark, log_p=log_p, queries=found.queries, statistic=statistic, details=details)
+
+    stopped: bool
+    fixed_bits: float
+    unanswered: NonResponse
+    selective_refusal: bool
 
 
-def order_evidence(key: PreferenceKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
-    """Ask which of two classes a suspect leans to, on images where the key preferred one of them by a fair coin.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelEvidence(Evidence):
+    """Evidence of keyed labels.
 
-    From its scores, its answers, or where these turn on ways to either class, see `leanings`. What follows without the
-    key is taken away, so that a leaning says most where it surprises; whatever is left, its signs agree with the coins
-    as other coins would. The statistic is the share of the votes won. `hits` are answers that are the preferred class,
-    `trials` those that are either of the two.
+    Attributes:
+        hits: The number of answers that are the keyed label.
+        triggers: The number of images queried.
+        trials: The number of answers that count: all of them, or those that differ from the base class.
+        chance: The probability of a hit per trial under the null.
+        rule: What the labels were drawn from, see `wootz.keys.LabelKey`.
+        unconditional_bits: For a service's log, the bits of so many hits of all images at chance 1/K, the measure of
+            DAWN (Szyller et al., arXiv 1906.00830); None for other images.
+        ranks: The number of images by the rank of their keyed label among the wrong classes; None if only answers were
+            tested.
+        sequential: The summary of the sequential test that came first, if any; its decoys are `ordinary`.
     """
-    said, far, queries = leanings(key, predict, reach)
-    first, second, preferred = (part[: len(said)] for part in (key.first, key.second, key.preferred))
-    left = unforeseen(key, far, panel)
-    counts = votes(left)
-    agree = (left * (2 * preferred.double() - 1) > 0).tolist()
-    won, total = sum(vote for vote, right in zip(counts, agree, strict=True) if right), sum(counts)
-    details = {
-        "decided": len(said),
-        "changed": int(preferred.sum()),
-        "hits": int((said == torch.where(preferred, second, first)).sum()),
-        "trials": int(((said == first) | (said == second)).sum()),
-    }
-    log_p, statistic = signs_tail(won, counts), won / max(1, total)
-    return Evidence(mark=key.mark, log_p=log_p, queries=queries, statistic=statistic, details=details)
+
+    hits: int
+    triggers: int
+    trials: int
+    chance: float
+    rule: str
+    unconditional_bits: float | None = None
+    ranks: tuple[int, ...] | None = None
+    sequential: SequentialSummary | None = None
+
+    def _counts(self) -> dict[str, Any]:
+        counts: dict[str, Any] = {
+            "hits": self.hits,
+            "triggers": self.triggers,
+            "trials": self.trials,
+            "chance": self.chance,
+            "rule": self.rule,
+        }
+        if self.sequential is not None:
+            counts |= {"stopped": self.sequential.stopped, "fixed": round(self.sequential.fixed_bits, 2)}
+            if self.ordinary is not None:
+                counts |= {"decoys": self.ordinary.queried} | _ordinary(self.ordinary)
+                counts["unanswered"] = list(self.sequential.unanswered)
+                counts["evasive"] = self.sequential.selective_refusal
+        if self.unconditional_bits is not None:
+            counts |= {
+                "accuracy": self.hits / max(1, self.triggers),
+                "unconditional": round(self.unconditional_bits, 2),
+            }
+        if self.ranks is not None:
+            counts["places"] = list(self.ranks)
+        return counts
 
 
-def half_evidence(key: HalfKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence:
-    """Compare the embedded half of the candidates with the other half, by Fisher's exact test.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceEvidence(Evidence):
+    """Evidence of pairwise preferences.
 
-    `accuracy` is the "watermark accuracy" that peers print; `control` is the same on candidates that were
-    never taught, and `panel` the same of independent models. Where the halves are a message's ones and zeros,
-    `bit_error` is the share of bits read wrongly, and the statistic is the share read rightly.
+    Attributes:
+        decided: The number of images.
+        changed: The number of images for which the key preferred the second class.
+        hits: The number of answers that are the preferred class.
+        trials: The number of answers that are either class of the pair.
     """
-    count = min(len(key.labels), reach.budget or len(key.labels))
-    right = right_answers(key, labels_of(predict, key.pixels[:count]))
-    taught = key.embedded[:count]
-    hits, marked = int((right & taught).sum()), int(taught.sum())
-    others = [right_answers(key, labels_of(member, key.pixels[:count])) for member in panel]
-    statistic = accuracy = hits / max(1, marked)
-    details: dict[str, Any] = {
-        "accuracy": accuracy,
-        "control": int((right & ~taught).sum()) / max(1, count - marked),
-        "panel": [int((other & taught).sum()) / max(1, marked) for other in others],
-    }
-    if key.code is not None:
-        errors = [float((read != taught).float().mean()) for read in (right, *others)]
-        details |= {"bit_error": errors[0], "panel_bit_error": errors[1:]}
-        statistic = 1 - errors[0]
-    log_p = hypergeometric_tail(hits, int(right.sum()), marked, count)
-    return Evidence(mark=key.mark, log_p=log_p, queries=count, statistic=statistic, details=details)
+
+    decided: int
+    changed: int
+    hits: int
+    trials: int
+
+    def _counts(self) -> dict[str, Any]:
+        return {"decided": self.decided, "changed": self.changed, "hits": self.hits, "trials": self.trials}
 
 
-def right_answers(key: HalfKey, answers: Tensor) -> Tensor:
-    """Which of the first answers [m] are the label, or read as its bit; an answer that is missing is not."""
-    labels = key.labels[: len(answers)]
-    if key.code is None:
-        return answers == labels
-    code = torch.tensor(key.code)
-    return (answers >= 0) & (code[answers.clamp_min(0)] == code[labels])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfEvidence(Evidence):
+    """Evidence of an embedded half of candidate triggers.
 
-
-def direction_evidence(key: DirectionKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence | None:
-    """Measure how far the suspect's opinions of the wrong classes lean along the keyed direction, by scores or walks.
-
-    The statistic is the cosine between W and where they lean. Nothing in the latter depends on W unless the suspect
-    does, so the cosine is that of an isotropic direction. Where the suspect leans nowhere, there is nothing to test and
-    p is 1. `answered` of `asked` ordinary images were answered, and `accuracy` is the share of these that was right.
+    Attributes:
+        accuracy: The fraction of embedded candidates answered correctly, the "watermark accuracy" of the literature.
+        control_accuracy: The same on the candidates that were not embedded.
+        panel_accuracy: The same as `accuracy` for each panel model.
+        bit_error: For candidates that carry a message, the fraction of its bits that are read wrongly; else None.
+        panel_bit_error: The same for each panel model.
     """
-    found = leaning(key, predict, panel, reach)
-    if found is None:
-        return None
-    w = key.direction.double()
-    length = float(found.v.norm() * w.norm())
-    cosine = float((found.v * w).sum()) / length if length > 0 else 0.0
-    log_p = cosine_tail(cosine, key.dimensions) if length > 0 else 0.0
-    details = {"dimensions": key.dimensions, "probes": found.probes, "accuracy": found.known.accuracy}
-    details |= {"asked": found.known.asked, "answered": found.known.answered}
-    return Evidence(mark=key.mark, log_p=log_p, queries=found.queries, statistic=cosine, details=details)
+
+    accuracy: float
+    control_accuracy: float
+    panel_accuracy: tuple[float, ...]
+    bit_error: float | None = None
+    panel_bit_error: tuple[float, ...] = ()
+
+    def _counts(self) -> dict[str, Any]:
+        counts: dict[str, Any] = {
+            "accuracy": self.accuracy,
+            "control": self.control_accuracy,
+            "panel": list(self.panel_accuracy),
+        }
+        if self.bit_error is not None:
+            counts |= {"bit_error": self.bit_error, "panel_bit_error": list(self.panel_bit_error)}
+        return counts
 
 
-def weight_evidence(key: WeightKey, predict: Predict, panel: Sequence[Predict], reach: Reach) -> Evidence | None:
-    """Compare the bits read from the suspect's weights with the message, whose bits are uniform: hits ~ Bin(T, 1/2).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionEvidence(Evidence):
+    """Evidence of a keyed direction.
 
-    `bit_error_rate` is what the paper reports (Uchida et al., arXiv 1701.04082). Whatever the weights are, also in
-    another order or of another network, they were there before the message unless they follow it. Where the suspect
-    has no such tensor, nothing is read and p is 1, as a question that is not answered is a miss: which marks count is
-    settled by key and access, and not by what the suspect turns out to be.
+    Attributes:
+        dimensions: The number of dimensions in which the keyed direction is isotropic.
+        probes: The number of images that the estimate used.
     """
-    if reach.access != "weights" or reach.weights is None:
-        return None
-    tensor, trials = reach.weights(key.weight, key.shape), len(key.message)
-    details: dict[str, Any] = {"weight": key.weight, "trials": trials, "readable": tensor is not None}
-    if tensor is None:
-        return Evidence(mark=key.mark, log_p=0.0, queries=0, statistic=0.0, details=details)
-    hits = int((bits_read(key, tensor) == key.message).sum())
-    details |= {"hits": hits, "bit_error_rate": 1 - hits / trials}
-    log_p = binomial_tail(hits, trials, 0.5)
-    return Evidence(mark=key.mark, log_p=log_p, queries=0, statistic=hits / trials, details=details)
+
+    dimensions: int
+    probes: int
+
+    def _counts(self) -> dict[str, Any]:
+        counts: dict[str, Any] = {"dimensions": self.dimensions, "probes": self.probes}
+        return counts | (_ordinary(self.ordinary) if self.ordinary is not None else {})
 
 
-def bits_read(key: WeightKey, tensor: Tensor) -> Tensor:
-    """Return the bits int64 [T] that lie in a tensor along the key's directions; the message is not used.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightEvidence(Evidence):
+    """Evidence of a message in weights.
 
-    -1 where there is none: a projection of exactly 0, or one that is not finite.
+    Attributes:
+        weight: The name of the tensor that carries the message.
+        trials: The number of bits of the message.
+        hits: The number of bits read correctly; None if the suspect has no such tensor.
     """
-    along = key.projected(tensor.double())
-    return (along > 0).long().masked_fill(~along.isfinite() | (along == 0), -1)
+
+    weight: str
+    trials: int
+    hits: int | None
+
+    def _counts(self) -> dict[str, Any]:
+        counts: dict[str, Any] = {"weight": self.weight, "trials": self.trials, "readable": self.hits is not None}
+        if self.hits is not None:
+            counts |= {"hits": self.hits, "bit_error_rate": 1 - self.hits / self.trials}
+        return counts
 
 
-EVIDENCE: Mapping[type[Key], Callable[..., Evidence | None]] = MappingProxyType(
-    {
-        LabelKey: label_evidence,
-        PreferenceKey: order_evidence,
-        DirectionKey: direction_evidence,
-        HalfKey: half_evidence,
-        WeightKey: weight_evidence,
-    }
-)
+def _ordinary(answers: OrdinaryAnswers) -> dict[str, Any]:
+    return {"accuracy": answers.accuracy, "asked": answers.queried, "answered": answers.answered}

@@ -1,64 +1,66 @@
-"""What is left of a suspect's answers when what follows without the key is taken away."""
+"""Regressions that remove from a suspect's answers whatever can be predicted without the key."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-CLASS_PENALTY = 4.0  # images' worth of doubt that a class is liked for itself
-_DOUBT = 1e-9  # keeps what is known twice from having no solution
+CLASS_PENALTY = 4.0
+"""The ridge penalty of a class bias (a class that a suspect favors on all images), in images."""
+_PENALTY = 1e-9  # keeps collinear regressors solvable
 
 
-def unexplained(shown: Tensor, known: Tensor, doubt: Tensor | None = None) -> Tensor:
-    """Return what was shown, float64 [..., n, d] or [n], less its regression on what is known, float64 [..., n, m].
-
-    Args:
-        shown: of a suspect.
-        known: of each row, without the key: what independent models show, constants. A test stays exact whatever it is.
-        doubt: for each column, as how many rows that speak against it [m]; hardly any by default.
-    """
-    doubt = torch.full((known.shape[-1],), _DOUBT, dtype=known.dtype) if doubt is None else doubt
-    weights: Tensor = torch.linalg.solve(known.mT @ known + doubt.diag(), known.mT @ shown)
-    return shown - known @ weights
-
-
-def unexplained_scores(shown: Tensor, known: Tensor, counted: Tensor) -> Tensor:
-    """Return scores of classes [n, K] less their regression on what is known, and on how much each class is liked.
-
-    The same as `unexplained` of all scores that count, in one column, with a column of `CLASS_PENALTY` for each class
-    beside what is known. The K columns of the classes are eliminated by hand, so that time and memory grow with K and
-    not with its square.
+def residuals(target: Tensor, regressors: Tensor, penalty: Tensor | None = None) -> Tensor:
+    """Return the residuals float64 [..., n, d] or [n] of a ridge regression.
 
     Args:
-        shown: of a suspect, float64 [n, K].
-        known: of each score, without the key, float64 [n, K, m].
-        counted: which scores count, bool [n, K]; the others are taken as 0.
+        target: What a suspect answered, float64 [..., n, d] or [n].
+        regressors: What is known of each row without the key, such as the answers of independent models and constants,
+            float64 [..., n, m]. A test on the residuals is exact for any choice that does not depend on the key.
+        penalty: The ridge penalty per regressor [m]; next to none by default.
     """
-    shown, known = shown * counted, known * counted[..., None]
-    worth = counted.sum(0) + CLASS_PENALTY
-    liked, shared = shown.sum(0), known.sum(0)  # [K], [K, m]
-    flat = known.flatten(0, 1)
-    told = flat.T @ flat + _DOUBT * torch.eye(flat.shape[1], dtype=flat.dtype)
-    left = flat.T @ shown.flatten() - shared.T @ (liked / worth)
-    weights: Tensor = torch.linalg.solve(told - shared.T @ (shared / worth[:, None]), left)
-    return shown - known @ weights - counted * ((liked - shared @ weights) / worth)
+    m = regressors.shape[-1]
+    penalty = torch.full((m,), _PENALTY, dtype=regressors.dtype) if penalty is None else penalty
+    gram = regressors.mT @ regressors + penalty.diag()
+    coefficients: Tensor = torch.linalg.solve(gram, regressors.mT @ target)
+    return target - regressors @ coefficients
 
 
-def slope(left: Tensor, far: Tensor, weights: Tensor, doubt: float) -> Tensor:
-    """Return the slopes [..., d] of a regression of what is left [..., n] on features [..., n, d].
+def class_score_residuals(scores: Tensor, regressors: Tensor, counted: Tensor) -> Tensor:
+    """Return the residuals [n, K] of a regression of class scores on regressors and on a bias per class.
 
-    Both are without what is known.
-
-    Slopes of both without what is known are those of a regression on features and all that is known (Frisch, Waugh
-    1933). The doubt makes them the likeliest ones if slopes are normal (ridge regression): small where features vary
-    little and chance decides, and true where much speaks for them.
+    Equal to `residuals` of all counted scores in one column, with one indicator column per class, of penalty
+    `CLASS_PENALTY`, beside the regressors. The K indicator columns are eliminated by hand, so that time and memory grow
+    with K and not with its square.
 
     Args:
-        left: of what a suspect showed.
-        far: of the features.
-        weights: how much each row tells of the slopes [..., n].
-        doubt: as how many rows of weight 1 that show nothing.
+        scores: The scores of a suspect, float64 [n, K].
+        regressors: What is known of each score without the key, float64 [n, K, m].
+        counted: The scores that count, bool [n, K]; the others are taken as 0.
     """
-    told = far.mT @ (weights[..., None] * far) + doubt * torch.eye(far.shape[-1], dtype=far.dtype)
-    found: Tensor = torch.linalg.solve(told, far.mT @ left[..., None])
-    return found[..., 0]
+    scores, regressors = scores * counted, regressors * counted[..., None]
+    weight = counted.sum(0) + CLASS_PENALTY
+    class_sums, shared = scores.sum(0), regressors.sum(0)  # [K], [K, m]
+    flat = regressors.flatten(0, 1)
+    gram = flat.T @ flat + _PENALTY * torch.eye(flat.shape[1], dtype=flat.dtype)
+    moments = flat.T @ scores.flatten() - shared.T @ (class_sums / weight)
+    coefficients: Tensor = torch.linalg.solve(gram - shared.T @ (shared / weight[:, None]), moments)
+    return scores - regressors @ coefficients - counted * ((class_sums - shared @ coefficients) / weight)
+
+
+def ridge_coefficients(target: Tensor, features: Tensor, weights: Tensor, penalty: float) -> Tensor:
+    """Return the coefficients [..., d] of a weighted ridge regression of target on features.
+
+    If both are residuals of the same regressors, these are the coefficients of the features in a regression on features
+    and regressors together (Frisch and Waugh 1933).
+
+    Args:
+        target: The target [..., n].
+        features: The features [..., n, d].
+        weights: The weight of each row [..., n].
+        penalty: The ridge penalty: the coefficients are the posterior mean under independent normal priors.
+    """
+    gram = features.mT @ (weights[..., None] * features)
+    gram = gram + penalty * torch.eye(features.shape[-1], dtype=features.dtype)
+    coefficients: Tensor = torch.linalg.solve(gram, features.mT @ target[..., None])
+    return coefficients[..., 0]

@@ -25,8 +25,8 @@ from wootz.models import MODELS, ModelSpec, build, other_architecture, reinitial
 from wootz.records import AccuracyDrop, Result, from_json, to_json
 from wootz.registry import lookup
 from wootz.rng import derive
-from wootz.statistics import predictor
 from wootz.store import read_json, write_json
+from wootz.suspects.files import predictor
 from wootz.training import Execution
 from wootz.types import Attack, Predict, Progress
 from wootz.workflows.evaluate import TEST_IMAGES, measure

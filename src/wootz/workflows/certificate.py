@@ -30,8 +30,8 @@ from wootz.keys import (
 from wootz.keys import documents as doc
 from wootz.keys.answers import LogLength, log_length, read_log
 from wootz.keys.documents import read_document, read_registration
-from wootz.statistics import Limits, described_network
 from wootz.store import file_digest, read_tensors
+from wootz.suspects.files import Limits, described_network
 from wootz.watermarks import weights_digest
 from wootz.workflows.claim import CLAIM, check_options, choices
 from wootz.workflows.guard_log import with_log, without_guard

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wootz.errors import SignatureError
-from wootz.statistics.verdict import Word
+from wootz.statistics import Outcome
 from wootz.workflows.certificate import VerifiedClaim
 from wootz.workflows.suspects import identify
 
@@ -23,8 +23,8 @@ def resolve_competing_claims(
     theirs: VerifiedClaim,
     models: tuple[Path, Path],
     carries: Callable[[VerifiedClaim, Path], bool],
-) -> tuple[Word, str]:
-    """Return the word for `mine`, and why, where both claims hold for the suspect.
+) -> tuple[Outcome, str]:
+    """Return the outcome for `mine`, and why, if both claims hold for the suspect.
 
     Args:
         mine: the claim that is judged.
@@ -39,14 +39,17 @@ def resolve_competing_claims(
     try:
         _check_model(theirs, models[1], carries)
     except SignatureError as error:
-        return "KEY-DEPENDENT", f"the rival's claim is not heard: {error}"
+        return Outcome.KEY_DEPENDENT, f"the rival's claim is not heard: {error}"
     ours_in_theirs, theirs_in_ours = carries(mine, models[1]), carries(theirs, models[0])
     if ours_in_theirs and not theirs_in_ours:
-        return "KEY-DEPENDENT", "the rival's own model carries this mark, and this owner's model not the rival's"
+        return Outcome.KEY_DEPENDENT, "the rival's own model carries this mark, and this owner's model not the rival's"
     if theirs_in_ours and not ours_in_theirs:
-        return "INVALID CLAIM", "this owner's own model carries the rival's mark, and the rival's model not this one"
+        return (
+            Outcome.INVALID_CLAIM,
+            "this owner's own model carries the rival's mark, and the rival's model not this one",
+        )
     which = "both models carry both marks" if ours_in_theirs else "neither model carries the other's mark"
-    return "KEY-DEPENDENT", (
+    return Outcome.KEY_DEPENDENT, (
         f"the suspect carries both marks, and {which}: the models do not show which owner was first. "
         f"This key and model: {_times(mine)}. The rival's: {_times(theirs)}"
     )

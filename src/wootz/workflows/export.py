@@ -11,8 +11,8 @@ import torch
 from wootz.errors import ConfigError, ModelError
 from wootz.models.filters import Filtered
 from wootz.models.saved import to_onnx
-from wootz.statistics import open_file, predictor
 from wootz.store import sha256, write_bytes
+from wootz.suspects.files import open_file, predictor
 from wootz.workflows.run import open_run
 
 IMAGES = 256

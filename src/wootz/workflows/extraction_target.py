@@ -16,8 +16,8 @@ from wootz.data import Dataset, load
 from wootz.errors import ConfigError, ModelError
 from wootz.models import ModelSpec
 from wootz.models.architectures import SmallCNN
-from wootz.statistics import predictor
 from wootz.suspects.endpoints import Client, open_endpoint
+from wootz.suspects.files import predictor
 from wootz.types import AnswerAccess, Predict
 from wootz.watermarks import AnswerFilter
 from wootz.workflows.guard_service import open_guard

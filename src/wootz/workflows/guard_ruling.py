@@ -7,13 +7,13 @@ model explains:
 
 - An entry counts where the registered model, asked again, is unsure within the logged gap and finds the logged pair of
   classes likeliest. So the owner does not choose the pair.
-- Each independent model, and all of them averaged, is tested like the suspect. One that reaches `CHOSEN` bits shows
+- Each independent model, and all of them averaged, is tested like the suspect. One that accesses `CHOSEN` bits shows
   that images were chosen, and the log does not count. In a log that was not chosen this happens with probability at
   most 2^-`CHOSEN` per test, whatever the models are.
 - The highest of their bits comes off the suspect's.
 
 What is proven: if the owner did not choose the images, the bits are exact. If he did, and the suspect and k independent
-models are exchangeable given all that he knew, then the suspect is the one of k + 1 models that reaches the threshold
+models are exchangeable given all that he knew, then the suspect is the one of k + 1 models that accesses the threshold
 while the others stay below it with probability at most 1 / (k + 1), and no rule that compares k + 1 such models does
 better. `docs/guard.md` has the proof.
 """
@@ -30,9 +30,8 @@ import torch
 from torch import Tensor
 
 from wootz.keys import DirectionKey, Key, LabelKey, PreferenceKey
-from wootz.statistics.answers import log_scores, to_log_scores
-from wootz.statistics.evidence import EVIDENCE
-from wootz.statistics.reach import Reach
+from wootz.statistics.exact_tests import EXACT_TESTS
+from wootz.statistics.queries import SuspectAccess, query_log_scores, to_log_scores
 from wootz.types import Predict
 from wootz.workflows.certificate import SealedLog
 
@@ -65,7 +64,7 @@ def rule_on_log(
     registered: Predict | None,
     panel: Sequence[Predict],
     independents: Sequence[Predict],
-    reach: Reach,
+    access: SuspectAccess,
 ) -> LogRuling:
     """Decide whether a guard's log counts.
 
@@ -76,7 +75,7 @@ def rule_on_log(
         registered: scores of the model that was registered with the key; None where the judge has it not.
         panel: the registered independent models.
         independents: the judge's own.
-        reach: how the suspect is tested; independent models are tested so, and by scores on all entries too.
+        access: how the suspect is tested; independent models are tested so, and by scores on all entries too.
     """
     if log is None:
         return LogRuling(keys=keys, discounts={}, notes=())
@@ -101,7 +100,9 @@ def rule_on_log(
         return refused("the registered model explains no entry of its log")
     key, highest = _subset(key, rows), 0.0
     for name, predict in _tested(independents):
-        tests = (EVIDENCE[type(key)](key, predict, panel, how) for how in (Reach(), reach._replace(weights=None)))
+        tests = (
+            EXACT_TESTS[type(key)](key, predict, panel, how) for how in (SuspectAccess(), access._replace(weights=None))
+        )
         found = max(evidence.bits for evidence in tests if evidence)
         if found >= CHOSEN:
             return refused(f"its images were chosen: {name} agrees with its coins ({found:.1f} bits)")
@@ -132,7 +133,7 @@ def _averaged(models: Sequence[Predict]) -> Predict:
 
 def _is_rare(key: DirectionKey, registered: Predict, gap: float, most: float) -> bool:
     """Return whether the registered model is unsure about no more of the registered probes than it may be."""
-    top = log_scores(registered, key.probes).topk(2, dim=1).values
+    top = query_log_scores(registered, key.probes).topk(2, dim=1).values
     share = float((top[:, 0] - top[:, 1] <= gap).double().mean())
     return share <= most + _SIGMAS * math.sqrt(most * (1 - most) / len(key.probes))
 
@@ -154,7 +155,7 @@ def _subset(key: PreferenceKey | LabelKey, rows: Tensor) -> PreferenceKey | Labe
 
 def _explained(key: PreferenceKey | LabelKey, registered: Predict, gap: float) -> Tensor:
     """Return which entries, bool [n], the registered model gives rise to: its likeliest classes, unsure enough."""
-    scores = log_scores(registered, key.pixels)
+    scores = query_log_scores(registered, key.pixels)
     top = scores.topk(min(3, scores.shape[1]), dim=1).values
     first = key.first if isinstance(key, PreferenceKey) else key.base
     own = scores.gather(1, first[:, None]).flatten()

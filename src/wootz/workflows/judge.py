@@ -29,16 +29,14 @@ from wootz.keys import (
     sign_statement,
     signing_key,
 )
-from wootz.records import EvidenceRecord, Result, to_json
-from wootz.statistics import Verdict, null, remembered, required_bits
-from wootz.statistics.answers import labels_of
-from wootz.statistics.early import Decoys
-from wootz.statistics.evidence import bits_read, right_answers
-from wootz.statistics.leaning import leaning
-from wootz.statistics.orders import leanings, unforeseen
-from wootz.statistics.reach import Reach
+from wootz.records import Result, EvidenceRecord, to_json
+from wootz.statistics import Outcome, Verdict, cache_batches, null, required_bits
+from wootz.statistics.direction_estimate import estimate_direction
+from wootz.statistics.exact_tests import correct_answers, read_bits
+from wootz.statistics.pairwise_preferences import preference_residuals, query_preferences
+from wootz.statistics.queries import LabelledImages, SuspectAccess, query_labels
 from wootz.statistics.verdict import CHANCE
-from wootz.statistics.wrong_classes import opinions, unforeseen_opinions
+from wootz.statistics.wrong_class_ranks import query_wrong_classes, wrong_class_residuals
 from wootz.store import file_digest, read_bytes, sha256, write_bytes
 from wootz.suspects.endpoints import Identity
 from wootz.types import Access, Predict, Progress
@@ -179,7 +177,7 @@ def judge(
         identity = opened.identity
         cell = verdict_cell(verdict, opened, timer.seconds)
         cell = _check_subject(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
-        if policy.rival is not None and cell.verdict == "KEY-DEPENDENT":
+        if policy.rival is not None and cell.verdict == Outcome.KEY_DEPENDENT:
             cell = _settled(cell, proven, policy.rival, suspect, policy, place)
     except SignatureError as error:
         name = identity.name if identity else str(suspect)
@@ -187,7 +185,7 @@ def judge(
             data="unknown",
             suspect=name,
             kind="unknown",
-            verdict="INVALID CLAIM",
+            verdict=Outcome.INVALID_CLAIM.value,
             notes=(f"{certificate.name}: {error}",),
         )
     statement = _statement(cell, data, proven, identity, seed, place)
@@ -220,7 +218,7 @@ def retest(
 
         def opened(suspect: SuspectLike, query: QueryConfig) -> Suspect:
             found = stack.enter_context(open_suspect_model(suspect, query, place))
-            return replace(found, predict=remembered(found.predict))
+            return replace(found, predict=cache_batches(found.predict))
 
         seen: Access = "weights" if query.access == "weights" else "scores"
         suspect, scores = opened(where, query), replace(query, access=seen, boundary_queries=0)
@@ -233,7 +231,7 @@ def retest(
             registered,
             proven.panel.answers,
             [other.predict for other in independents],
-            _reach(proven.panel, query, suspect),
+            _suspect_access(proven.panel, query, suspect),
         )
         if policy.ordinary is not None:
             ordinary = ordinary_images(policy.ordinary, proven.registration)
@@ -249,13 +247,13 @@ def retest(
         for other in independents:
             if (theirs := tested(other)).bits >= bar:
                 notes.append(f"the independent model {other.identity.name} reaches {theirs.bits:.1f} bits itself")
-    outcome = "INVALID CLAIM" if notes and verdict.outcome == "KEY-DEPENDENT" else verdict.outcome
-    if outcome == "KEY-DEPENDENT" and (why := _uncalibrated(proven, suspect, policy)):
-        outcome, notes = "INCONCLUSIVE", [why]
+    outcome = Outcome.INVALID_CLAIM if notes and verdict.outcome == Outcome.KEY_DEPENDENT else verdict.outcome
+    if outcome == Outcome.KEY_DEPENDENT and (why := _uncalibrated(proven, suspect, policy)):
+        outcome, notes = Outcome.INCONCLUSIVE, [why]
     return replace(verdict, outcome=outcome, notes=(*verdict.notes, *notes, *ruling.notes)), suspect
 
 
-def ordinary_images(data: Dataset, registration: Mapping[str, Any]) -> Decoys:
+def ordinary_images(data: Dataset, registration: Mapping[str, Any]) -> LabelledImages:
     """Return test images of a data set with their classes in the registered order.
 
     Raises:
@@ -268,7 +266,7 @@ def ordinary_images(data: Dataset, registration: Mapping[str, Any]) -> Decoys:
             f"{list(shape)} of the {len(names)} registered classes, by the same names"
         )
     few = data.test.subset(slice(ORDINARY))
-    return Decoys(few.pixels, torch.tensor([names.index(name) for name in data.classes])[few.labels])
+    return LabelledImages(few.pixels, torch.tensor([names.index(name) for name in data.classes])[few.labels])
 
 
 def _uncalibrated(proven: VerifiedClaim, suspect: Suspect, policy: JudgePolicy) -> str:
@@ -318,28 +316,32 @@ def _random_keys(
     key: Key, panel: ReferenceModels, suspect: Suspect, query: QueryConfig, stream: np.random.Generator
 ) -> null.Logs | None:
     predict, answers, draws = suspect.predict, panel.answers, RANDOM_KEYS
-    reach = _reach(panel, query, suspect)
+    access = _suspect_access(panel, query, suspect)
     if isinstance(key, LabelKey):
-        said, wrong, _ = opinions(key, predict, reach)
-        if wrong is None:
-            return null.label_null(key, said, draws, stream)
-        return null.places_null(key, unforeseen_opinions(key, wrong, answers), draws, stream)
+        labels, scores, _ = query_wrong_classes(key, predict, access)
+        if scores is None:
+            return null.label_null(key, labels, draws, stream)
+        return null.rank_null(key, wrong_class_residuals(key, scores, answers), draws, stream)
     if isinstance(key, PreferenceKey):
-        return null.order_null(unforeseen(key, leanings(key, predict, reach).far, answers), draws, stream)
+        return null.preference_null(
+            preference_residuals(key, query_preferences(key, predict, access).preferences, answers), draws, stream
+        )
     if isinstance(key, HalfKey):
-        return null.half_null(key, right_answers(key, labels_of(predict, key.pixels[: reach.budget])), draws, stream)
+        return null.half_null(
+            key, correct_answers(key, query_labels(predict, key.pixels[: access.budget])), draws, stream
+        )
     if isinstance(key, WeightKey):
         tensor = suspect.weights(key.weight, key.shape) if suspect.weights else None
-        return None if tensor is None else null.weight_null(key, bits_read(key, tensor), draws, stream)
+        return None if tensor is None else null.weight_null(key, read_bits(key, tensor), draws, stream)
     if isinstance(key, DirectionKey):
-        found = leaning(key, predict, answers, reach)
+        estimate = estimate_direction(key, predict, answers, access)
         draws = max(100, min(RANDOM_KEYS, MOST_VALUES // key.direction.numel()))
-        return found and null.direction_null(key, found.v, draws, stream)
+        return estimate and null.direction_null(key, estimate.v, draws, stream)
     return None
 
 
-def _reach(panel: ReferenceModels, query: QueryConfig, suspect: Suspect) -> Reach:
-    return Reach(
+def _suspect_access(panel: ReferenceModels, query: QueryConfig, suspect: Suspect) -> SuspectAccess:
+    return SuspectAccess(
         query.access,
         query.queries(remote=suspect.remote),
         suspect.weights,
@@ -352,8 +354,8 @@ def _check_subject(cell: Result, proven: VerifiedClaim, identity: Identity) -> R
     if identity.digest in proven.claim.subject.values():
         return cell
     note = f"the claim is about {', '.join(proven.claim.subject)}, other weights than these"
-    upheld = cell.verdict == "KEY-DEPENDENT"
-    return replace(cell, verdict="INVALID CLAIM" if upheld else cell.verdict, notes=(*cell.notes, note))
+    upheld = cell.verdict == Outcome.KEY_DEPENDENT
+    return replace(cell, verdict=Outcome.INVALID_CLAIM.value if upheld else cell.verdict, notes=(*cell.notes, note))
 
 
 def _settled(
@@ -367,7 +369,7 @@ def _settled(
 
     def carries(side: VerifiedClaim, model: SuspectLike) -> bool:
         try:
-            return retest(side, model, alone, place, secrets.token_bytes(32))[0].outcome == "KEY-DEPENDENT"
+            return retest(side, model, alone, place, secrets.token_bytes(32))[0].outcome == Outcome.KEY_DEPENDENT
         except (Error, *BROKEN):
             return False
 
@@ -378,7 +380,7 @@ def _settled(
     if not carries(theirs, where):
         return replace(cell, notes=(*cell.notes, "the rival's claim about this suspect does not hold"))
     outcome, note = resolve_competing_claims(proven, theirs, rival.models, carries)
-    return replace(cell, verdict=outcome, notes=(*cell.notes, note))
+    return replace(cell, verdict=str(outcome), notes=(*cell.notes, note))
 
 
 def _statement(

@@ -17,14 +17,15 @@ from wootz.attacks.evasion.objectives import Objective
 from wootz.errors import ConfigError, KeyFolderError
 from wootz.keys import BoundarySearchTerms
 from wootz.rng import generator
-from wootz.statistics import predictor, remembered
+from wootz.statistics import cache_batches
 from wootz.statistics.boundary_search import BoundarySearch, PathEnds
 from wootz.store import tensor_digest
+from wootz.suspects.files import predictor
 from wootz.types import Predict
 from wootz.watermarks import weights_digest
 
 _PART = re.compile(r"\d{1,4}/\d{1,4}")
-_TOWARDS, _BETWEEN = 2 / 3, 1 / 6  # of the length of ways away: three training budgets, so two, and half a one
+_TARGETED, _PAIRWISE = 2 / 3, 1 / 6  # of the eps of untargeted paths, 3 training budgets: 2 and 1/2 of them
 
 NO_BOUNDARY_SEARCH = "walks: this key was registered without walks; keys that `wootz protect` makes now have them"
 
@@ -73,15 +74,21 @@ def reference_models(models: Sequence[nn.Module], registration: Mapping[str, Any
     Raises:
         ConfigError: see `registered_boundary_search`.
     """
-    answers = tuple(remembered(predictor(model)) for model in models)
+    answers = tuple(cache_batches(predictor(model)) for model in models)
     if "walk" not in registration:
         return ReferenceModels(answers)
     walk = registered_boundary_search(registration)
-    stops = [float(Fraction(part)) for part in walk.stops]
-    away = PGD(eps=float(walk.eps), norm=walk.norm, steps=walk.steps, random_start=False, keep="last")  # type: ignore[arg-type]
-    towards, between = (replace(away, eps=part * away.eps, targeted=True) for part in (_TOWARDS, _BETWEEN))
-    ends = _ends(away, models[0], second_margin), _ends(towards, models[0], margin), _ends(between, models[-1], margin)
-    return ReferenceModels(answers, BoundarySearch(*ends, answers[0], stops, walk.queries))
+    grid = [float(Fraction(part)) for part in walk.stops]
+    untargeted = PGD(eps=float(walk.eps), norm=walk.norm, steps=walk.steps, random_start=False, keep="last")  # type: ignore[arg-type]
+    targeted, pairwise = (
+        replace(untargeted, eps=part * untargeted.eps, targeted=True) for part in (_TARGETED, _PAIRWISE)
+    )
+    ends = (
+        _ends(untargeted, models[0], second_margin),
+        _ends(targeted, models[0], margin),
+        _ends(pairwise, models[-1], margin),
+    )
+    return ReferenceModels(answers, BoundarySearch(*ends, answers[0], grid, walk.queries))
 
 
 def check_boundary_queries(registration: Mapping[str, Any], boundary_queries: int) -> None:

@@ -17,9 +17,9 @@ from wootz.config import with_settings
 from wootz.errors import ConfigError, ModelError
 from wootz.keys import owner_secret
 from wootz.keys.prf import subkey
-from wootz.statistics import open_file, predictor, weights_of
 from wootz.store import file_digest, sha256, tensor_bytes
 from wootz.suspects.endpoints import Client, Identity, open_endpoint
+from wootz.suspects.files import open_file, predictor, weights_of
 from wootz.types import Access, AnswerAccess, Predict, Weights
 
 Where: TypeAlias = str | Path
@@ -163,7 +163,7 @@ def _file(name: str, query: QueryConfig, _: Path) -> Iterator[Suspect]:
             about=opened.about,
             remote=False,
             weights=opened.weights,
-            notes=lambda: () if all(opened.isolation) or not query.isolated else (opened.isolation.words,),
+            notes=lambda: () if all(opened.isolation) or not query.isolated else (opened.isolation.summary,),
         )
 
 

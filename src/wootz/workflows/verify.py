@@ -13,8 +13,8 @@ from wootz.errors import ConfigError, StoreError
 from wootz.keys import AnswerKey, DirectionKey, Key
 from wootz.records import EvidenceRecord, Result, decimal_p
 from wootz.statistics import DEFAULT_BAR, Verdict, verify
-from wootz.statistics.calibration import calibrate, calibrated
-from wootz.statistics.early import Decoys
+from wootz.statistics.calibration import detect_input_format, with_input_format
+from wootz.statistics.queries import LabelledImages
 from wootz.types import Kind, Progress
 from wootz.workflows.guard_log import with_guard, with_log, without_guard
 from wootz.workflows.reference_models import ReferenceModels
@@ -113,7 +113,7 @@ def ask_suspect(
         bar=bar,
         tries=query.num_tests,
         budget=query.queries(remote=suspect.remote),
-        early=suspect.remote if query.early is None else query.early,
+        sequential=suspect.remote if query.early is None else query.early,
         weights=suspect.weights,
         boundary_search=panel.boundary_search_for(query.boundary_queries),
         discounts=discounts,
@@ -121,7 +121,7 @@ def ask_suspect(
     return replace(verdict, notes=(*verdict.notes, *suspect.notes()))
 
 
-def calibrated_suspect(registration: Mapping[str, Any], suspect: Suspect, ordinary: Decoys) -> Suspect:
+def calibrated_suspect(registration: Mapping[str, Any], suspect: Suspect, ordinary: LabelledImages) -> Suspect:
     """Return a suspect as it wants to be asked, found on ordinary images, with a note that says how.
 
     A claimant who chooses these images and labels chooses a class map with them, so a judge takes her own.
@@ -133,25 +133,25 @@ def calibrated_suspect(registration: Mapping[str, Any], suspect: Suspect, ordina
     """
     channels, height, width = registration["shape"]
     shape = suspect.shape or (channels, height, width)
-    reading = calibrate(
+    input_format = detect_input_format(
         suspect.predict, ordinary.pixels, ordinary.labels, shape=shape, num_classes=len(registration["classes"])
     )
-    notes = (reading.describe(),)
+    notes = (input_format.describe(),)
     return replace(
         suspect,
-        predict=calibrated(suspect.predict, reading),
+        predict=with_input_format(suspect.predict, input_format),
         shape=(channels, height, width),
         notes=lambda: (*notes, *suspect.notes()),
-        accuracy=reading.accuracy,
+        accuracy=input_format.accuracy,
     )
 
 
-def _own_ordinary(keys: Mapping[str, Key], count: int) -> Decoys:
+def _own_ordinary(keys: Mapping[str, Key], count: int) -> LabelledImages:
     """Return the first probes of a key: the owner's own images for calibration."""
     key = next((key for key in keys.values() if isinstance(key, DirectionKey)), None)
     if key is None:
         raise ConfigError("--calibrate: needs the ordinary images that come with the mark 'runner-up'")
-    return Decoys(key.probes[:count], key.probe_labels[:count])
+    return LabelledImages(key.probes[:count], key.probe_labels[:count])
 
 
 def own_calibration(keys: Mapping[str, Key], registration: Mapping[str, Any], suspect: Suspect, count: int) -> Suspect:
@@ -172,7 +172,7 @@ def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Result:
         evidence=records(verdict),
         bits=round(verdict.bits, 2),
         bar=verdict.bar,
-        verdict=verdict.outcome,
+        verdict=verdict.outcome.value,
         seconds=seconds,
         seed=int(about.get("seed", 0)),
         notes=verdict.notes,
@@ -189,6 +189,8 @@ def records(verdict: Verdict) -> tuple[EvidenceRecord, ...]:
             queries=item.queries,
             statistic=round(item.statistic, 6),
             details=item.details,
+            null=item.null,
+            measure=item.measure,
         )
         for item in verdict.evidence
     )

@@ -27,7 +27,7 @@ from wootz.attacks.linear_components import principal_components, remove_linear_
 from wootz.data import Dataset, Split
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 
 
 def victim(plain: nn.Module, access: str = "scores", budget: int | None = None) -> BudgetedOracle:

@@ -16,7 +16,7 @@ from wootz.attacks.extraction.knockoff import Knockoff, extract_by_bandit, prefe
 from wootz.data import Dataset, Split
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 
 
 def scores(plain: nn.Module, budget: int | None = None) -> BudgetedOracle:

@@ -21,7 +21,7 @@ from wootz.attacks.extraction.data_free import (
 from wootz.data import Dataset
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 
 
 @pytest.mark.parametrize("name", [pytest.param("dfme", marks=pytest.mark.slow), "maze"])

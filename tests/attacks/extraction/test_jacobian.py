@@ -16,7 +16,7 @@ from wootz.attacks.extraction.jacobian import Jacobian, extract_by_jacobian, jac
 from wootz.data import Dataset
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from torch import nn
 from wootz.attacks.extraction import BudgetedOracle, complete_answers, limit_answers, read_queries
 from wootz.data import Dataset
 from wootz.errors import BudgetError, ConfigError, StoreError
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 
 
 def zeros(x: torch.Tensor) -> torch.Tensor:

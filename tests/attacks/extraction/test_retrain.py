@@ -16,7 +16,7 @@ from wootz.attacks.extraction.retrain import Retrain, retrain, training_targets
 from wootz.data import Dataset, Split
 from wootz.errors import BudgetError
 from wootz.models import ModelSpec
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 
 RETRAINED = [
     name

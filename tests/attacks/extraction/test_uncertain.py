@@ -16,7 +16,7 @@ from wootz.attacks.extraction.uncertain import Uncertain, entropy, extract_robus
 from wootz.data import Dataset
 from wootz.errors import BudgetError
 from wootz.models import ModelSpec
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 
 CFG = Uncertain(rounds=3, steps=5, epochs=2, final_epochs=6, lr=5e-3)
 

@@ -13,7 +13,7 @@ from helpers import context
 from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.data import Dataset, Split
 from wootz.models import ModelSpec
-from wootz.statistics import predictor
+from wootz.suspects.files import predictor
 
 BRIEF: dict[str, dict[str, Any]] = {
     "retrain-soft": {"epochs": 1},

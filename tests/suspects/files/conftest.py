@@ -1,4 +1,4 @@
-"""One small model, written in every way that is read."""
+"""One small model, written in every supported format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as attackers write them, made in code: nothing here is ever executed unless a reader is wrong."""
+"""Files as attackers write them, built in code: nothing in them is executed unless a reader is wrong."""
 
 from __future__ import annotations
 

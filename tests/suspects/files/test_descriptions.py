@@ -1,4 +1,4 @@
-"""`model.json` is a stranger's too: it may not make a giant, and weights must be those of what it describes."""
+"""Untrusted `model.json`: no huge network is built, and the weights must be those of the described network."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def _shape(*sizes: Any) -> Change:
 
 
 CHANGES: dict[str, tuple[Change, str]] = {
-    "a width of 10^9": (_settings(width=10**9), "weights of the architecture|make no network"),
-    "a width of 10^18": (_settings(width=10**18), "make no network"),
-    "a width of 10^40": (_settings(width=10**40), "make no network"),
-    "a width of 2^1023": (_settings(width=1e308), "make no network"),
+    "a width of 10^9": (_settings(width=10**9), "weights of the architecture|network cannot be built"),
+    "a width of 10^18": (_settings(width=10**18), "network cannot be built"),
+    "a width of 10^40": (_settings(width=10**40), "network cannot be built"),
+    "a width of 2^1023": (_settings(width=1e308), "network cannot be built"),
     "a width below zero": (_settings(width=-4), "must be at least 1"),
     "a width of text": (_settings(width="many"), "must be a whole number"),
     "a setting that is not known": (_settings(wdth=3), "did you mean 'width'"),
@@ -44,14 +44,17 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "no settings": (lambda about: about.pop("settings"), "plain settings"),
     "an architecture that is not known": (_set("architecture", "vit"), "unknown model 'vit'"),
     "an architecture of control characters": (_set("architecture", "\x1b[2J\n"), "unknown model"),
-    "an architecture that is a list": (_set("architecture", [1]), "no architecture"),
-    "another architecture": (_set("architecture", "paper-thief"), "weights of the architecture|make no network|least"),
+    "an architecture that is a list": (_set("architecture", [1]), "no valid architecture"),
+    "another architecture": (
+        _set("architecture", "paper-thief"),
+        "weights of the architecture|network cannot be built|least",
+    ),
     "images of 2^60 pixels": (_shape(1, 1 << 30, 1 << 30), "images"),
     "images of 2^22 channels": (_shape(1 << 21, 8, 8), "values"),
-    "images of size 0": (_shape(1, 0, 8), "which images"),
-    "images of half a pixel": (_shape(1, 8.5, 8), "which images"),
-    "images of four dimensions": (_shape(1, 1, 8, 8), "which images"),
-    "images as text": (_set("input", "1x8x8"), "which images"),
+    "images of size 0": (_shape(1, 0, 8), "shape of its images"),
+    "images of half a pixel": (_shape(1, 8.5, 8), "shape of its images"),
+    "images of four dimensions": (_shape(1, 1, 8, 8), "shape of its images"),
+    "images as text": (_set("input", "1x8x8"), "shape of its images"),
     "no classes": (_set("classes", []), "0 classes"),
     "100,000 classes": (_set("classes", ["a"] * 100_000), "100,000 classes"),
     "classes that are numbers": (_set("classes", [1, 2, 3]), "names of its classes"),
@@ -60,7 +63,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "filters that are none": (_set("filters", ["jpeg"]), "its filters"),
     "100 filters": (_set("filters", [{"name": "jpeg"}] * 100), "its filters"),
     "a filter that is not known": (_set("filters", [{"name": "exec"}]), "unknown filter 'exec'"),
-    "a filter without a name": (_set("filters", [{"quality": 3}]), "filters can not be read"),
+    "a filter without a name": (_set("filters", [{"quality": 3}]), "filters cannot be built"),
     "a giant filter": (_set("filters", [{"name": "autoencoder", "width": 10**12}]), "weights|network|setting"),
 }
 
@@ -78,11 +81,11 @@ def test_a_description_that_is_refused(run: Path, name: str) -> None:
     ("text", "match"),
     [
         ("", "not strict JSON"),
-        ("[]", "no JSON object"),
-        ("null", "no JSON object"),
-        ('{"schema": 1, "schema": 1}', "comes twice"),
+        ("[]", "not a JSON object"),
+        ("null", "not a JSON object"),
+        ('{"schema": 1, "schema": 1}', "is repeated"),
         ('{"a":' * 100_000, "nested too deeply|not strict JSON"),
-        ('{"schema": NaN}', "no number"),
+        ('{"schema": NaN}', "not a number"),
         ("\ud800", "not strict JSON"),
     ],
 )
@@ -102,7 +105,7 @@ def _weights(run: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> 
     [
         (torch.full((2,), torch.nan), "NaN or infinity"),
         (torch.tensor([1.0, -torch.inf]), "NaN or infinity"),
-        (torch.tensor([1.0, 1e300], dtype=torch.float64), "numbers that float32 does not"),
+        (torch.tensor([1.0, 1e300], dtype=torch.float64), "beyond the range of float32"),
         (torch.ones(3), r"'0.bias' is \[3\], not \[2\]"),
         (torch.ones(2, 1), r"'0.bias' is \[2, 1\], not \[2\]"),
     ],

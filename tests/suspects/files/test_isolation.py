@@ -1,4 +1,4 @@
-"""The process that a suspect lives in: it answers as the model does, it can do nothing else, and it always ends."""
+"""The isolated process: it answers as the model does, can do nothing else, and always ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import nn
 
 from wootz.errors import Error, ModelError, SuspectError
 from wootz.suspects.files import Isolation, Limits, open_file, open_suspect, predictor, worker
-from wootz.suspects.files.frames import HEAD
+from wootz.suspects.files.ipc import HEAD
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_suspect_that_never_ends_is_ended(run: Path, x: torch.Tensor, started:
     model = onnx_model(onnx_graph([plain[0], product, loop], [trips]))
     (run / "model.onnx").write_bytes(model.SerializeToString())
     with open_file(run / "model.onnx", limits=Limits(answer_seconds=0.5)) as opened:
-        with pytest.raises(SuspectError, match="took too long to answer and was ended"):
+        with pytest.raises(SuspectError, match="took too long to answer and was killed"):
             opened.predict(x)
         assert _is_gone(started[0])
         with pytest.raises(SuspectError, match="was killed"):
@@ -123,26 +123,29 @@ def test_what_is_found_inside_is_told_outside(run: Path) -> None:
 @pytest.mark.parametrize(
     ("says", "match"),
     [
-        ("raise SystemExit(0)", r"broke \(exit code 0\)"),
-        ("raise SystemExit(3)", r"broke \(exit code 3\)"),
-        ("import os; os.kill(os.getpid(), 11)", r"broke \(signal 11\)"),
+        ("raise SystemExit(0)", r"ended \(exit code 0\)"),
+        ("raise SystemExit(3)", r"ended \(exit code 3\)"),
+        ("import os; os.kill(os.getpid(), 11)", r"ended \(signal 11\)"),
         ("import resource, os; os.kill(os.getpid(), 24)", "processor time"),
-        ("say(b'garbage' * 100)", "out of turn"),
-        ("frame(b'A', b'')", "out of turn"),
-        ("head(b'J', 1 << 62)", "out of turn"),
-        ("head(b'E', 1 << 40)", "out of turn"),
+        ("say(b'garbage' * 100)", "unexpected message"),
+        ("frame(b'A', b'')", "unexpected message"),
+        ("head(b'J', 1 << 62)", "unexpected message"),
+        ("head(b'E', 1 << 40)", "unexpected message"),
         ("frame(b'J', b'{}' * 9)", "not strict JSON"),
         ("frame(b'J', b'[' * 100000)", "nested too deeply|not strict JSON"),
-        ("frame(b'E', b'[]')", "broke"),
-        ("frame(b'J', b'[]')", "does not say how it is isolated"),
-        (r"""frame(b'E', b'{"kind": "Error\\n", "text": "a\\n\\u001b[2Jb"}')""", r"broke \(Error: a \?\[2Jb\)"),
+        ("frame(b'E', b'[]')", "failed"),
+        ("frame(b'J', b'[]')", "did not report its isolation"),
+        (r"""frame(b'E', b'{"kind": "Error\\n", "text": "a\\n\\u001b[2Jb"}')""", r"failed \(Error: a \?\[2Jb\)"),
         ("""frame(b'E', b'{"kind": "MemoryError", "text": ""}')""", "more memory"),
-        ("""walls(); frame(b'J', b'[]')""", "does not say what it is"),
-        ("""walls(); frame(b'J', b'{"settings": {}, "shape": [1, 8], "classes": ["a", "b"]}')""", "which images"),
-        ("""walls(); spec(); frame(b'A', b'')""", "something else than"),
-        ("""walls(); spec(); frame(b'A', b'\\2\\0\\0\\0\\5\\0\\0\\0' + bytes(8))""", "something else than"),
-        ("""walls(); spec(); head(b'A', 1 << 40)""", "out of turn"),
-        ("""walls(); spec(); frame(b'J', b'{}')""", "out of turn"),
+        ("""isolation(); frame(b'J', b'[]')""", "did not report a model spec"),
+        (
+            """isolation(); frame(b'J', b'{"settings": {}, "shape": [1, 8], "classes": ["a", "b"]}')""",
+            "shape of its images",
+        ),
+        ("""isolation(); spec(); frame(b'A', b'')""", "something else than"),
+        ("""isolation(); spec(); frame(b'A', b'\\2\\0\\0\\0\\5\\0\\0\\0' + bytes(8))""", "something else than"),
+        ("""isolation(); spec(); head(b'A', 1 << 40)""", "unexpected message"),
+        ("""isolation(); spec(); frame(b'J', b'{}')""", "unexpected message"),
     ],
 )
 def test_a_process_that_lies_is_not_believed(run: Path, says: str, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +154,7 @@ import struct, sys
 def say(data): sys.stdout.buffer.write(data); sys.stdout.buffer.flush()
 def head(letter, length): say(struct.pack("<cQ", letter, length))
 def frame(letter, data): head(letter, len(data)); say(data)
-def walls(): frame(b"J", b'{"process": true, "rlimits": true, "network": true, "landlock": true}')
+def isolation(): frame(b"J", b'{"process": true, "rlimits": true, "network": true, "landlock": true}')
 def spec(): frame(b"J", b'{"architecture": "a", "settings": {}, "shape": [1, 8, 8], "classes": ["a", "b"]}')
 """
     monkeypatch.setattr(worker, "_START", start + says + "\nsys.stdin.buffer.read()")
@@ -169,11 +172,11 @@ def test_a_process_that_does_not_start_in_time(run: Path, monkeypatch: pytest.Mo
 
 PROBE = """
 import json, os, resource, socket, sys
-from wootz.suspects.files.budget import Limits
-from wootz.suspects.files.confine import give_up_rights, leave_network
+from wootz.suspects.files.limits import Limits
+from wootz.suspects.files.sandbox import drop_rights, leave_network
 
 network, users = leave_network()
-rlimits, landlock = give_up_rights(Limits(memory_bytes=1 << 28), threads=1, own_users=users)
+rlimits, landlock = drop_rights(Limits(memory_bytes=1 << 28), threads=1, own_users=users)
 
 def tried(deed):
     try:
@@ -216,8 +219,8 @@ def test_the_walls_that_are_said_to_stand_do(tmp_path: Path) -> None:
 
 
 def test_the_walls_in_words() -> None:
-    assert Isolation(True, True, False, True).words == "isolation: process, rlimits, landlock; without: network"
-    assert Isolation().words == "isolation: none; without: process, rlimits, network, landlock"
+    assert Isolation(True, True, False, True).summary == "isolation: process, rlimits, landlock; without: network"
+    assert Isolation().summary == "isolation: none; without: process, rlimits, network, landlock"
 
 
 def test_a_file_of_ones_own_needs_no_process(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

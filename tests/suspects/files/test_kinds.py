@@ -1,4 +1,4 @@
-"""Whatever can run code is refused by its content, with the reason."""
+"""Formats that can run code are refused by their content, with the reason."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ KINDS = {
     "saved-model": (b"\x08\x01\x12\x02\x0a\x00", "neither safetensors nor ONNX"),
     "onnx-runtime": (b"\x18\x00\x00\x00ORTM" + bytes(100), "neither safetensors nor ONNX"),
     "lying-header": (tensors_file({}, length=1 << 63), "neither safetensors nor ONNX"),
-    "zip-of-nothing-known": (zip_file([("a/readme", b"hello")]), "zip file of no kind"),
-    "empty-zip": (zip_file([]), "zip file of no kind"),
+    "zip-of-nothing-known": (zip_file([("a/readme", b"hello")]), "zip file of an unsupported kind"),
+    "empty-zip": (zip_file([]), "zip file of an unsupported kind"),
     "half-a-zip": (zip_file([("a/data.pkl", b"")])[:-4], "damaged zip"),
 }
 

@@ -1,4 +1,4 @@
-"""Thousands of damaged files: each is either read rightly or refused by one plain line; nothing else may happen."""
+"""Thousands of damaged files: each is either read correctly or refused with one printable line."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def _safetensors(data: bytes) -> None:
 def _zip(data: bytes) -> None:
     found = torch_zip_header(data, "x", LIMITS)
     tensors = torch_zip_tensors(data, "x", found, LIMITS)
-    assert all(tuple(tensors[key].shape) == stored.described.shape for key, stored in found.items())
+    assert all(tuple(tensors[key].shape) == stored.spec.shape for key, stored in found.items())
 
 
 def _pickle(data: bytes) -> None:
     for stored in read_state(data, "x").values():
-        assert 0 <= stored.offset <= stored.offset + stored.described.elements <= stored.storage.elements
+        assert 0 <= stored.offset <= stored.offset + stored.spec.elements <= stored.storage.elements
 
 
 def _onnx(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is exported answers as the model does."""
+"""Exported ONNX files answer as the model does."""
 
 from __future__ import annotations
 

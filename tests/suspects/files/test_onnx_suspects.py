@@ -1,4 +1,4 @@
-"""ONNX files: external data wherever it hides, foreign operators, other faces."""
+"""ONNX files: external data anywhere, unsupported operators, other inputs and outputs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _raw(values: list[float], kind: str) -> bytes:
     return np.array(values, kind).tobytes()
 
 
-def _face(shape: list[str | int | None], kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+def _io_spec(shape: list[str | int | None], kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
     return onnx_model(onnx_graph(inputs=[helper.make_tensor_value_info("images", kind, shape)]))
 
 
@@ -96,27 +96,27 @@ def _reference() -> onnx.ModelProto:
 
 
 MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
-    "external initializer": (lambda: _with(outside()), "'secret' lies outside the file"),
-    "external, upwards": (lambda: _with(outside(location="../../etc/passwd")), "lies outside"),
-    "external, in memory": (lambda: _with(outside(location="*/_ORT_MEM_ADDR_/*")), "lies outside"),
+    "external initializer": (lambda: _with(outside()), "'secret' is stored outside the file"),
+    "external, upwards": (lambda: _with(outside(location="../../etc/passwd")), "stored outside"),
+    "external, in memory": (lambda: _with(outside(location="*/_ORT_MEM_ADDR_/*")), "stored outside"),
     "external, by entries alone": (
         lambda: _with(_tensor(external_data=[onnx.StringStringEntryProto(key="location", value="x")])),
-        "lies outside",
+        "stored outside",
     ),
-    "external, by location alone": (lambda: _with(_tensor(data_location=1)), "lies outside"),
-    "external in a constant": (lambda: _constant(outside()), "lies outside"),
+    "external, by location alone": (lambda: _with(_tensor(data_location=1)), "stored outside"),
+    "external in a constant": (lambda: _constant(outside()), "stored outside"),
     "external in a list of tensors": (
         lambda: _nodes(helper.make_node("Constant", [], ["u"], values=[_tensor(), outside()])),
-        "lies outside",
+        "stored outside",
     ),
-    "external in a subgraph": (lambda: _branch(onnx_graph(initializers=[outside()])), "lies outside"),
+    "external in a subgraph": (lambda: _branch(onnx_graph(initializers=[outside()])), "stored outside"),
     "external in a list of graphs": (
         lambda: _branch(onnx_graph(initializers=[outside()]), listed=True),
-        "lies outside",
+        "stored outside",
     ),
     "external three graphs down": (
         lambda: _branch(_branch(_branch(_constant(outside()).graph).graph).graph),
-        "lies outside",
+        "stored outside",
     ),
     "external in a function": (_function, "functions of its own"),
     "external in training": (_training, "training information"),
@@ -147,7 +147,7 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "a reference to a function's attribute": (_reference, "refers to an attribute"),
     "226 GB": (lambda: _with(_tensor(dims=[6 * 10**10])), "as many elements"),
     "2^124 elements": (lambda: _with(_tensor(dims=[1 << 62, 1 << 62])), "as many elements"),
-    "below zero": (lambda: _with(_tensor(dims=[-1, -2])), "no size"),
+    "below zero": (lambda: _with(_tensor(dims=[-1, -2])), "invalid dimension"),
     "rank 9": (lambda: _with(_tensor(dims=[1] * 9)), "9 dimensions"),
     "too few bytes": (lambda: _with(_tensor(raw_data=bytes(7))), "as many elements"),
     "too few numbers": (lambda: _with(_tensor(raw_data=b"", float_data=[1.0])), "as many elements"),
@@ -170,15 +170,15 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "0 inputs",
     ),
     "two outputs": (_two_outputs, "2 outputs"),
-    "integers in": (lambda: _face(["N", 1, 8, 8], TensorProto.INT64), "must be float32"),
-    "vectors in": (lambda: _face(["N", 64]), "must be float32"),
-    "images of any size": (lambda: _face(["N", 1, "H", "W"]), "must be float32"),
-    "images of size 0": (lambda: _face(["N", 1, 0, 8]), "must be float32"),
-    "images of 2^60 pixels": (lambda: _face(["N", 1, 1 << 30, 1 << 30]), "images"),
+    "integers in": (lambda: _io_spec(["N", 1, 8, 8], TensorProto.INT64), "must be float32"),
+    "vectors in": (lambda: _io_spec(["N", 64]), "must be float32"),
+    "images of any size": (lambda: _io_spec(["N", 1, "H", "W"]), "must be float32"),
+    "images of size 0": (lambda: _io_spec(["N", 1, 0, 8]), "must be float32"),
+    "images of 2^60 pixels": (lambda: _io_spec(["N", 1, 1 << 30, 1 << 30]), "images"),
     "any number of classes": (lambda: onnx_model(onnx_graph(classes="K")), "must be float32"),
-    "one class": (lambda: onnx_model(onnx_graph(classes=1)), "must be 2 to"),
-    "2^40 classes": (lambda: onnx_model(onnx_graph(classes=1 << 40)), "must be 2 to"),
-    "a batch of 2^40": (lambda: onnx_model(onnx_graph(batch=1 << 40)), "images and answers"),
+    "one class": (lambda: onnx_model(onnx_graph(classes=1)), "must have 2 to"),
+    "2^40 classes": (lambda: onnx_model(onnx_graph(classes=1 << 40)), "must have 2 to"),
+    "a batch of 2^40": (lambda: onnx_model(onnx_graph(batch=1 << 40)), "images and returns"),
     "nine graphs deep": (lambda: _deep(9), "more than 8 nested graphs"),
     "100,000 nodes": (
         lambda: _nodes(*(helper.make_node("Relu", ["flat"], [str(n)]) for n in range(100_000))),

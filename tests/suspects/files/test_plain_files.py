@@ -1,4 +1,4 @@
-"""Only plain files with one name are opened; each is read once."""
+"""Only plain files without further hard links are opened; each is read once."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def test_a_saved_model_folder(run: Path) -> None:
 
 
 def test_nothing_there(run: Path) -> None:
-    refused(run / "nothing.safetensors", "can not be read")
-    refused(run / "no" / "such", "can not be read")
+    refused(run / "nothing.safetensors", "cannot be read")
+    refused(run / "no" / "such", "cannot be read")
 
 
 def test_a_name_that_no_file_has(run: Path) -> None:
-    refused(run / "a\0b", "can not be read")
+    refused(run / "a\0b", "cannot be read")
 
 
 def test_a_name_that_can_not_be_printed(run: Path) -> None:

@@ -1,8 +1,8 @@
-"""Suspects in files: whatever is to be verified, opened as a `Predict`. The file is a stranger's and may be hostile.
+"""Open untrusted model files as a `Predict`: run folders, safetensors, ONNX and, if allowed, plain PyTorch zip files.
 
-Read are a run folder, safetensors with their description beside them, ONNX, and (where allowed) plain PyTorch zip
-files. The content decides, never the ending; what can run code when it is read is refused. Headers are checked against
-`Limits` before anything is allocated, and the model lives in a process of its own, with few rights.
+The kind of a file follows from its content, not from its extension; formats that can run code when they are loaded are
+refused. Headers are checked against `Limits` before memory is allocated, and the model runs in a separate process with
+few rights.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 from wootz.errors import ModelError, SuspectError
 from wootz.models import ModelSpec
 from wootz.store import sha256
-from wootz.suspects.files.budget import Limits
-from wootz.suspects.files.confine import Isolation
-from wootz.suspects.files.files import Untrusted, read_untrusted
+from wootz.suspects.files.limits import Limits
 from wootz.suspects.files.loading import load, predictor, through_numpy, weights_of
 from wootz.suspects.files.own_network import described_network
-from wootz.suspects.files.words import strict_json
-from wootz.suspects.files.worker import isolated as isolated_process
+from wootz.suspects.files.sandbox import Isolation
+from wootz.suspects.files.sanitize import strict_json
+from wootz.suspects.files.untrusted import Untrusted, read_untrusted
+from wootz.suspects.files.worker import isolated as isolated_worker
 from wootz.types import Access, Predict, Weights
 
 __all__ = [
@@ -38,19 +38,20 @@ __all__ = [
     "weights_of",
 ]
 
-_IMAGES, _VALUES = 256, 1 << 26  # a batch has at most so many images, and so many values
+_BATCH_IMAGES, _BATCH_VALUES = 256, 1 << 26  # limits of one batch
 
 
-class Opened(NamedTuple):
-    """A suspect that can be asked.
+class OpenSuspect(NamedTuple):
+    """An open suspect.
 
     Attributes:
-        predict: asks it.
-        spec: what it claims to be.
-        digest: SHA-256 of the bytes that were read, with the algorithm's name.
-        isolation: the walls around it.
-        about: what its description says of it, plain words and whole numbers; nothing depends on them.
-        weights: shows its tensors by name and shape, where it is a network of ours and the access is `weights`.
+        predict: The function that queries it.
+        spec: The image shape, the classes and the architecture that the file states.
+        digest: The SHA-256 of the bytes that were read, with the algorithm's name.
+        isolation: The restrictions of the process that runs it.
+        about: The strings and integers of its description, for display only.
+        weights: The function that returns its tensors by name and shape; None unless it is a network of this package
+            and the access is `weights`.
     """
 
     predict: Predict
@@ -65,7 +66,7 @@ class Opened(NamedTuple):
 def open_suspect(
     path: Path, access: Access = "scores", *, isolated: bool = True, allow_torch_zip: bool = False
 ) -> Iterator[tuple[Predict, ModelSpec]]:
-    """Open what stands at `path` and give its `Predict` with the spec it claims to have; see `open_file`."""
+    """Open the suspect at `path` and yield its `Predict` and the spec that it states; see `open_file`."""
     with open_file(path, access, isolated=isolated, allow_torch_zip=allow_torch_zip) as opened:
         yield opened.predict, opened.spec
 
@@ -78,49 +79,58 @@ def open_file(
     isolated: bool = True,
     allow_torch_zip: bool = False,
     limits: Limits | None = None,
-) -> Iterator[Opened]:
+) -> Iterator[OpenSuspect]:
     """Open the suspect at `path`.
 
     Args:
-        path: run folder, or file; the description of a `.safetensors` or PyTorch zip file stands beside it.
-        access: what it shall show: labels alone, scores, or scores and weights.
-        isolated: in a process of its own; a file of one's own making may do without.
-        allow_torch_zip: read dense tensors from PyTorch zip files too (not by PyTorch's loader).
-        limits: what it may ask for.
+        path: The run folder, or the file; the description of a `.safetensors` or PyTorch zip file lies beside it.
+        access: What the suspect returns: labels only, scores, or scores and weights.
+        isolated: Run it in a separate process. A trusted file may be run in this one.
+        allow_torch_zip: Also read dense tensors from PyTorch zip files (not by PyTorch's loader).
+        limits: The limits on its size, memory and time.
 
     Raises:
-        SuspectError: a kind that is refused, with the reason; beyond the limits; or its isolated process broke.
-        ModelError: weights that do not fit their description, or hold NaN or infinity.
-        StoreError: files that are missing or damaged.
-        ConfigError: an architecture, a filter or a setting that is not known here.
+        SuspectError: The kind of file is refused, a limit is exceeded, or the isolated process failed.
+        ModelError: The weights do not fit their description, or hold NaN or infinity.
+        StoreError: A file is missing or damaged.
+        ConfigError: An architecture, a filter or a setting is unknown.
     """
     limits = limits or Limits()
-    given = read_untrusted(path, limits, allow_torch_zip=allow_torch_zip)
-    digest, threads, about = sha256(given.data), torch.get_num_threads(), _about(given)
+    untrusted = read_untrusted(path, limits, allow_torch_zip=allow_torch_zip)
+    digest, threads, about = sha256(untrusted.data), torch.get_num_threads(), _description_values(untrusted)
     if not isolated:
-        predict, spec, weights = load(given, limits, threads=threads)
-        shown = weights if access == "weights" else None
-        yield Opened(_checked(predict, spec, given.name, access), spec, digest, Isolation(), about, shown)
+        predict, spec, weights = load(untrusted, limits, threads=threads)
+        weights = weights if access == "weights" else None
+        yield OpenSuspect(
+            _batched_and_checked(predict, spec, untrusted.name, access), spec, digest, Isolation(), about, weights
+        )
         return
-    with isolated_process(given, limits, threads=threads) as worker:
-        name, shown = given.name, worker.weights if access == "weights" and given.kind != "onnx" else None
-        del given
+    with isolated_worker(untrusted, limits, threads=threads) as worker:
+        name, weights = untrusted.name, worker.weights if access == "weights" and untrusted.kind != "onnx" else None
+        del untrusted
         predict = through_numpy(worker.ask)
-        yield Opened(_checked(predict, worker.spec, name, access), worker.spec, digest, worker.isolation, about, shown)
+        yield OpenSuspect(
+            _batched_and_checked(predict, worker.spec, name, access),
+            worker.spec,
+            digest,
+            worker.isolation,
+            about,
+            weights,
+        )
 
 
-def _about(given: Untrusted) -> dict[str, str | int]:
-    if given.description is None:
+def _description_values(untrusted: Untrusted) -> dict[str, str | int]:
+    if untrusted.description is None:
         return {}
-    told = strict_json(given.description, f"{given.name} (its description)")
-    plain = told.items() if isinstance(told, dict) else ()
+    description = strict_json(untrusted.description, f"{untrusted.name} (its description)")
+    plain = description.items() if isinstance(description, dict) else ()
     return {key: value for key, value in plain if type(value) is int or (isinstance(value, str) and len(value) <= 64)}
 
 
-def _checked(predict: Predict, spec: ModelSpec, name: str, access: Access) -> Predict:
-    """Ask in batches, and let through only answers that are some: rows that are not finite become missing ones."""
+def _batched_and_checked(predict: Predict, spec: ModelSpec, name: str, access: Access) -> Predict:
+    """Return a predictor that splits batches, checks shapes, and marks rows without finite scores as missing."""
     channels, height, width = spec.shape
-    size = max(1, min(_IMAGES, _VALUES // (channels * height * width)))
+    size = max(1, min(_BATCH_IMAGES, _BATCH_VALUES // (channels * height * width)))
 
     def answer(x: Tensor) -> Tensor:
         if x.dim() != 4 or tuple(x.shape[1:]) != spec.shape:

@@ -1,4 +1,4 @@
-"""From a suspect's bytes to something that answers, in whichever process this runs."""
+"""Build a predictor from a suspect's bytes, in this process or in the isolated one."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from torch import Tensor, nn
 from wootz.errors import SuspectError
 from wootz.models import Filtered, ModelSpec
 from wootz.modes import eval_mode
-from wootz.suspects.files.budget import Limits
-from wootz.suspects.files.files import Untrusted
+from wootz.suspects.files.limits import Limits
 from wootz.suspects.files.own_network import check_sizes, own_network, read_description
 from wootz.suspects.files.safetensors_file import safetensors_header
-from wootz.suspects.files.torch_zip import described, torch_zip_header, torch_zip_tensors
-from wootz.suspects.files.words import one_line
+from wootz.suspects.files.sanitize import one_line
+from wootz.suspects.files.torch_zip import tensor_specs, torch_zip_header, torch_zip_tensors
+from wootz.suspects.files.untrusted import Untrusted
 from wootz.types import Access, Predict, Weights
 
-Ask = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+ScoreFn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Images float32 [N, C, H, W] in [0, 1] -> scores float32 [N, K]."""
 
 
-class Loaded(NamedTuple):
-    """A suspect that can be asked, what it takes and knows, and what shows its weights, where something does."""
+class LoadedSuspect(NamedTuple):
+    """A loaded suspect: its predictor, its spec, and the function that returns its weights, if it has one."""
 
     predict: Predict
     spec: ModelSpec
     weights: Weights | None = None
 
 
-def load(given: Untrusted, limits: Limits, *, threads: int) -> Loaded:
-    """Check all headers, then build the model; its `predict` gives scores.
+def load(untrusted: Untrusted, limits: Limits, *, threads: int) -> LoadedSuspect:
+    """Check all headers, then build the model; its `predict` returns scores.
 
     Raises:
-        Error: the suspect is refused, damaged, or beyond the limits.
+        Error: The suspect is refused, damaged, or exceeds a limit.
     """
-    if given.kind == "onnx":
+    if untrusted.kind == "onnx":
         from wootz.suspects.files.onnx_file import check_onnx, onnx_session
 
-        checked = check_onnx(given.data, given.name, limits)
-        return Loaded(through_numpy(onnx_session(checked, given.name, threads)), checked.spec)
-    spec, filters = read_description(given.description or b"", f"{given.name} (its description)", limits)
-    if given.kind == "safetensors":
-        check_sizes(spec, filters, safetensors_header(given.data, given.name, limits), given.name)
-        weights = _safetensors(given.data, given.name)
+        checked = check_onnx(untrusted.data, untrusted.name, limits)
+        return LoadedSuspect(through_numpy(onnx_session(checked, untrusted.name, threads)), checked.spec)
+    spec, filters = read_description(untrusted.description or b"", f"{untrusted.name} (its description)", limits)
+    if untrusted.kind == "safetensors":
+        check_sizes(spec, filters, safetensors_header(untrusted.data, untrusted.name, limits), untrusted.name)
+        weights = _safetensors(untrusted.data, untrusted.name)
     else:
-        state = torch_zip_header(given.data, given.name, limits)
-        check_sizes(spec, filters, described(state), given.name)
-        weights = torch_zip_tensors(given.data, given.name, state, limits)
-    model = own_network(spec, filters, weights, given.name)
-    return Loaded(predictor(model), spec, weights_of(model))
+        state = torch_zip_header(untrusted.data, untrusted.name, limits)
+        check_sizes(spec, filters, tensor_specs(state), untrusted.name)
+        weights = torch_zip_tensors(untrusted.data, untrusted.name, state, limits)
+    model = own_network(spec, filters, weights, untrusted.name)
+    return LoadedSuspect(predictor(model), spec, weights_of(model))
 
 
 def predictor(model: nn.Module, access: Access = "scores") -> Predict:
-    """Return the model as a `Predict` in eval mode: logits, or labels alone where access is `label`."""
+    """Return the model in eval mode as a `Predict`: logits, or labels only if `access` is `label`."""
 
     def predict(x: Tensor) -> Tensor:
         with eval_mode(model), torch.no_grad():
@@ -68,24 +68,24 @@ def predictor(model: nn.Module, access: Access = "scores") -> Predict:
 
 
 def weights_of(model: nn.Module) -> Weights:
-    """Return what shows the weights of the network itself, whatever filters stand around it."""
+    """Return a function to the weights of the network itself, without the filters around it."""
     while isinstance(model, Filtered):
         model = model.inner
-    held = model.state_dict()
+    state = model.state_dict()
 
-    def show(name: str, shape: tuple[int, ...]) -> Tensor | None:
-        tensor = held.get(name)
+    def weights(name: str, shape: tuple[int, ...]) -> Tensor | None:
+        tensor = state.get(name)
         return tensor.float() if tensor is not None and tuple(tensor.shape) == shape else None
 
-    return show
+    return weights
 
 
-def through_numpy(ask: Ask) -> Predict:
-    """Return what answers arrays as a `Predict` of scores; the answers lie where the images do."""
+def through_numpy(scores_of: ScoreFn) -> Predict:
+    """Return a function of arrays as a `Predict` of scores on the device of the images."""
 
     def predict(x: Tensor) -> Tensor:
         images = np.ascontiguousarray(x.detach().cpu().numpy(), np.float32)
-        return torch.from_numpy(np.array(ask(images), np.float32)).to(x.device)
+        return torch.from_numpy(np.array(scores_of(images), np.float32)).to(x.device)
 
     return predict
 
@@ -97,4 +97,4 @@ def _safetensors(data: bytes, name: str) -> dict[str, Tensor]:
     try:
         return load_safetensors(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise SuspectError(f"{name}: is not a whole safetensors file ({one_line(error, 120)})") from error
+        raise SuspectError(f"{name}: is not a complete safetensors file ({one_line(error, 120)})") from error

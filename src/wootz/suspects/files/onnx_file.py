@@ -1,7 +1,7 @@
-"""An untrusted ONNX file: one file, all tensors inside and dense, standard operators, images in and scores out.
+"""Check an untrusted ONNX file and run it: a single file, dense tensors, standard operators, images in, scores out.
 
-External data has been a way out of the folder again and again (CVE-2022-25882 to CVE-2026-34446), so a file that has
-any is refused, wherever it hides. What ONNX Runtime gets are not the file's bytes but those of the checked message.
+External data has repeatedly allowed path traversal (CVE-2022-25882 to CVE-2026-34446), so a file with external data
+anywhere is refused. ONNX Runtime receives the checked message, serialized again, and not the bytes of the file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from wootz.errors import SuspectError
 from wootz.models import ModelSpec
-from wootz.suspects.files.budget import Described, Limits, check_budget, check_shape
+from wootz.suspects.files.limits import Limits, TensorSpec, check_limits, check_shape
 from wootz.suspects.files.own_network import check_image
-from wootz.suspects.files.words import one_line
+from wootz.suspects.files.sanitize import one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Images = NDArray[np.float32]
 
 OPSETS: Mapping[str, tuple[int, int]] = MappingProxyType({"": (7, 26), "ai.onnx": (7, 26), "ai.onnx.ml": (1, 5)})
-"""Operator sets that are read, and their first and last version."""
+"""Supported operator sets, with their first and last supported version."""
 IR_VERSIONS = (3, 13)
 
 _DTYPES: Mapping[int, tuple[str, str]] = MappingProxyType(
@@ -43,17 +43,17 @@ _DTYPES: Mapping[int, tuple[str, str]] = MappingProxyType(
         16: ("BF16", "int32_data"),
     }
 )
-"""TensorProto.DataType -> our name, and the field that holds elements where `raw_data` does not."""
+"""TensorProto.DataType -> name of the dtype in safetensors, and the field with the elements if `raw_data` is empty."""
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 
 
 class Checked(NamedTuple):
-    """An ONNX model that may be run.
+    """An ONNX model that passed all checks and may be run.
 
     Attributes:
-        data: the checked message, serialized again without unknown fields.
-        spec: what it takes and knows.
-        batch: how many images it takes at once; None for any number.
+        data: The checked message, serialized again without unknown fields.
+        spec: The image shape and the classes of the model.
+        batch: The fixed batch size of the model; None if it takes any number of images.
     """
 
     data: bytes
@@ -62,12 +62,12 @@ class Checked(NamedTuple):
 
 
 def check_onnx(data: bytes, name: str, limits: Limits) -> Checked:
-    """Read an ONNX file without running it; `name` is the file's, for errors.
+    """Check an ONNX file without running it; error messages start with `name`.
 
     Raises:
-        SuspectError: it is damaged, has external data, sparse tensors, functions, training information, other than
-            standard operators, NaN or infinity in a tensor, other than one float32 input [N, C, H, W] and one output
-            [N, K], or is beyond the limits.
+        SuspectError: The file is damaged, has external data, sparse tensors, functions, training information or
+            operators that are not standard ones, has NaN or infinity in a tensor, does not have exactly one float32
+            input [N, C, H, W] and one output [N, K], or exceeds the limits.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
@@ -80,22 +80,22 @@ def check_onnx(data: bytes, name: str, limits: Limits) -> Checked:
     model.DiscardUnknownFields()
     _check_model(model, name)
     tensors = list(_tensors(model.graph, name, limits))
-    check_budget({f"{number} {key}": one for number, (key, one) in enumerate(tensors)}, limits, name)
-    spec, batch = _face(model, name, limits)
+    check_limits({f"{number} {key}": tensor_spec for number, (key, tensor_spec) in enumerate(tensors)}, limits, name)
+    spec, batch = _io_spec(model, name, limits)
     return Checked(model.SerializeToString(), spec, batch)
 
 
 def onnx_session(checked: Checked, name: str, threads: int) -> Callable[[Images], Images]:
-    """Return what answers images float32 [N, C, H, W] with scores [N, K], by ONNX Runtime on the CPU.
+    """Return a function from images float32 [N, C, H, W] to scores [N, K], run by ONNX Runtime on the CPU.
 
     Raises:
-        SuspectError: ONNX Runtime refuses the model, now or when it is asked.
+        SuspectError: ONNX Runtime rejects the model, when it is loaded or when it is run.
     """
     import onnxruntime  # type: ignore[import-untyped]  # ships no types
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # type: ignore[import-untyped]
 
-    known = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
-    failures: tuple[type[Exception], ...] = (RuntimeError, *known)
+    exception_types = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    failures: tuple[type[Exception], ...] = (RuntimeError, *exception_types)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.enable_cpu_mem_arena = False
@@ -104,20 +104,20 @@ def onnx_session(checked: Checked, name: str, threads: int) -> Callable[[Images]
     try:
         session = onnxruntime.InferenceSession(checked.data, options, providers=["CPUExecutionProvider"])
     except failures as error:
-        raise SuspectError(f"{name}: ONNX Runtime does not take it ({one_line(error, 160)})") from error
+        raise SuspectError(f"{name}: ONNX Runtime cannot load it ({one_line(error, 160)})") from error
     given = session.get_inputs()[0].name
 
     def answer(x: Images) -> Images:
         try:
             return np.asarray(session.run(None, {given: x})[0])
         except failures as error:
-            raise SuspectError(f"{name}: ONNX Runtime can not run it ({one_line(error, 160)})") from error
+            raise SuspectError(f"{name}: ONNX Runtime cannot run it ({one_line(error, 160)})") from error
 
     return answer if checked.batch is None else _in_batches(answer, checked.batch)
 
 
 def _in_batches(answer: Callable[[Images], Images], size: int) -> Callable[[Images], Images]:
-    """Ask a model that takes just `size` images at once; the last batch is filled up with black."""
+    """Run a model of fixed batch size `size`; the last batch is padded with black images."""
 
     def answers(x: Images) -> Images:
         missing = -len(x) % size
@@ -130,30 +130,32 @@ def _in_batches(answer: Callable[[Images], Images], size: int) -> Callable[[Imag
 def _check_model(model: onnx.ModelProto, name: str) -> None:
     low, high = IR_VERSIONS
     if not low <= model.ir_version <= high:
-        raise SuspectError(f"{name}: is of ONNX IR version {model.ir_version}; {low} to {high} are read")
+        raise SuspectError(f"{name}: has ONNX IR version {model.ir_version}; versions {low} to {high} are supported")
     for part, what in ((model.functions, "functions of its own"), (model.training_info, "training information")):
         if part:
-            raise SuspectError(f"{name}: carries {what}; only plain graphs are read")
+            raise SuspectError(f"{name}: contains {what}; only plain graphs are supported")
     versions = [(opset.domain, opset.version) for opset in model.opset_import]
     for domain, version in versions:
         low, high = OPSETS.get(domain, (1, 0))
         if not low <= version <= high:
-            shown = one_line(domain, 80) or "ai.onnx"
-            raise SuspectError(f"{name}: needs operators {shown!r} version {version}; only standard ones are read")
+            domain_name = one_line(domain, 80) or "ai.onnx"
+            raise SuspectError(
+                f"{name}: needs operators {domain_name!r} version {version}; only standard operators are supported"
+            )
     if len({domain for domain, _ in versions}) != len(versions):
         raise SuspectError(f"{name}: names an operator set twice")
 
 
-def _tensors(graph: onnx.GraphProto, name: str, limits: Limits) -> Iterator[tuple[str, Described]]:
-    """Walk a graph and its subgraphs; check every node, and give every tensor's name and description."""
-    waiting, nodes = [(graph, 0)], 0
-    while waiting:
-        part, depth = waiting.pop()
+def _tensors(graph: onnx.GraphProto, name: str, limits: Limits) -> Iterator[tuple[str, TensorSpec]]:
+    """Traverse a graph and its subgraphs, check every node, and yield the name and the spec of every tensor."""
+    pending, nodes = [(graph, 0)], 0
+    while pending:
+        part, depth = pending.pop()
         nodes += len(part.node)
         if depth > limits.depth or nodes > limits.nodes:
             raise SuspectError(f"{name}: has more than {limits.depth} nested graphs or {limits.nodes:,} nodes")
         if part.sparse_initializer:
-            raise SuspectError(f"{name}: holds sparse tensors; only dense ones are read")
+            raise SuspectError(f"{name}: holds sparse tensors; only dense tensors are supported")
         for tensor in part.initializer:
             yield _tensor(tensor, name, limits)
         for node in part.node:
@@ -161,12 +163,12 @@ def _tensors(graph: onnx.GraphProto, name: str, limits: Limits) -> Iterator[tupl
                 raise SuspectError(f"{name}: uses an operator of {one_line(node.domain, 80)!r}, not a standard one")
             for attribute in node.attribute:
                 yield from _attribute_tensors(attribute, name, limits)
-                waiting.extend((inner, depth + 1) for inner in (attribute.g, *attribute.graphs) if inner.ByteSize())
+                pending.extend((inner, depth + 1) for inner in (attribute.g, *attribute.graphs) if inner.ByteSize())
 
 
-def _attribute_tensors(attribute: onnx.AttributeProto, name: str, limits: Limits) -> Iterator[tuple[str, Described]]:
+def _attribute_tensors(attribute: onnx.AttributeProto, name: str, limits: Limits) -> Iterator[tuple[str, TensorSpec]]:
     if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-        raise SuspectError(f"{name}: holds sparse tensors; only dense ones are read")
+        raise SuspectError(f"{name}: holds sparse tensors; only dense tensors are supported")
     if attribute.ref_attr_name:
         raise SuspectError(f"{name}: a node refers to an attribute of a function, and there is none")
     for tensor in (attribute.t, *attribute.tensors):
@@ -174,26 +176,26 @@ def _attribute_tensors(attribute: onnx.AttributeProto, name: str, limits: Limits
             yield _tensor(tensor, name, limits)
 
 
-def _tensor(tensor: onnx.TensorProto, name: str, limits: Limits) -> tuple[str, Described]:
-    """Check one tensor: inside the file, dense, as large as its shape, finite."""
+def _tensor(tensor: onnx.TensorProto, name: str, limits: Limits) -> tuple[str, TensorSpec]:
+    """Check that a tensor is stored in the file, dense, as large as its shape, and finite."""
     what = f"{name}: tensor {one_line(tensor.name, 80)!r}"
     if tensor.data_location != 0 or tensor.external_data:
-        raise SuspectError(f"{what} lies outside the file; only whole files are read")
+        raise SuspectError(f"{what} is stored outside the file; external data is not supported")
     if tensor.HasField("segment"):
-        raise SuspectError(f"{what} is one segment of a tensor; only whole ones are read")
+        raise SuspectError(f"{what} is one segment of a tensor; only whole tensors are supported")
     if tensor.data_type not in _DTYPES:
-        raise SuspectError(f"{what} is of ONNX data type {tensor.data_type}, which is not read")
+        raise SuspectError(f"{what} has ONNX data type {tensor.data_type}, which is not supported")
     dtype, field = _DTYPES[tensor.data_type]
-    described = Described(dtype, tuple(tensor.dims))
-    check_shape(described, limits, what)
+    tensor_spec = TensorSpec(dtype, tuple(tensor.dims))
+    check_shape(tensor_spec, limits, what)
     if any(getattr(tensor, other) for other in _FIELDS if other != field or tensor.raw_data):
         raise SuspectError(f"{what} holds its elements twice, or as another type")
-    held = len(tensor.raw_data) if tensor.raw_data else len(getattr(tensor, field))
-    if held != (described.size if tensor.raw_data else described.elements):
-        raise SuspectError(f"{what} does not hold as many elements as its shape says")
+    count = len(tensor.raw_data) if tensor.raw_data else len(getattr(tensor, field))
+    if count != (tensor_spec.size if tensor.raw_data else tensor_spec.elements):
+        raise SuspectError(f"{what} does not hold as many elements as its shape requires")
     if not _finite(tensor, dtype, field):
         raise SuspectError(f"{what} holds NaN or infinity")
-    return tensor.name, described
+    return tensor.name, tensor_spec
 
 
 def _finite(tensor: onnx.TensorProto, dtype: str, field: str) -> bool:
@@ -209,18 +211,20 @@ def _finite(tensor: onnx.TensorProto, dtype: str, field: str) -> bool:
     return bool(np.isfinite(values).all())
 
 
-def _face(model: onnx.ModelProto, name: str, limits: Limits) -> tuple[ModelSpec, int | None]:
-    """Return what the graph takes and gives, as a spec, and its fixed number of images, if it has one."""
-    known = {tensor.name for tensor in model.graph.initializer}
-    inputs = [one for one in model.graph.input if one.name not in known]
+def _io_spec(model: onnx.ModelProto, name: str, limits: Limits) -> tuple[ModelSpec, int | None]:
+    """Return the spec of the graph's input and output, and its fixed batch size, if it has one."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1 or len(model.graph.output) != 1:
-        raise SuspectError(f"{name}: has {len(inputs)} inputs and {len(model.graph.output)} outputs, not one of each")
+        raise SuspectError(
+            f"{name}: has {len(inputs)} inputs and {len(model.graph.output)} outputs; it must have one of each"
+        )
     batch, *shape = _dimensions(inputs[0], 4, f"{name}: its input must be float32 [N, channels, height, width]")
-    answered, count = _dimensions(model.graph.output[0], 2, f"{name}: its output must be float32 [N, classes]")
-    if not 0 <= batch <= 4096 or answered not in (0, batch):
-        raise SuspectError(f"{name}: takes {batch} images and answers {answered}")
+    batch_out, count = _dimensions(model.graph.output[0], 2, f"{name}: its output must be float32 [N, classes]")
+    if not 0 <= batch <= 4096 or batch_out not in (0, batch):
+        raise SuspectError(f"{name}: takes batches of {batch} images and returns {batch_out} rows")
     if not 2 <= count <= limits.classes:
-        raise SuspectError(f"{name}: knows {count:,} classes; it must be 2 to {limits.classes:,}")
+        raise SuspectError(f"{name}: has {count:,} classes; it must have 2 to {limits.classes:,}")
     classes = _classes(model, count)
     check_image(shape, classes, name, limits)
     channels, height, width = shape
@@ -229,7 +233,7 @@ def _face(model: onnx.ModelProto, name: str, limits: Limits) -> tuple[ModelSpec,
 
 
 def _dimensions(value: onnx.ValueInfoProto, rank: int, otherwise: str) -> list[int]:
-    """Return the sizes of a float32 tensor of this rank; 0 where any number will do, which only the first may be."""
+    """Return the sizes of a float32 tensor of this rank; only the first may be 0, which means any size."""
     kind = value.type.tensor_type
     sizes = [int(size.dim_value) for size in kind.shape.dim]
     if kind.elem_type != 1 or len(sizes) != rank or min(sizes[1:]) < 1:
@@ -238,10 +242,10 @@ def _dimensions(value: onnx.ValueInfoProto, rank: int, otherwise: str) -> list[i
 
 
 def _classes(model: onnx.ModelProto, count: int) -> list[str]:
-    """Return the classes' names: those in the metadata (a JSON list) where they fit, or numbers."""
-    said: Any = next((entry.value for entry in model.metadata_props if entry.key == "classes"), "null")
+    """Return the class names: those in the metadata (a JSON list) if they fit, else numbers."""
+    metadata: Any = next((entry.value for entry in model.metadata_props if entry.key == "classes"), "null")
     try:
-        names = json.loads(said)
+        names = json.loads(metadata)
     except (ValueError, RecursionError):
         names = None
     if isinstance(names, list) and len(names) == count and all(isinstance(label, str) for label in names):

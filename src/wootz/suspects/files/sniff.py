@@ -1,6 +1,6 @@
-"""Which kind of model a file is, by its content alone; all that could run code is refused, with the reason.
+"""Determine the format of a model file from its content alone; formats that can run code are refused with a reason.
 
-A scanner may warn about a pickle and can never clear it, so no pickle is read at all.
+No pickle is loaded: a scanner can warn about a pickle but cannot prove that it is harmless.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from wootz.errors import SuspectError
-from wootz.suspects.files.budget import Limits
+from wootz.suspects.files.limits import Limits
 from wootz.suspects.files.zip_members import check_members, directory
 
 Kind: TypeAlias = Literal["safetensors", "onnx", "torch-zip"]
 
-WHY_CODE = "files of this kind can run code when they are read; save the weights as safetensors"
+WHY_CODE = "files of this kind can run code when they are loaded; save the weights as safetensors"
 _PACKED = "what it packs may run code; unpack it, or save the weights as safetensors"
 
 _MAGIC: Mapping[bytes, str] = MappingProxyType(
@@ -46,11 +46,11 @@ _MODEL_PROTO: Mapping[int, int] = MappingProxyType(
 
 
 def sniff(data: bytes, name: str, limits: Limits, *, allow_torch_zip: bool = False) -> Kind:
-    """Return what `data` is; `name` is the file's, for errors.
+    """Return the format of `data`; error messages start with `name`.
 
     Raises:
-        SuspectError: a kind that is refused (pickle, TorchScript, `.pt2`, `torch.package`, Keras, NumPy, compressed
-            files, and PyTorch zip files unless they are allowed), or one that is not known here.
+        SuspectError: The format is refused (pickle, TorchScript, `.pt2`, `torch.package`, Keras, NumPy, compressed
+            files, and PyTorch zip files unless they are allowed) or unknown.
     """
     if not data:
         raise SuspectError(f"{name}: is empty")
@@ -69,7 +69,7 @@ def sniff(data: bytes, name: str, limits: Limits, *, allow_torch_zip: bool = Fal
         raise SuspectError(f"{name}: is a tar file (as old PyTorch wrote): {_PACKED}")
     if _is_old_pickle(data[:4096]):
         raise SuspectError(f"{name}: is a pickle (protocol 0 or 1): {WHY_CODE}")
-    raise SuspectError(f"{name}: is neither safetensors nor ONNX; these two kinds are read")
+    raise SuspectError(f"{name}: is neither safetensors nor ONNX, the supported formats")
 
 
 def _zip_kind(data: bytes, name: str, limits: Limits, *, allow_torch_zip: bool) -> Kind:
@@ -79,17 +79,17 @@ def _zip_kind(data: bytes, name: str, limits: Limits, *, allow_torch_zip: bool) 
         raise SuspectError(f"{name}: is {reason}: {WHY_CODE}")
     check_members(infos, data, name)
     if not any(info.filename.partition("/")[2] == "data.pkl" for info in infos):
-        raise SuspectError(f"{name}: is a zip file of no kind that is read; save the weights as safetensors")
+        raise SuspectError(f"{name}: is a zip file of an unsupported kind; save the weights as safetensors")
     if not allow_torch_zip:
         raise SuspectError(
-            f"{name}: is a PyTorch zip file, a kind that can run code when PyTorch reads it; "
+            f"{name}: is a PyTorch zip file, which can run code when PyTorch loads it; "
             "save the weights as safetensors, or allow plain tensors in it with --allow-torch-zip"
         )
     return "torch-zip"
 
 
 def _zip_reason(names: Sequence[str]) -> str | None:
-    """Say which kind with code in it these members' names belong to."""
+    """Return the name of the code-bearing format that has members of these names, or None."""
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return "TorchScript"
@@ -107,40 +107,40 @@ def _zip_reason(names: Sequence[str]) -> str | None:
 
 
 def _is_model_proto(data: bytes) -> bool:
-    """Say whether the whole file is a sequence of ONNX ModelProto's fields, a graph among them."""
-    place, seen = 0, set()
+    """Return whether the whole file is a sequence of fields of ONNX ModelProto, including a graph."""
+    position, seen = 0, set()
     for _ in range(4096):
-        if place == len(data):
+        if position == len(data):
             return 7 in seen
-        key, place = _varint(data, place)
+        key, position = _varint(data, position)
         number, wire = key >> 3, key & 7
-        if place < 0 or _MODEL_PROTO.get(number) != wire:
+        if position < 0 or _MODEL_PROTO.get(number) != wire:
             return False
-        value, place = _varint(data, place)
-        if place < 0:
+        value, position = _varint(data, position)
+        if position < 0:
             return False
-        place += value if wire == _LENGTH else 0
-        if place > len(data):
+        position += value if wire == _LENGTH else 0
+        if position > len(data):
             return False
         seen.add(number)
     return False
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """Return a number in protobuf's base 128 and the place after it; the place is -1 where there is none."""
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return a number in protobuf's base 128 and the position after it, or -1 if there is none."""
     value = 0
-    for step, byte in enumerate(data[place : place + 10]):
+    for step, byte in enumerate(data[position : position + 10]):
         value |= (byte & 0x7F) << (7 * step)
         if byte < 0x80:
-            return value, place + step + 1
+            return value, position + step + 1
     return 0, -1
 
 
 def _is_old_pickle(start: bytes) -> bool:
-    """Say whether `start` reads as pickle opcodes up to STOP, or for eight of them."""
+    """Return whether `start` parses as pickle opcodes up to STOP, or for eight opcodes."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about escapes in strings of noise
+            warnings.simplefilter("ignore")  # about escapes in random bytes
             for count, (opcode, _, _) in enumerate(pickletools.genops(start)):
                 if opcode.name == "STOP" or count == 8:
                     return True

@@ -1,7 +1,7 @@
-"""Read the pickle in a PyTorch zip file as data: a flat dict of dense tensors, and not one call.
+"""Parse the pickle in a PyTorch zip file as data: a flat dict of dense tensors, without calling anything.
 
-Python's unpickler is not used. A stack machine of our own knows the few opcodes that `torch.save` writes for a state
-dict; names of functions stay strings, and "calling" one of the two that are known makes a plain record.
+Python's unpickler is not used. A small stack machine supports only the opcodes that `torch.save` writes for a state
+dict; names of functions stay strings, and "calling" one of the two supported ones creates a plain record.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 from wootz.errors import SuspectError
-from wootz.suspects.files.budget import Described
-from wootz.suspects.files.words import one_line
+from wootz.suspects.files.limits import TensorSpec
+from wootz.suspects.files.sanitize import one_line
 
 _STORAGES: Mapping[str, str] = MappingProxyType(
     {
@@ -33,13 +33,13 @@ _DICT, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 
 
 class Name(NamedTuple):
-    """A global that the pickle names; it stays a name."""
+    """The name of a global in the pickle; it is never imported."""
 
     text: str
 
 
 class Storage(NamedTuple):
-    """Bytes of the archive: dtype, the member's name, how many elements."""
+    """A storage: its dtype, the name of its member of the archive, and its number of elements."""
 
     dtype: str
     key: str
@@ -47,33 +47,33 @@ class Storage(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A dense tensor, row by row in a storage from element `offset` on."""
+    """A dense tensor in row-major order, from element `offset` of a storage on."""
 
     storage: Storage
     offset: int
-    described: Described
+    spec: TensorSpec
 
 
 class _Mark:
-    """Where a tuple or the items of a dict begin."""
+    """The start of a tuple or of the items of a dict on the stack."""
 
 
 class _RefusedError(Exception):
-    """Why this pickle is not read."""
+    """The reason why this pickle is refused."""
 
 
 def read_state(pickled: bytes, name: str) -> dict[str, Stored]:
-    """Return the tensors that a pickled state dict describes; `name` is the file's, for errors.
+    """Return the tensors that a pickled state dict describes; error messages start with `name`.
 
     Raises:
-        SuspectError: it is anything but a flat dict of dense tensors, as `torch.save(model.state_dict(), ...)` writes.
+        SuspectError: It is not a flat dict of dense tensors as `torch.save(model.state_dict(), ...)` writes.
     """
     try:
         state = _run(pickled)
         if not isinstance(state, dict) or not all(isinstance(value, Stored) for value in state.values()):
-            raise _RefusedError("it is no flat dict of tensors")
+            raise _RefusedError("it is not a flat dict of tensors")
     except _RefusedError as error:
-        raise SuspectError(f"{name}: its pickle is not that of a plain state dict: {error}") from error
+        raise SuspectError(f"{name}: its pickle is not a plain state dict: {error}") from error
     except (ValueError, IndexError, KeyError, TypeError, UnicodeDecodeError, OverflowError) as error:
         raise SuspectError(f"{name}: its pickle is damaged ({one_line(type(error).__name__)})") from error
     return state
@@ -82,7 +82,7 @@ def read_state(pickled: bytes, name: str) -> dict[str, Stored]:
 def _run(pickled: bytes) -> Any:
     file, stack, memo = io.BytesIO(pickled), list[Any](), dict[int, Any]()
     if _taken(file, 2) != b"\x80\x02":
-        raise _RefusedError("it is not of protocol 2")
+        raise _RefusedError("it is not protocol 2")
     while (code := _taken(file, 1)) != _STOP:
         if code in _PUTS:
             memo[_PUTS[code](file)] = stack[-1]
@@ -125,19 +125,19 @@ def _global(file: BinaryIO) -> Name:
 
 def _whole(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 63:
-        raise _RefusedError("a size in it is no size")
+        raise _RefusedError("it has an invalid size")
     return value
 
 
 def _after_mark(stack: list[Any]) -> list[Any]:
-    """Take off the stack what came after the last mark, and the mark."""
-    place = len(stack) - 1
-    while not isinstance(stack[place], _Mark):
-        place -= 1
-        if place < 0:
+    """Pop all items after the last mark, and the mark, and return the items."""
+    position = len(stack) - 1
+    while not isinstance(stack[position], _Mark):
+        position -= 1
+        if position < 0:
             raise _RefusedError("a mark is missing")
-    items = stack[place + 1 :]
-    del stack[place:]
+    items = stack[position + 1 :]
+    del stack[position:]
     return items
 
 
@@ -169,24 +169,24 @@ def _set_item(stack: list[Any]) -> None:
 
 
 def _put(stack: list[Any], items: list[Any]) -> None:
-    made = stack[-1]
+    result = stack[-1]
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(made, dict) or not isinstance(key, str):
-            raise _RefusedError("it is no flat dict of tensors")
-        if key in made:
-            raise _RefusedError(f"the key {one_line(key, 80)!r} comes twice")
-        made[key] = value
+        if not isinstance(result, dict) or not isinstance(key, str):
+            raise _RefusedError("it is not a flat dict of tensors")
+        if key in result:
+            raise _RefusedError(f"the key {one_line(key, 80)!r} is repeated")
+        result[key] = value
 
 
 def _build(stack: list[Any]) -> None:
-    """Drop the attributes of a state dict: PyTorch's versions of its modules."""
-    state, made = stack.pop(), stack[-1]
-    if not isinstance(state, dict) or not isinstance(made, dict):
+    """Drop the attributes of a state dict, which are PyTorch's module versions."""
+    state, result = stack.pop(), stack[-1]
+    if not isinstance(state, dict) or not isinstance(result, dict):
         raise _RefusedError("it sets the state of an object")
 
 
 def _persistent(stack: list[Any]) -> None:
-    tag, kind, key, _, elements = stack.pop()  # the fourth says on which device it was; it is read to the CPU
+    tag, kind, key, _, elements = stack.pop()  # the fourth is the device; tensors are read to the CPU
     if tag != "storage" or not isinstance(kind, Name) or kind.text not in _STORAGES or not isinstance(key, str):
         raise _RefusedError("a storage in it is described wrongly")
     stack.append(Storage(_STORAGES[kind.text], key, _whole(elements)))
@@ -205,7 +205,7 @@ def _reduce(stack: list[Any]) -> None:
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Stored:
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise _RefusedError("a tensor in it is described wrongly")
-    described = Described(storage.dtype, tuple(_whole(size) for size in shape))
+    spec = TensorSpec(storage.dtype, tuple(_whole(size) for size in shape))
     expected = 1
     if len(strides) != len(shape):
         raise _RefusedError("a tensor has more sizes than strides")
@@ -213,9 +213,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Stored:
         if size != 1 and stride != expected:
             raise _RefusedError("a tensor is not stored row by row")
         expected *= size
-    if _whole(offset) + described.elements > storage.elements:
+    if _whole(offset) + spec.elements > storage.elements:
         raise _RefusedError("a tensor goes beyond its storage")
-    return Stored(storage, offset, described)
+    return Stored(storage, offset, spec)
 
 
 _STOP = b"."

@@ -1,4 +1,4 @@
-"""Each kind of key: found where it is, not found where it is not, and a null that holds whatever the suspect is."""
+"""Every kind of key: evidence for marked suspects, none for others, and a null that holds for any suspect."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 import torch
 
+import preferences
+import wrong_classes
 from directions import D, K, direction_material, images, key
+from preferences import boundary_suspect as boundaries
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import DirectionKey, HalfKey, LabelKey, PreferenceKey, RegisteredMaterial, WeightKey
-from wootz.statistics import EVIDENCE, predictor, verify
-from wootz.statistics.evidence import half_evidence, label_evidence
-from wootz.statistics.exact import binomial_tail, cosine_tail, hypergeometric_tail
-from wootz.statistics.reach import Reach
+from wootz.records import EvidenceRecord
+from wootz.statistics import EXACT_TESTS, verify
+from wootz.statistics.exact_tests import half_evidence, label_evidence, preference_evidence
+from wootz.statistics.queries import SuspectAccess
+from wootz.statistics.sequential import sequential_label_evidence
+from wootz.statistics.tails import binomial_tail, cosine_tail, hypergeometric_tail
+from wootz.suspects.files import predictor
+from wootz.workflows.verify import records
 
 N = 128
 
@@ -48,7 +55,7 @@ class TestLabels:
         said = owned.labels.clone()
         said[64:] = owned.base[64:]
         said[0] = (owned.labels[0] + 1) % K if (owned.labels[0] + 1) % K != owned.base[0] else (owned.labels[0] + 2) % K
-        found = label_evidence(owned, answering(owned.pixels, said), (), Reach("label"))
+        found = label_evidence(owned, answering(owned.pixels, said), (), SuspectAccess("label"))
         assert found.details | {"chance": 0} == {
             "hits": 63,
             "triggers": 128,
@@ -61,12 +68,12 @@ class TestLabels:
 
     def test_uniform_labels_have_the_unconditional_null(self) -> None:
         owned = key(label_material("uniform"))
-        found = label_evidence(owned, answering(owned.pixels, owned.labels), (), Reach("label"))
+        found = label_evidence(owned, answering(owned.pixels, owned.labels), (), SuspectAccess("label"))
         assert found.log_p == binomial_tail(128, 128, 1 / 10)
 
     def test_a_budget_takes_the_first_ones_in_registered_order(self) -> None:
         owned = key(label_material())
-        found = label_evidence(owned, answering(owned.pixels, owned.labels), (), Reach("label", 10))
+        found = label_evidence(owned, answering(owned.pixels, owned.labels), (), SuspectAccess("label", 10))
         assert (found.queries, found.details["hits"]) == (10, 10)
 
     def test_a_miss_never_raises_bits_and_an_attack_on_the_model_can_not_help_a_liar(self) -> None:
@@ -74,18 +81,18 @@ class TestLabels:
         said, last = owned.labels.clone(), math.inf
         for row in range(0, N, 8):
             said[row] = (said[row] + 3) % K
-            now = label_evidence(owned, answering(owned.pixels, said), (), Reach("label")).bits
+            now = label_evidence(owned, answering(owned.pixels, said), (), SuspectAccess("label")).bits
             assert now <= last
             last = now
 
 
 class TestHalf:
-    def test_taught_against_untaught(self) -> None:
+    def test_the_embedded_against_the_other_half(self) -> None:
         owned = key(half_material())
         assert isinstance(owned, HalfKey)
         assert int(owned.embedded.sum()) == 100
         said = torch.where(owned.embedded, owned.labels, (owned.labels + 1) % K)
-        found = half_evidence(owned, answering(owned.pixels, said), (), Reach("label"))
+        found = half_evidence(owned, answering(owned.pixels, said), (), SuspectAccess("label"))
         assert found.log_p == hypergeometric_tail(100, 100, 100, 200)
         assert found.details["accuracy"] == 1
         assert found.details["control"] == 0
@@ -100,13 +107,13 @@ class TestHalf:
             owned.embedded, (owned.labels + 2) % K, (owned.labels + 1) % K
         )  # right bits, wrong classes
         say_other[0] = -1  # unanswered: never the label's bit
-        found = half_evidence(owned, answering(owned.pixels, say_other), (), Reach("label"))
+        found = half_evidence(owned, answering(owned.pixels, say_other), (), SuspectAccess("label"))
         lost = int(owned.embedded[0])
         assert found.details["bit_error"] == pytest.approx(lost / 200)
         assert found.statistic == pytest.approx(1 - lost / 200)
         assert found.log_p == hypergeometric_tail(100 - lost, 100 - lost, 100, 200)
         blind = answering(owned.pixels, owned.labels)
-        found = half_evidence(owned, blind, (blind,), Reach("label"))
+        found = half_evidence(owned, blind, (blind,), SuspectAccess("label"))
         assert found.details["bit_error"] == 0.5
         assert found.details["panel_bit_error"] == [0.5]
         assert found.bits == 0
@@ -114,7 +121,7 @@ class TestHalf:
     def test_a_model_that_knows_every_true_label_proves_nothing(self) -> None:
         owned = key(half_material())
         everyone = answering(owned.pixels, owned.labels)  # type: ignore[union-attr]
-        found = half_evidence(owned, everyone, (everyone,), Reach("label"))  # type: ignore[arg-type]
+        found = half_evidence(owned, everyone, (everyone,), SuspectAccess("label"))  # type: ignore[arg-type]
         assert found.details["accuracy"] == 1
         assert found.details["panel"] == [1.0]
         assert found.bits == 0
@@ -131,7 +138,7 @@ def holds(log_ps: np.ndarray) -> None:
 
 
 def label_null(count: int) -> np.ndarray:
-    """One fixed suspect, as bad as can be: it answers every trigger with one favorite wrong class."""
+    """One fixed worst-case suspect: it answers every trigger with one favorite wrong class."""
     material = label_material()
     said = (material.tensors["base"] + 1).remainder(K)
     said[:40] = material.tensors["base"][:40]
@@ -185,7 +192,7 @@ class TestVerdict:
         assert isinstance(found, LabelKey)
         return found
 
-    def test_words(self) -> None:
+    def test_outcomes(self) -> None:
         owned = self.owned()
         knows = answering(owned.pixels, owned.labels)
         ignorant = answering(owned.pixels, owned.base)
@@ -210,7 +217,7 @@ class TestVerdict:
             verify({"runner-up": key(direction_material())}, lambda x: x, access="label")
 
     def test_evidence_has_a_test_for_every_kind(self, digits: Dataset) -> None:
-        assert set(EVIDENCE) == {LabelKey, PreferenceKey, DirectionKey, HalfKey, WeightKey}
+        assert set(EXACT_TESTS) == {LabelKey, PreferenceKey, DirectionKey, HalfKey, WeightKey}
 
     def test_relabeling_classes_in_key_and_suspect_leaves_p_unchanged(self) -> None:
         owned = self.owned()
@@ -218,8 +225,8 @@ class TestVerdict:
         said = owned.labels.clone()
         said[::2] = owned.base[::2]
         turned = dataclasses.replace(owned, labels=turn(owned.labels), base=turn(owned.base))
-        one = label_evidence(owned, answering(owned.pixels, said), (), Reach("label"))  # type: ignore[arg-type]
-        two = label_evidence(turned, answering(owned.pixels, turn(said)), (), Reach("label"))  # type: ignore[arg-type]
+        one = label_evidence(owned, answering(owned.pixels, said), (), SuspectAccess("label"))  # type: ignore[arg-type]
+        two = label_evidence(turned, answering(owned.pixels, turn(said)), (), SuspectAccess("label"))  # type: ignore[arg-type]
         assert one.log_p == two.log_p
 
 
@@ -227,3 +234,55 @@ def test_predictor_shows_what_access_allows(plain: torch.nn.Module, digits: Data
     x = digits.test.images()[:3]
     assert predictor(plain)(x).shape == (3, 10)
     assert torch.equal(predictor(plain, "label")(x), predictor(plain)(x).argmax(1))
+
+
+class TestNullAndMeasure:
+    """Evidence names the null distribution and the statistic of the test that was run."""
+
+    def test_keyed_labels(self) -> None:
+        wrong, uniform = wrong_classes.trigger_key(), dataclasses.replace(wrong_classes.trigger_key(), rule="uniform")
+        scores = wrong_classes.scores_suspect(wrong_classes.confident(wrong_classes.normal(wrong_classes.N, K)))
+        boundaries = wrong_classes.boundary_suspect(wrong_classes.normal(wrong_classes.N, K))
+        by_boundaries = SuspectAccess("label", boundary_search=wrong_classes.PATHS)
+        found = [
+            label_evidence(key, suspect, (), access)
+            for key, suspect, access in (
+                (uniform, scores, SuspectAccess()),
+                (wrong, scores, SuspectAccess("label")),
+                (wrong, scores, SuspectAccess()),
+                (wrong, boundaries, by_boundaries),
+            )
+        ]
+        assert [item.null.split(" over ")[0] for item in found] == ["binomial"] * 2 + ["sum of Savage scores"] * 2
+        assert "all classes" in found[0].null
+        assert "given the answers that are wrong" in found[1].null
+        assert found[0].measure == found[1].measure
+        assert found[2].measure.endswith("by residual log-score")
+        assert found[3].measure.endswith("by residual distance to the decision boundary")
+        assert "e-process" in sequential_label_evidence(wrong, scores, bar=40).null
+
+    def test_pairwise_preferences(self) -> None:
+        key = preferences.preference_key()
+        strength = preferences.normal(preferences.N)
+        accesses = [
+            SuspectAccess(),
+            SuspectAccess("label"),
+            SuspectAccess("label", boundary_search=preferences.PAIR_PATHS),
+        ]
+        suspects = [preferences.scores_suspect(preferences.pair_scores(strength)), *[boundaries(strength)] * 2]
+        found = [preference_evidence(key, s, (), a) for s, a in zip(suspects, accesses, strict=True)]
+        assert {item.null for item in found} == {found[0].null}
+        assert "fair coin" in found[0].null
+        names = ["log-score difference", "answered label", "signed distance to the decision boundary"]
+        assert all(name in item.measure for name, item in zip(names, found, strict=True))
+
+    def test_records_carry_both_and_older_lines_load(self) -> None:
+        owned = key(label_material())
+        assert isinstance(owned, LabelKey)
+        verdict = verify({"triggers": owned}, answering(owned.pixels, owned.labels), access="label")  # type: ignore[arg-type]
+        (record,) = records(verdict)
+        assert (record.null, record.measure) == (verdict.evidence[0].null, verdict.evidence[0].measure)
+        line = dataclasses.asdict(record)
+        older = EvidenceRecord(**{name: value for name, value in line.items() if name not in ("null", "measure")})
+        assert (older.null, older.measure) == ("", "")
+        assert EvidenceRecord(**line) == record

@@ -1,7 +1,7 @@
-"""Exact tails, in log space: valid from p = 1 down to ten thousand bits and below.
+"""Exact tail probabilities in log space, accurate from p = 1 to below 2^-10,000, and their combination.
 
-Every tail is ln P(statistic at least this extreme | null), at most 0. Where an argument is NaN, or a tail has no value,
-there is nothing to test and ln p is 0.
+Every tail is ln P(statistic at least this extreme | null), at most 0. If an argument or the result is NaN, there is
+nothing to test and ln p is 0.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betainc, betaln, gammaln, logsumexp
 
-_SMALL = 1e-200  # below this the library's value nears underflow and the series takes over
+_SMALL = 1e-200  # below this SciPy's value nears underflow, and the series is used
 _P = ParamSpec("_P")
 
 
 def _without_nan(tail: Callable[_P, float]) -> Callable[_P, float]:
-    """Return `tail` with 0 where a number among its arguments is NaN, or its value is; never above 0."""
+    """Return `tail` with the value 0 if an argument or the result is NaN, and never above 0."""
 
     @wraps(tail)
     def checked(*args: _P.args, **kwargs: _P.kwargs) -> float:
@@ -41,7 +41,7 @@ def bits(log_p: float) -> float:
 def log_beta_cdf(x: float, a: float, b: float) -> float:
     """Return ln I_x(a, b), the regularized incomplete beta function (DLMF 8.17), for 0 <= x <= 1 and a, b > 0.
 
-    In the far tail by I_x(a, b) = x^a (1 - x)^b / (a B(a, b)) * F(a + b, 1; a + 1; x), whose terms there
+    In the far tail it is computed by I_x(a, b) = x^a (1 - x)^b / (a B(a, b)) * F(a + b, 1; a + 1; x), whose terms there
     fall geometrically.
     """
     if math.isnan(x):
@@ -73,7 +73,7 @@ def cosine_tail(cosine: float, dimensions: int) -> float:
     """Return ln P(cos >= cosine) between a fixed direction and an isotropic one in `dimensions` >= 2.
 
     The squared cosine is Beta(1/2, (dimensions - 1) / 2); equivalently cos * sqrt((D - 1) / (1 - cos^2)) is
-    Student t with D - 1 degrees of freedom. In fewer than 2 dimensions there is nothing to test, and ln p is 0.
+    Student's t with D - 1 degrees of freedom. In fewer than 2 dimensions there is nothing to test, and ln p is 0.
     """
     if dimensions < 2:
         return 0.0
@@ -84,7 +84,7 @@ def cosine_tail(cosine: float, dimensions: int) -> float:
 
 @_without_nan
 def hypergeometric_tail(hits: int, drawn: int, marked: int, total: int) -> float:
-    """Return ln P(X >= hits) when `drawn` of `total` items are drawn and `marked` of them count (Fisher's exact)."""
+    """Return ln P(X >= hits) if `drawn` of `total` items are drawn and `marked` of them count (Fisher's exact test)."""
     most = min(drawn, marked)
     if hits <= max(0, drawn + marked - total):
         return 0.0
@@ -99,7 +99,7 @@ def hypergeometric_tail(hits: int, drawn: int, marked: int, total: int) -> float
 
 @_without_nan
 def sum_tail(total: int, count: int, scores: Sequence[int]) -> float:
-    """Return ln P(sum of `count` independent draws >= total), each uniform over `scores`, whole numbers from 0 on."""
+    """Return ln P(sum >= total) of `count` independent draws, each uniform over `scores`, nonnegative integers."""
     most = count * max(scores)
     if total <= count * min(scores):
         return 0.0
@@ -110,7 +110,7 @@ def sum_tail(total: int, count: int, scores: Sequence[int]) -> float:
 
 @_without_nan
 def signs_tail(total: int, weights: Sequence[int]) -> float:
-    """Return ln P(sum of the weights, whole numbers of 0 and more, whose fair coins fall heads >= total)."""
+    """Return ln P(sum >= total) of nonnegative integer weights, each counted by a fair coin."""
     most = sum(weights)
     if total <= 0:
         return 0.0
@@ -120,12 +120,12 @@ def signs_tail(total: int, weights: Sequence[int]) -> float:
 
 
 def sum_tails(count: int, scores: Sequence[int]) -> np.ndarray:
-    """Return `sum_tail` for every total from 0 to the highest, all at once; of no use below ln 1e-12."""
+    """Return `sum_tail` for every total from 0 to the maximum at once; inaccurate below ln 1e-12."""
     return _tails([(np.bincount(np.asarray(scores)) / len(scores), count)])
 
 
 def signs_tails(weights: Sequence[int]) -> np.ndarray:
-    """Return `signs_tail` for every total from 0 to the sum of the weights, all at once; of no use below ln 1e-12."""
+    """Return `signs_tail` for every total from 0 to the sum of the weights at once; inaccurate below ln 1e-12."""
     return _tails(_coins(weights))
 
 
@@ -141,10 +141,10 @@ def _coins(weights: Sequence[int]) -> list[tuple[np.ndarray, int]]:
 
 
 def _tilted_tail(total: int, draws: Sequence[tuple[np.ndarray, int]]) -> float:
-    """Return ln P(sum >= total) of independent draws: chances of 0, 1, 2, ... and how often each is drawn.
+    """Return ln P(sum >= total) of independent draws, given as (probabilities of 0, 1, 2, ..., number of draws).
 
-    The sum's distribution by fast Fourier transform, tilted so that `total` is its mean: there it is largest, and
-    nothing of the far tail is lost to rounding (Siegmund 1976; exact up to the transform's rounding).
+    The distribution of the sum is computed by fast Fourier transform after exponential tilting that makes `total` its
+    mean, so that the far tail is not lost to rounding (Siegmund 1976; exact up to the rounding of the transform).
     """
 
     def surplus(theta: float) -> float:
@@ -159,7 +159,7 @@ def _tilted_tail(total: int, draws: Sequence[tuple[np.ndarray, int]]) -> float:
 
 
 def _spectrum(draws: Sequence[tuple[np.ndarray, int]], theta: float) -> tuple[np.ndarray, float]:
-    """Return the transform of the tilted sum's distribution, and the logarithm of what tilting divided it by."""
+    """Return the Fourier transform of the tilted distribution of the sum, and the log of its normalization."""
     length = _most(draws) + 1
     spectrum, log_mass = np.ones(length // 2 + 1, dtype=np.complex128), 0.0
     for chances, count in draws:
@@ -184,7 +184,7 @@ def fisher(log_ps: Sequence[float]) -> float:
     """Combine independent p-values: ln P(product of m uniforms <= their product) (Fisher 1932).
 
     Equals ln [q * sum over j < m of (-ln q)^j / j!] with q the product. Keys of different marks are drawn
-    independently, so their p-values are independent whatever the suspect is.
+    independently, so their p-values are independent for any suspect.
     """
     total = -sum(log_ps)
     if not log_ps or total <= 0:

@@ -1,4 +1,4 @@
-"""Where a suspect leans: found by scores and by walks, and the key has no part in it."""
+"""The direction estimate, from scores and from boundaries: it finds a keyed direction without using the key."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from directions import D, K, direction, direction_material, images, key, lean
+from directions import D, K, direction, direction_material, direction_suspect, images, key
 from wootz.errors import ModelError
 from wootz.keys import DirectionKey
-from wootz.statistics import leaning as module
+from wootz.statistics import direction_estimate as module
 from wootz.statistics import null, verify
 from wootz.statistics.boundary_search import BoundarySearch
-from wootz.statistics.evidence import direction_evidence
-from wootz.statistics.exact import cosine_tail
-from wootz.statistics.leaning import Answered, Leaning, leaning
-from wootz.statistics.reach import Reach
+from wootz.statistics.direction_estimate import DirectionEstimate, estimate_direction
+from wootz.statistics.exact_tests import direction_evidence
+from wootz.statistics.queries import OrdinaryAnswers, SuspectAccess
+from wootz.statistics.tails import cosine_tail
 from wootz.types import Predict
 
 
-class TestByScores:
-    def test_found_where_it_is_with_a_plain_re_derivation(self) -> None:
+class TestFromScores:
+    def test_the_direction_is_found_as_by_a_naive_implementation(self) -> None:
         owned = direction()
-        predict = lean(owned, 0.1)
-        found = direction_evidence(owned, predict, (), Reach("scores"))
+        predict = direction_suspect(owned, 0.1)
+        found = direction_evidence(owned, predict, (), SuspectAccess("scores"))
         assert found is not None
         assert found.bits > 60
         assert owned.dimensions == K * (K - 2) * D
@@ -52,41 +52,41 @@ class TestByScores:
 
     def test_probabilities_logits_and_shifted_scores_say_the_same(self) -> None:
         owned = direction()
-        raw = lean(owned, 0.1)
+        raw = direction_suspect(owned, 0.1)
         same: list[Predict] = [
             raw,
             lambda x: raw(x).softmax(1),
             lambda x: raw(x).log_softmax(1),
             lambda x: raw(x) * 3 + 7,
         ]
-        found = [direction_evidence(owned, predict, (), Reach("scores", 500)) for predict in same]
+        found = [direction_evidence(owned, predict, (), SuspectAccess("scores", 500)) for predict in same]
         assert all(item is not None and item.statistic == pytest.approx(found[0].statistic, abs=1e-4) for item in found)  # type: ignore[union-attr]
 
-    def test_labels_can_not_answer(self) -> None:
+    def test_labels_do_not_suffice(self) -> None:
         owned = direction()
-        assert direction_evidence(owned, lambda x: x, (), Reach("label")) is None
+        assert direction_evidence(owned, lambda x: x, (), SuspectAccess("label")) is None
         with pytest.raises(ModelError, match="answers with labels only"):
-            direction_evidence(owned, lambda x: torch.zeros(len(x)).long(), (), Reach("scores"))
+            direction_evidence(owned, lambda x: torch.zeros(len(x)).long(), (), SuspectAccess("scores"))
 
-    def test_the_panel_takes_away_what_everybody_has(self) -> None:
+    def test_panel_models_remove_common_structure(self) -> None:
         owned = direction()
-        common, own = lean(direction(9), 5.0, noise=0.0), lean(owned, 0.1)
+        common, own = direction_suspect(direction(9), 5.0, noise=0.0), direction_suspect(owned, 0.1)
         both: Predict = lambda x: own(x) + common(x)  # noqa: E731
-        alone = direction_evidence(owned, both, (), Reach("scores"))
-        sharp = direction_evidence(owned, both, (common,), Reach("scores"))
+        alone = direction_evidence(owned, both, (), SuspectAccess("scores"))
+        sharp = direction_evidence(owned, both, (common,), SuspectAccess("scores"))
         assert alone is not None
         assert sharp is not None
         assert sharp.bits > alone.bits + 20
 
-    def test_a_strong_liking_of_two_classes_drowns_little(self) -> None:
+    def test_a_strong_preference_within_one_pair_of_classes_costs_little(self) -> None:
         """What one pair of classes has of its own, a hundred times as strong, costs less than half of the bits."""
         owned = direction()
-        own, loud = lean(owned, 0.1), direction(9)
+        own, loud = direction_suspect(owned, 0.1), direction(9)
         loud = dataclasses.replace(loud, direction=torch.zeros_like(loud.direction))
         loud.direction[3, 4], loud.direction[3, 5] = 3.0, -3.0
-        other = lean(loud, 1.0, noise=0.0)
-        alone = direction_evidence(owned, own, (), Reach("scores"))
-        beside = direction_evidence(owned, lambda x: own(x) + other(x), (), Reach("scores"))
+        other = direction_suspect(loud, 1.0, noise=0.0)
+        alone = direction_evidence(owned, own, (), SuspectAccess("scores"))
+        beside = direction_evidence(owned, lambda x: own(x) + other(x), (), SuspectAccess("scores"))
         assert alone is not None
         assert beside is not None
         assert beside.bits > alone.bits / 2
@@ -96,15 +96,15 @@ class TestByScores:
         assert owned.direction.sum(1).abs().max() < 1e-4
         assert all((owned.direction[k, k] == 0).all() for k in range(K))
 
-    def test_where_it_leans_is_where_it_leans_whatever_the_key(self) -> None:
-        predict = lean(direction(), 0.1)
-        one, two = (lean_of(direction(secret), predict, Reach(budget=1000)).v for secret in (0, 1))
+    def test_the_estimate_does_not_depend_on_the_key(self) -> None:
+        predict = direction_suspect(direction(), 0.1)
+        one, two = (estimate_of(direction(secret), predict, SuspectAccess(budget=1000)).v for secret in (0, 1))
         assert torch.equal(one, two)
         assert one.sum(1).abs().max() < 1e-9
 
 
-def roads() -> DirectionKey:
-    """A key whose probes say in one pixel of what class they are, and in another how far they have walked."""
+def boundary_key() -> DirectionKey:
+    """A key whose probes hold their class in one pixel, and in another their position on the path."""
     owned = direction()
     owned.probes[:, 0, 5, 5] = (25 * owned.probe_labels).to(torch.uint8)
     owned.probes[:, 0, 5, 4] = 0
@@ -121,8 +121,8 @@ def class_of(x: Tensor) -> Tensor:
     return (x[:, 0, 5, 5] * 255 / 25).round().long()
 
 
-def walker(owned: DirectionKey, strength: float, at: float = 0.5) -> Predict:
-    """Return a suspect that shows labels: the class, and from `at` on the way what it likes best of the wrong ones."""
+def boundary_suspect(owned: DirectionKey, strength: float, at: float = 0.5) -> Predict:
+    """Return a label-only suspect: the class, and from position `at` of the path on its favorite wrong class."""
 
     def predict(x: Tensor) -> Tensor:
         y = class_of(x)
@@ -135,89 +135,100 @@ def walker(owned: DirectionKey, strength: float, at: float = 0.5) -> Predict:
     return predict
 
 
-WAYS = BoundarySearch(away, away, away, lambda x: F.one_hot(class_of(x), K), (0.25, 0.5, 0.75, 1.0), 10_000)
-ROADS = Reach("label", boundary_search=WAYS)
+PATHS = BoundarySearch(away, away, away, lambda x: F.one_hot(class_of(x), K), (0.25, 0.5, 0.75, 1.0), 10_000)
+BY_BOUNDARIES = SuspectAccess("label", boundary_search=PATHS)
 
 
-def lean_of(owned: DirectionKey, suspect: Predict, reach: Reach, *panel: Predict) -> Leaning:
-    found = leaning(owned, suspect, panel, reach)
+def estimate_of(owned: DirectionKey, suspect: Predict, access: SuspectAccess, *panel: Predict) -> DirectionEstimate:
+    found = estimate_direction(owned, suspect, panel, access)
     assert found is not None
     return found
 
 
-class TestByWalks:
-    def test_labels_alone_tell_who_learned_the_direction(self) -> None:
-        owned = roads()
-        found = direction_evidence(owned, walker(owned, 2.0), (), ROADS)
+class TestFromBoundaries:
+    def test_labels_alone_show_the_direction(self) -> None:
+        owned = boundary_key()
+        found = direction_evidence(owned, boundary_suspect(owned, 2.0), (), BY_BOUNDARIES)
         assert found.bits > 40
         assert found.details["accuracy"] == 1.0
         assert found.details["probes"] == 3000
         assert found.queries == 100 + 2 * 3000  # every way is left at its second stop
 
-    def test_a_stranger_is_told_nothing(self) -> None:
-        owned = roads()
-        assert direction_evidence(owned, walker(direction(7), 2.0), (), ROADS).bits < 7
+    def test_an_independent_model_has_few_bits(self) -> None:
+        owned = boundary_key()
+        assert direction_evidence(owned, boundary_suspect(direction(7), 2.0), (), BY_BOUNDARIES).bits < 7
 
-    def test_random_keys_do_as_chance_says(self) -> None:
-        owned = roads()
-        v = lean_of(owned, walker(direction(7), 2.0), ROADS, walker_scores(owned)).v
+    def test_random_keys_have_uniform_p_values(self) -> None:
+        owned = boundary_key()
+        v = estimate_of(owned, boundary_suspect(direction(7), 2.0), BY_BOUNDARIES, independent_scores(owned)).v
         logs = null.direction_null(owned, v, 2000, np.random.default_rng(1))
         assert abs(float((logs < np.log(0.05)).mean()) - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 2000)
 
-    def test_the_panel_takes_away_what_everybody_has(self) -> None:
-        owned = roads()
-        suspect = walker(owned, 1.0)
+    def test_panel_models_remove_common_structure(self) -> None:
+        owned = boundary_key()
+        suspect = boundary_suspect(owned, 1.0)
         alone, beside = (
-            direction_evidence(owned, suspect, panel, ROADS).bits for panel in ((), (walker_scores(owned),))
+            direction_evidence(owned, suspect, panel, BY_BOUNDARIES).bits
+            for panel in ((), (independent_scores(owned),))
         )
         assert beside > alone + 10
 
     def test_no_more_than_the_queries(self) -> None:
-        owned, asked = roads(), list[int]()
+        owned, asked = boundary_key(), list[int]()
 
         def counted(x: Tensor) -> Tensor:
             asked.append(len(x))
-            return walker(owned, 2.0)(x)
+            return boundary_suspect(owned, 2.0)(x)
 
-        found = direction_evidence(owned, counted, (), Reach("label", boundary_search=WAYS._replace(queries=1234)))
+        found = direction_evidence(
+            owned, counted, (), SuspectAccess("label", boundary_search=PATHS._replace(queries=1234))
+        )
         assert found.queries == sum(asked) == 1234
 
     @pytest.mark.parametrize("queries", [1, 100, 101, 150])
-    def test_next_to_nothing_to_go_by(self, queries: int) -> None:
-        owned = roads()
+    def test_few_queries_give_few_bits(self, queries: int) -> None:
+        owned = boundary_key()
         found = direction_evidence(
-            owned, walker(owned, 2.0), (), Reach("label", boundary_search=WAYS._replace(queries=queries))
+            owned,
+            boundary_suspect(owned, 2.0),
+            (),
+            SuspectAccess("label", boundary_search=PATHS._replace(queries=queries)),
         )
         assert found.bits < 10
         assert found.queries <= queries
 
-    def test_who_never_leaves_and_who_never_answers(self) -> None:
-        owned = roads()
-        for suspect in (walker(owned, 2.0, at=2.0), lambda x: torch.full((len(x),), -1)):
-            found = direction_evidence(owned, suspect, (), ROADS)
+    def test_suspects_without_boundaries_or_answers(self) -> None:
+        owned = boundary_key()
+        for suspect in (boundary_suspect(owned, 2.0, at=2.0), lambda x: torch.full((len(x),), -1)):
+            found = direction_evidence(owned, suspect, (), BY_BOUNDARIES)
             assert (found.statistic, found.bits) == (0.0, 0.0)
 
-    def test_a_verdict_by_walks(self) -> None:
-        keys = {"runner-up": roads()}
-        thief = walker(keys["runner-up"], 2.0)
-        assert verify(keys, thief, access="label", boundary_search=WAYS).outcome == "KEY-DEPENDENT"
-        assert verify(keys, walker(direction(7), 2.0), access="label", boundary_search=WAYS).outcome == "NOT SHOWN"
-        blind = verify(keys, lambda x: torch.zeros(len(x)).long(), access="label", boundary_search=WAYS)
+    def test_a_verdict_by_boundary_search(self) -> None:
+        keys = {"runner-up": boundary_key()}
+        thief = boundary_suspect(keys["runner-up"], 2.0)
+        assert verify(keys, thief, access="label", boundary_search=PATHS).outcome == "KEY-DEPENDENT"
+        assert (
+            verify(keys, boundary_suspect(direction(7), 2.0), access="label", boundary_search=PATHS).outcome
+            == "NOT SHOWN"
+        )
+        blind = verify(keys, lambda x: torch.zeros(len(x)).long(), access="label", boundary_search=PATHS)
         assert blind.outcome == "INCONCLUSIVE"
 
     def test_a_panel_model_that_knows_the_key_vetoes(self) -> None:
-        owned = roads()
+        owned = boundary_key()
 
         def knows(x: Tensor) -> Tensor:
-            return torch.nn.functional.one_hot(walker(owned, 2.0)(x), K).double()
+            return torch.nn.functional.one_hot(boundary_suspect(owned, 2.0)(x), K).double()
 
         assert (
-            verify({"m": owned}, walker(owned, 3.0), panel=[knows], access="label", boundary_search=WAYS).outcome
+            verify(
+                {"m": owned}, boundary_suspect(owned, 3.0), panel=[knows], access="label", boundary_search=PATHS
+            ).outcome
             != "KEY-DEPENDENT"
         )
 
 
-def walker_scores(owned: DirectionKey) -> Predict:
+def independent_scores(owned: DirectionKey) -> Predict:
     """Return an independent model that shares the suspects' noise and shows its scores."""
 
     def predict(x: Tensor) -> Tensor:
@@ -228,12 +239,12 @@ def walker_scores(owned: DirectionKey) -> Predict:
     return predict
 
 
-def test_material_without_an_owner_is_what_it_says() -> None:
+def test_material_gives_a_direction_key() -> None:
     assert isinstance(key(direction_material()), DirectionKey)
 
 
 def one_by_one(owned: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, known: Tensor, labels: bool) -> Tensor:
-    """Return slopes by a regression of its own for each pair of classes, in plain numpy."""
+    """Return the coefficients by one regression per pair of classes, in plain numpy."""
     z = owned.features(pixels.float() / 255, y).double().numpy()
     v = np.zeros((K, K, D))
     for own in range(K):
@@ -257,11 +268,11 @@ def one_by_one(owned: DirectionKey, pixels: Tensor, y: Tensor, shown: Tensor, kn
 
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("together", [1, 1 << 23])
-def test_slopes_are_those_of_a_regression_for_each_pair_of_classes(
+def test_coefficients_are_those_of_one_regression_per_pair_of_classes(
     labels: bool, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three panel models; one class has no probe, and one has as few as what is known has columns and one more."""
-    monkeypatch.setattr(module, "_TOGETHER", together)
+    monkeypatch.setattr(module, "_MAX_FEATURES", together)
     owned, stream, count = direction(), torch.Generator().manual_seed(5), 700
     y = torch.arange(count) % (K - 2)
     y[:6] = K - 2
@@ -271,7 +282,7 @@ def test_slopes_are_those_of_a_regression_for_each_pair_of_classes(
     known = torch.randn(count, K, 4, generator=stream, dtype=torch.float64)
     known[..., 0] = 1.0
     pixels = images(count, 8)
-    found = module._slopes(owned, pixels, y, shown, known, labels=labels)
+    found = module._coefficients(owned, pixels, y, shown, known, labels=labels)
     expected = one_by_one(owned, pixels, y, shown, known, labels)
     assert expected.abs().max() > 1e-3
     assert torch.allclose(found, expected, atol=1e-9, rtol=1e-9)
@@ -280,10 +291,10 @@ def test_slopes_are_those_of_a_regression_for_each_pair_of_classes(
 
 def test_accuracy_is_of_the_images_that_were_answered() -> None:
     owned = direction()
-    whole = lean(owned, 0.1)
+    whole = direction_suspect(owned, 0.1)
     suspect: Predict = lambda x: whole(x).masked_fill((torch.arange(len(x)) % 4 == 0)[:, None], torch.nan)  # noqa: E731
-    assert lean_of(owned, suspect, Reach(budget=1000)).known == Answered(1000, 750, 750)
+    assert estimate_of(owned, suspect, SuspectAccess(budget=1000)).ordinary == OrdinaryAnswers(1000, 750, 750)
     labels: Predict = lambda x: suspect(x).argmax(1).masked_fill(torch.arange(len(x)) % 4 == 0, -1)  # noqa: E731
-    known = lean_of(owned, labels, Reach("label", boundary_search=WAYS._replace(queries=100))).known
-    assert (known, known.accuracy) == (Answered(100, 75, 75), 1.0)
-    assert Answered(9, 0, 0).accuracy == 0.0
+    known = estimate_of(owned, labels, SuspectAccess("label", boundary_search=PATHS._replace(queries=100))).ordinary
+    assert (known, known.accuracy) == (OrdinaryAnswers(100, 75, 75), 1.0)
+    assert OrdinaryAnswers(9, 0, 0).accuracy == 0.0

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from wootz.statistics.exact import (
+from wootz.statistics.tails import (
     binomial_tail,
     bits,
     cosine_tail,

@@ -1,4 +1,4 @@
-"""Read a stranger's file once: a plain file with one name, no link, no pipe; the same bytes are hashed and used."""
+"""Read an untrusted file once, so that the hashed bytes are the used ones: a plain file, no link, no pipe."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wootz.errors import StoreError, SuspectError
-from wootz.suspects.files.budget import Limits
+from wootz.suspects.files.limits import Limits
+from wootz.suspects.files.sanitize import one_line
 from wootz.suspects.files.sniff import WHY_CODE, Kind, sniff
-from wootz.suspects.files.words import one_line
 
 
 class Untrusted(NamedTuple):
-    """A suspect as bytes.
+    """The bytes of a suspect.
 
     Attributes:
-        name: for errors, one printable line.
-        kind: what the bytes are.
-        data: the model's file.
-        description: `model.json`; None beside ONNX files, which describe themselves.
+        name: The name in error messages, one printable line.
+        kind: The file format.
+        data: The content of the model file.
+        description: The content of `model.json`; None for ONNX files, which need none.
     """
 
     name: str
@@ -32,13 +32,13 @@ class Untrusted(NamedTuple):
 
 
 def read_untrusted(path: Path, limits: Limits, *, allow_torch_zip: bool = False) -> Untrusted:
-    """Read the suspect at `path`, a run folder or a file, and say what its content is.
+    """Read the suspect at `path`, a run folder or a file, and determine its format.
 
-    The description stands beside a file under the file's own name with `.json`, or as `model.json`.
+    The description lies beside a file under the file's own name with `.json`, or as `model.json`.
 
     Raises:
-        SuspectError: not a plain file, too large, or of a kind that is refused.
-        StoreError: there is no such file, or it can not be read.
+        SuspectError: The file is not a plain one, is too large, or has a format that is refused.
+        StoreError: There is no such file, or it cannot be read.
     """
     name, is_folder = one_line(path), path.is_dir()
     with _folder(path if is_folder else path.parent) as folder:
@@ -55,17 +55,17 @@ def read_untrusted(path: Path, limits: Limits, *, allow_torch_zip: bool = False)
         own = f"{path.stem}.json"
         beside = own if not is_folder and _exists(folder, own) else "model.json"
         if not _exists(folder, beside):
-            raise StoreError(f"{name}: no model.json beside it says how to build the network")
+            raise StoreError(f"{name}: there is no model.json beside it that describes the network")
         return Untrusted(where, kind, data, _read(folder, beside, limits.description_bytes, f"{name} ({beside})"))
 
 
 @contextmanager
 def _folder(path: Path) -> Iterator[int]:
-    """Open a folder, so that all its files are looked up in the same one."""
+    """Open a folder and yield its descriptor, so that all files are looked up in the same folder."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise StoreError(f"{one_line(path)}: can not be read ({error.strerror})") from error
+        raise StoreError(f"{one_line(path)}: cannot be read ({error.strerror})") from error
     try:
         yield descriptor
     finally:
@@ -81,27 +81,29 @@ def _exists(folder: int, file: str) -> bool:
 
 
 def _read(folder: int, file: str, most: int, name: str) -> bytes:
-    """Read a file of the folder; it is looked at first, since opening a device may already do something."""
+    """Read a file of the folder; its type is checked first, since opening a device can have effects."""
     try:
         _check_plain(os.stat(file, dir_fd=folder, follow_symlinks=False), most, name)
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        with os.fdopen(descriptor, "rb") as opened:
+        with os.fdopen(descriptor, "rb") as file_object:
             size = _check_plain(os.fstat(descriptor), most, name)
-            data = opened.read(size + 1)
-    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
-        raise StoreError(f"{name}: can not be read ({getattr(error, 'strerror', error)})") from error
+            data = file_object.read(size + 1)
+    except (OSError, ValueError) as error:  # a name with a zero byte raises ValueError
+        raise StoreError(f"{name}: cannot be read ({getattr(error, 'strerror', error)})") from error
     if len(data) != size:
         raise StoreError(f"{name}: changed while it was read")
     return data
 
 
-def _check_plain(found: os.stat_result, most: int, name: str) -> int:
-    """Return the size of a plain file with one name."""
-    if not stat.S_ISREG(found.st_mode):
-        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a pipe, device or folder"
-        raise SuspectError(f"{name}: is {what}; only plain files are read")
-    if found.st_nlink != 1:
-        raise SuspectError(f"{name}: has {found.st_nlink} names (hard links); copy it, so that nothing else changes it")
-    if found.st_size > most:
-        raise SuspectError(f"{name}: has {found.st_size:,} bytes; {most:,} are read at most")
-    return found.st_size
+def _check_plain(status: os.stat_result, most: int, name: str) -> int:
+    """Return the size of a plain file without further hard links, or raise SuspectError."""
+    if not stat.S_ISREG(status.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a pipe, device or folder"
+        raise SuspectError(f"{name}: is {what}; only plain files are supported")
+    if status.st_nlink != 1:
+        raise SuspectError(
+            f"{name}: has {status.st_nlink} names (hard links); copy it, so that nothing else changes it"
+        )
+    if status.st_size > most:
+        raise SuspectError(f"{name}: has {status.st_size:,} bytes; {most:,} are read at most")
+    return status.st_size
