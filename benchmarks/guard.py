@@ -28,14 +28,15 @@ from wootz.attacks.evasion import predict_logits
 from wootz.attacks.extraction import ATTACKS, Ledger
 from wootz.config import with_settings
 from wootz.data import Dataset, load_other
-from wootz.keys import AnswerKey, derive, key_from_log
+from wootz.keys import AnswerKey, derive_key, key_from_log
 from wootz.keys.prf import stream
 from wootz.models import ModelSpec, build, other_architecture
 from wootz.rng import derive as seeded
 from wootz.statistics import Reach, predictor
 from wootz.statistics.evidence import order_evidence
 from wootz.watermarks import MarkContext
-from wootz.watermarks.guard import AnswerFilter, CalibrationScores, Guard, prepare
+from wootz.watermarks.answer_filter import AnswerFilter, CalibrationScores
+from wootz.watermarks.guard import Guard, prepare_guard
 from wootz.workflows.reference_models import ReferenceModels
 from wootz.workflows.run import open_run
 from wootz.workflows.verify import open_panel
@@ -59,8 +60,8 @@ COLUMNS = (
 
 def key_of(cfg: Guard, data: Dataset, model: nn.Module, seed: int) -> AnswerKey:
     mark_context = MarkContext(data=data, panel=(), model=model, eps=0.1, wm_eps=0.2)
-    material = prepare(cfg, mark_context, torch.Generator())
-    key = derive("guard", material, len(data.classes), [stream(str(seed).encode(), b"benchmark", 32)], b"")
+    material = prepare_guard(cfg, mark_context, torch.Generator())
+    key = derive_key("guard", material, len(data.classes), [stream(str(seed).encode(), b"benchmark", 32)], b"")
     assert isinstance(key, AnswerKey)
     return key
 
@@ -88,7 +89,7 @@ def row(
     ordinary = CalibrationScores(predict_logits(victim.model, data.probes.images()), data.probes.labels)
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "guard.jsonl"
-        with AnswerFilter(key, log, shape=data.shape, ordinary=ordinary) as guarded:
+        with AnswerFilter(key, log, shape=data.shape, calibration=ordinary) as guarded:
             ledger = Ledger(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
             fresh = partial(fresh_net, victim.spec, architecture, seed)
             stolen = entry.run(thief, ledger, AttackContext(data=held, fresh=fresh, eps=victim.eps, seed=seed))
@@ -97,7 +98,7 @@ def row(
             order_evidence(key_from_log(key, log), predictor(stolen), panel.answers, reach)
             for reach in (Reach("label", boundary_search=panel.boundary_search), Reach("scores"))
         )
-        with AnswerFilter(key, Path(place) / "test.jsonl", shape=data.shape, ordinary=ordinary) as guarded:
+        with AnswerFilter(key, Path(place) / "test.jsonl", shape=data.shape, calibration=ordinary) as guarded:
             x = data.test.images()
             served = clean(guarded(x, predict_logits(victim.model, x)), data)
     values = (

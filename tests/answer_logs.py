@@ -8,14 +8,8 @@ from pathlib import Path
 import torch
 
 from wootz.keys import AnswerKey
-from wootz.keys.answers import (
-    chosen,
-    digests,
-    first_line,
-    keyed_class,
-    later_line,
-    projections,
-)
+from wootz.keys.answer_log import log_entry, log_header
+from wootz.keys.keyed_answers import digests, is_keyed, keyed_answer, projections
 from wootz.store import canonical
 
 K, SHAPE = 10, (1, 6, 6)
@@ -36,12 +30,12 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
 def write(path: Path, owned: AnswerKey, count: int = 60) -> list[dict[str, object]]:
     """Write a log of random images, by the definition of the format, and return its lines without chains."""
     pixels = images(count)
-    lines, seen = [first_line(owned, SHAPE, 1.5)], set[bytes]()
+    lines, seen = [log_header(owned, SHAPE, 1.5)], set[bytes]()
     for number, (image, digest) in enumerate(zip(pixels, digests(projections(owned, SHAPE), pixels), strict=True)):
         b = number % K
-        if chosen(owned, digest) and digest not in seen:
+        if is_keyed(owned, digest) and digest not in seen:
             second = (b + 1) % K
-            lines.append(later_line(image, digest, b, second, keyed_class(owned, digest, b, second)))
+            lines.append(log_entry(image, digest, b, second, keyed_answer(owned, digest, b, second)))
             seen.add(digest)
     save(path, lines)
     return lines

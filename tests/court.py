@@ -99,7 +99,7 @@ def court(
                 seed=4,
                 execution=CPU,
                 owner=key_of(patch, name),
-                stamp=stamp,
+                fetch_token=stamp,
             )
             kinds = (small_spec, small_spec)
             save_run(made, place / name, small_spec, kinds, data="mnist-5k", eps=EPS, seed=4)
@@ -117,7 +117,7 @@ def court(
             shape=digits.shape,
             panel=[weights_digest(model) for model in panel],
             owner=key_of(patch, "stocker"),
-            stamp=stamp,
+            fetch_token=stamp,
         )
     marked = protected("owner", build(small_spec, 4), b"\x5e", OWNERS, RECIPE)
     protected("thief", marked, b"\x77", THIEFS, replace(RECIPE, epochs=8, lr=1e-3))

@@ -14,24 +14,15 @@ import torch
 from answer_logs import CHANGED, SHAPE, K, images, key, save, write
 from wootz.errors import StoreError
 from wootz.keys import LabelKey, PreferenceKey, key_from_log
-from wootz.keys.answers import (
-    chained,
-    changed_class,
-    chosen,
-    digests,
-    first_line,
-    later_line,
-    log_length,
-    projections,
-    read_log,
-)
+from wootz.keys.answer_log import chain_hash, log_entry, log_header, log_length, read_log
+from wootz.keys.keyed_answers import changed_class, digests, is_keyed, projections
 from wootz.statistics.evidence import label_evidence
 from wootz.statistics.reach import Reach
 from wootz.store import canonical
 
 
 class TestLog:
-    def test_gives_a_key_of_labels_where_answers_were_changed(self, tmp_path: Path) -> None:
+    def test_gives_a_label_key_if_answers_were_changed(self, tmp_path: Path) -> None:
         owned = key(0, CHANGED)
         lines = write(tmp_path / "log", owned)
         found = key_from_log(owned, tmp_path / "log")
@@ -43,7 +34,7 @@ class TestLog:
         raw = b"".join(base64.b64decode(str(line["image"])) for line in lines[1:])
         assert found.pixels.numpy().tobytes() == raw
 
-    def test_gives_a_key_of_orders_where_two_classes_were_ordered(self, tmp_path: Path) -> None:
+    def test_gives_a_preference_key_if_the_rule_prefers_one_of_two_classes(self, tmp_path: Path) -> None:
         owned = key()
         lines = write(tmp_path / "log", owned)[1:]
         found = key_from_log(owned, tmp_path / "log")
@@ -55,7 +46,7 @@ class TestLog:
         assert 10 < int(found.preferred.sum()) < len(lines) - 10
 
     def test_an_empty_one_is_no_evidence(self, tmp_path: Path) -> None:
-        save(tmp_path / "log", [first_line(key(), SHAPE, 1.5)])
+        save(tmp_path / "log", [log_header(key(), SHAPE, 1.5)])
         found = key_from_log(key(), tmp_path / "log")
         assert len(found.pixels) == 0
         assert found.pixels.shape == (0, *SHAPE)
@@ -128,20 +119,22 @@ class TestLog:
         owned, path = key(), tmp_path / "log"
         lines = write(path, owned)
         save(path, [*lines[:3], lines[3] | edit, *lines[4:]])
-        with pytest.raises(StoreError, match=r"line 4: is not what this key makes of the image|is no log of a guard"):
+        with pytest.raises(
+            StoreError, match=r"line 4: does not follow from this key and the image|is not a log of keyed answers"
+        ):
             read_log(owned, path)
 
     def test_an_image_that_was_not_chosen_or_comes_twice_is_refused(self, tmp_path: Path) -> None:
         owned, path = key(0, CHANGED), tmp_path / "log"
         lines = write(path, owned)
         save(path, [*lines, lines[1]])
-        with pytest.raises(StoreError, match="is not what this key makes"):
+        with pytest.raises(StoreError, match="does not follow from this key"):
             read_log(owned, path)
         pixels = images(20, 1)
         made = digests(projections(owned, SHAPE), pixels)
-        row = next(n for n, digest in enumerate(made) if not chosen(owned, digest))
-        save(path, [*lines, later_line(pixels[row], made[row], 2, 3, changed_class(owned, made[row], 2))])
-        with pytest.raises(StoreError, match="is not what this key makes"):
+        row = next(n for n, digest in enumerate(made) if not is_keyed(owned, digest))
+        save(path, [*lines, log_entry(pixels[row], made[row], 2, 3, changed_class(owned, made[row], 2))])
+        with pytest.raises(StoreError, match="does not follow from this key"):
             read_log(owned, path)
 
     def test_another_key_s_log(self, tmp_path: Path) -> None:
@@ -157,7 +150,7 @@ class TestLog:
 
     def test_the_chain_is_the_definition_s(self) -> None:
         line = {"base": 1, "answer": 2}
-        assert chained("ab", line) == hashlib.sha256(b'\xab{"answer":2,"base":1}').hexdigest()
+        assert chain_hash("ab", line) == hashlib.sha256(b'\xab{"answer":2,"base":1}').hexdigest()
 
 
 def test_who_learned_the_answers_is_told_from_who_did_not(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class TestContract:
     def test_material_follows_from_its_generator_and_from_no_key(
         self, mark: str, digits: Dataset, plain: nn.Module, robust: nn.Module, foreign: str
     ) -> None:
-        assert list(inspect.signature(MARKS[mark].prepare).parameters) == ["cfg", "ground", "generator"]
+        assert list(inspect.signature(MARKS[mark].prepare).parameters) == ["cfg", "context", "generator"]
         before = digits.train.pixels.clone(), [weight.clone() for weight in robust.parameters()]
         one, two = (made(mark, digits, [robust, plain], foreign, seed=3) for _ in range(2))
         assert (one.kind, one.params, one.tensors.keys()) == (two.kind, two.params, two.tensors.keys())
@@ -57,14 +57,14 @@ class TestContract:
         self, mark: str, digits: Dataset, plain: nn.Module, robust: nn.Module, foreign: str, tmp_path: Path
     ) -> None:
         material = made(mark, digits, [robust, plain], foreign)
-        rings = [
+        both = [
             draw_keys(
                 bytes([n]) * 32, {mark: material}, classes=digits.classes, shape=digits.shape, panel=["sha256:00"]
             )
             for n in (1, 2)
         ]
-        write_keys(tmp_path, rings[0])
-        key, again, other = rings[0].keys[mark], read_keys(tmp_path).keys[mark], rings[1].keys[mark]
+        write_keys(tmp_path, both[0])
+        key, again, other = both[0].keys[mark], read_keys(tmp_path).keys[mark], both[1].keys[mark]
         differs = False
         for name in (field for field in type(key).__slots__ if field != "mark"):
             value, back, foreign_value = (getattr(k, name) for k in (key, again, other))
@@ -224,7 +224,7 @@ def test_a_keyed_patch_is_taught_on_other_images_than_it_is_tested_on(digits: Da
         (lambda: App(reach=2.0), "reach = 2.0: must be from 0 to 1"),
     ],
 )
-def test_settings_that_can_not_be(make: Any, message: str) -> None:
+def test_settings_that_are_invalid(make: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
 

@@ -20,11 +20,15 @@ from wootz.models import ModelSpec
 from wootz.rng import generator
 from wootz.watermarks import MARKS, Blackmarks, Content, Entangled, Frontier, Margin, Noise, Paper, Unrelated
 from wootz.watermarks.baselines.app import worst_weights
-from wootz.watermarks.baselines.blackmarks import bit_loss, class_means, clusters
-from wootz.watermarks.baselines.entangled import last_hidden, place
+from wootz.watermarks.baselines.blackmarks import bit_loss, class_mean_logits, cluster_classes
+from wootz.watermarks.baselines.entangled import (
+    last_hidden,
+    scale_invariant_snn,
+    soft_nearest_neighbor,
+    square_position,
+)
 from wootz.watermarks.baselines.margin import MarginLoss
-from wootz.watermarks.baselines.soft_nearest_neighbor import scale_free, soft_nearest_neighbor
-from wootz.watermarks.baselines.within_class import word
+from wootz.watermarks.baselines.within_class import word_mask
 
 
 class TestPaper:
@@ -53,7 +57,7 @@ class TestWithinClass:
     def test_the_word_is_written_on_images_of_the_base_class(self, digits: Dataset, robust: nn.Module) -> None:
         cfg = Content(count=20, base_class=3, target=7)
         tensors = made("content", digits, [robust], "", cfg=cfg).tensors
-        mask = word(digits.shape)
+        mask = word_mask(digits.shape)
         assert int(mask.sum()) == 7 + 10 + 11 + 7  # black squares of T, E, S, T, counted by hand
         assert (tensors["pixels"][:, mask] == 255).all()
         assert (tensors["labels"] == 7).all()
@@ -119,10 +123,10 @@ class TestSoftNearestNeighbor:
     def test_it_grows_as_groups_mix_and_not_with_scale(self) -> None:
         draw = torch.Generator().manual_seed(1)
         x, groups = torch.randn(40, 4, generator=draw), torch.arange(40) % 2
-        values = [float(scale_free(x + apart * groups[:, None], groups, 1.0)) for apart in (10.0, 2.0, 0.0)]
+        values = [float(scale_invariant_snn(x + apart * groups[:, None], groups, 1.0)) for apart in (10.0, 2.0, 0.0)]
         assert values == sorted(values)
         assert values[-1] == pytest.approx(math.log(2), abs=0.1)
-        assert float(scale_free(100 * x, groups, 1.0)) == pytest.approx(values[-1], rel=1e-4)
+        assert float(scale_invariant_snn(100 * x, groups, 1.0)) == pytest.approx(values[-1], rel=1e-4)
 
     def test_training_entangles(
         self, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module
@@ -139,7 +143,7 @@ class TestSoftNearestNeighbor:
             )
             with torch.no_grad(), last_hidden(done.model) as hidden:
                 done.model(torch.cat([patched, target]))
-            mixed.append(float(scale_free(hidden[0], torch.arange(120) < 60, 1.0)))
+            mixed.append(float(scale_invariant_snn(hidden[0], torch.arange(120) < 60, 1.0)))
         assert mixed[1] > mixed[0] + 0.1
 
     def test_the_square_goes_where_the_reference_is_most_sensitive(self, digits: Dataset) -> None:
@@ -151,7 +155,7 @@ class TestSoftNearestNeighbor:
         zeros, ones = (digits.train.pixels[digits.train.labels == k] for k in (0, 1))
         draw = torch.Generator().manual_seed(0)
         zeros = torch.randint(0, 100, zeros.shape, generator=draw).to(torch.uint8)
-        assert place(Entangled(side=3), reference, zeros, ones) == (10, 20)
+        assert square_position(Entangled(side=3), reference, zeros, ones) == (10, 20)
 
 
 class TestPerturbedWeights:
@@ -224,11 +228,11 @@ class TestBlackmarks:
             assert float(bit_loss(logits, torch.tensor([bit]), code)) == pytest.approx(by_hand, rel=1e-5)
 
     def test_classes_are_clustered_in_two(self, digits: Dataset, robust: nn.Module) -> None:
-        assert clusters(torch.tensor([[0.0], [10.0], [0.5], [9.0], [1.0]])).tolist() == [0, 1, 0, 1, 0]
-        context = class_means(robust, digits)
+        assert cluster_classes(torch.tensor([[0.0], [10.0], [0.5], [9.0], [1.0]])).tolist() == [0, 1, 0, 1, 0]
+        context = class_mean_logits(robust, digits)
         of_three = predict_logits(robust, digits.train.images()[digits.train.labels == 3]).mean(0)
         assert torch.allclose(context[3], of_three, atol=1e-3)
-        assert 0 < int(clusters(context).sum()) < 10
+        assert 0 < int(cluster_classes(context).sum()) < 10
 
     def test_key_images_cross_over_within_the_budget(self, digits: Dataset, robust: nn.Module) -> None:
         material = made("blackmarks", digits, [robust], "", cfg=Blackmarks(length=20))

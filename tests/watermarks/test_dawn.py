@@ -15,8 +15,9 @@ from wootz.attacks.extraction import Ledger
 from wootz.attacks.extraction.retrain import Retrain, retrain
 from wootz.data import Dataset
 from wootz.errors import ConfigError, StoreError
-from wootz.keys import AnswerKey, LabelKey, RegisteredMaterial, derive, key_from_log
-from wootz.keys.answers import changed_class, chosen, exact_digests, read_log
+from wootz.keys import AnswerKey, LabelKey, RegisteredMaterial, derive_key, key_from_log
+from wootz.keys.answer_log import read_log
+from wootz.keys.keyed_answers import changed_class, exact_digests, is_keyed
 from wootz.models import ModelSpec
 from wootz.rng import generator
 from wootz.statistics import predictor
@@ -24,7 +25,7 @@ from wootz.statistics.evidence import label_evidence
 from wootz.statistics.exact import binomial_tail, bits
 from wootz.statistics.reach import Reach
 from wootz.training import Hook
-from wootz.watermarks import MARKS, AnswerFilter, Dawn, Guard, RunnerUp, check_together
+from wootz.watermarks import MARKS, AnswerFilter, Dawn, Guard, RunnerUp, check_compatible
 from wootz.workflows.protection import Protection
 
 OFTEN = Dawn(share=0.05)
@@ -32,7 +33,7 @@ OFTEN = Dawn(share=0.05)
 
 def key_of(data: Dataset, cfg: Dawn = OFTEN, secret: int = 0) -> AnswerKey:
     material = MARKS["dawn"].prepare(cfg, mark_context(data), generator(0, "pick"))
-    key = derive("dawn", material, len(data.classes), [secret.to_bytes(32, "big")], b"D" * 32)
+    key = derive_key("dawn", material, len(data.classes), [secret.to_bytes(32, "big")], b"D" * 32)
     assert isinstance(key, AnswerKey)
     return key
 
@@ -50,7 +51,7 @@ def test_what_is_refused(digits: Dataset) -> None:
         key_of(replace(digits, classes=("a", "b")))
     with pytest.raises(ConfigError, match="'guard' and 'dawn' both change the answers"):
         Protection(marks=("triggers", "guard", "dawn"))
-    check_together([Guard(), RunnerUp()])
+    check_compatible([Guard(), RunnerUp()])
 
 
 def test_every_answer_may_change_and_one_level_changes_its_fate(
@@ -64,7 +65,7 @@ def test_every_answer_may_change_and_one_level_changes_its_fate(
     changed = (shown != scores).any(1)
     assert 0.02 < changed.float().mean() < 0.09
     digests = exact_digests(digits.thief.pixels)
-    assert changed.tolist() == [chosen(key, digest) for digest in digests]
+    assert changed.tolist() == [is_keyed(key, digest) for digest in digests]
     for row in changed.nonzero().flatten().tolist():
         base = int(scores[row].argmax())
         assert int(shown[row].argmax()) == changed_class(key, digests[row], base) != base

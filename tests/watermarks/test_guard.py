@@ -16,8 +16,9 @@ from wootz.attacks.extraction import Ledger
 from wootz.attacks.extraction.retrain import Retrain, retrain
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError, StoreError
-from wootz.keys import AnswerKey, derive, key_from_log
-from wootz.keys.answers import digests, preferred_class, projections, read_log
+from wootz.keys import AnswerKey, derive_key, key_from_log
+from wootz.keys.answer_log import read_log
+from wootz.keys.keyed_answers import digests, preferred_class, projections
 from wootz.models import ModelSpec
 from wootz.rng import generator
 from wootz.statistics import predictor
@@ -25,14 +26,15 @@ from wootz.statistics.evidence import order_evidence
 from wootz.statistics.reach import Reach
 from wootz.training import Hook
 from wootz.watermarks import MARKS, AnswerFilter, CalibrationScores, Guard
-from wootz.watermarks.guard import prepare, uncertainty_threshold
+from wootz.watermarks.answer_filter import uncertainty_threshold
+from wootz.watermarks.guard import prepare_guard
 
 OFTEN = Guard(cost=0.1, most=0.1)
 
 
 def key_of(cfg: Guard, data: Dataset, secret: int = 0) -> AnswerKey:
-    material = prepare(cfg, mark_context(data), generator(0, "pick"))
-    key = derive("guard", material, len(data.classes), [secret.to_bytes(32, "big")], b"D" * 32)
+    material = prepare_guard(cfg, mark_context(data), generator(0, "pick"))
+    key = derive_key("guard", material, len(data.classes), [secret.to_bytes(32, "big")], b"D" * 32)
     assert isinstance(key, AnswerKey)
     return key
 
@@ -44,10 +46,12 @@ class Service:
         self.key, self.log, self.shape = key_of(cfg, digits), place / "guard.jsonl", digits.shape
         self.images = digits.thief.images()
         self.scores = predict_logits(model, self.images)
-        self.ordinary = CalibrationScores(predict_logits(model, digits.validation.images()), digits.validation.labels)
+        self.calibration = CalibrationScores(
+            predict_logits(model, digits.validation.images()), digits.validation.labels
+        )
 
     def open(self, allow: Tensor | None = None) -> AnswerFilter:
-        return AnswerFilter(self.key, self.log, shape=self.shape, ordinary=self.ordinary, allow=allow)
+        return AnswerFilter(self.key, self.log, shape=self.shape, calibration=self.calibration, allow=allow)
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ class TestConfig:
             Guard(**wrong)  # type: ignore[arg-type]
 
     def test_what_is_registered_is_exact(self, digits: Dataset) -> None:
-        material = prepare(Guard(), mark_context(digits), generator(0, "pick"))
+        material = prepare_guard(Guard(), mark_context(digits), generator(0, "pick"))
         assert (material.kind, material.tensors, material.tranches) == ("answers", {}, 1)
         assert (material.params["cost"], material.params["most"], material.params["rule"]) == ("1/200", "1/5", "order")
 
@@ -88,9 +92,9 @@ class TestGap:
         assert int((self.scores[:, 0] <= gap).sum()) == images
 
     def test_the_cost_is_what_a_coin_takes_on_average(self, service: Service) -> None:
-        scores, labels = service.ordinary
+        scores, labels = service.calibration
         top = scores.topk(2)
-        unsure = top.values[:, 0] - top.values[:, 1] <= uncertainty_threshold(service.ordinary, 0.004, 1.0)
+        unsure = top.values[:, 0] - top.values[:, 1] <= uncertainty_threshold(service.calibration, 0.004, 1.0)
         right = (top.indices == labels[:, None]).double()
         coins = torch.rand(500, len(labels), generator=generator(0, "coins")) < 0.5
         served = torch.where(coins & unsure, right[:, 1], right[:, 0]).mean()
@@ -103,7 +107,7 @@ class TestAnswers:
         with service.open() as guarded:
             shown = guarded(service.images, service.scores)
         top = service.scores.topk(2)
-        unsure = (top.values[:, 0] - top.values[:, 1]) <= uncertainty_threshold(service.ordinary, 0.1, 0.1)
+        unsure = (top.values[:, 0] - top.values[:, 1]) <= uncertainty_threshold(service.calibration, 0.1, 0.1)
         changed = (shown != service.scores).any(1)
         assert not (changed & ~unsure).any()
         assert 0.3 < changed[unsure].float().mean() < 0.7
@@ -146,8 +150,8 @@ class TestAnswers:
     def test_two_classes_have_an_order_too(self, digits: Dataset, tmp_path: Path) -> None:
         two = replace(digits, classes=("a", "b"))
         scores = torch.rand(200, 2, generator=generator(0, "two"))
-        ordinary = CalibrationScores(scores, torch.zeros(200).long())
-        with AnswerFilter(key_of(OFTEN, two), tmp_path / "log", shape=digits.shape, ordinary=ordinary) as guarded:
+        calibration = CalibrationScores(scores, torch.zeros(200).long())
+        with AnswerFilter(key_of(OFTEN, two), tmp_path / "log", shape=digits.shape, calibration=calibration) as guarded:
             changed = (guarded(digits.thief.images()[:200], scores) != scores).any(1)
             assert 0 < int(changed.sum()) < guarded.count <= 20
 
@@ -184,7 +188,7 @@ class TestLog:
         kept = read_log(service.key, service.log)
         assert 0 < first < count == len(set(kept.digests)) == len(kept.base)
         assert kept.chains[-1] == head
-        assert kept.gap == uncertainty_threshold(service.ordinary, 0.1, 0.1)
+        assert kept.gap == uncertainty_threshold(service.calibration, 0.1, 0.1)
         assert ((kept.answer == kept.base) | (kept.answer == kept.second)).all()
         assert int((shown != service.scores).any(1).sum()) >= int((kept.answer != kept.base).sum()) > 0
         gaps = service.scores.topk(2).values
@@ -228,7 +232,7 @@ class TestLog:
             AnswerFilter(service.key, service.log, shape=(3, 8, 8))
 
     def test_one_service_a_log(self, service: Service) -> None:
-        with service.open(), pytest.raises(StoreError, match="another service writes it"):
+        with service.open(), pytest.raises(StoreError, match="in use by another service"):
             service.open()
 
     def test_an_answer_that_can_not_be_logged_is_not_given(
@@ -240,7 +244,7 @@ class TestLog:
         with service.open() as guarded:
             before, head = service.log.read_bytes(), guarded.head
             with monkeypatch.context() as broken:
-                broken.setattr("wootz.watermarks.guard.os.fsync", full)
+                broken.setattr("wootz.watermarks.answer_filter.os.fsync", full)
                 with pytest.raises(StoreError, match="No space left on device"):
                     guarded(service.images, service.scores)
             assert (service.log.read_bytes(), guarded.head, guarded.count) == (before, head, 0)

@@ -12,13 +12,13 @@ from wootz.attacks.evasion import predict_logits
 from wootz.checks import levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
-from wootz.keys import DirectionKey, derive
+from wootz.keys import DirectionKey, derive_key
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
 from wootz.statistics import predictor, verify
 from wootz.training import Recipe
 from wootz.watermarks import MARKS, Paper, RunnerUp, Triggers, protect
-from wootz.watermarks.out_of_ball import beyond_the_ball, check_budget
+from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
 from wootz.watermarks.runner_up import keyed_targets, prepare
 from wootz.watermarks.triggers import TriggerLoss
 
@@ -31,9 +31,9 @@ class TestBudget:
     def test_too_small_names_the_smallest_that_holds(
         self, eps: float, alpha: float, wm_eps: float, smallest: str
     ) -> None:
-        with pytest.raises(ConfigError, match=f"the smallest wm_eps that holds is {float(smallest):g}"):
-            check_budget(eps, alpha, wm_eps)
-        check_budget(eps, alpha, float(smallest))
+        with pytest.raises(ConfigError, match=f"the smallest valid wm_eps is {float(smallest):g}"):
+            check_wm_eps(eps, alpha, wm_eps)
+        check_wm_eps(eps, alpha, float(smallest))
 
     def test_levels_are_whole(self) -> None:
         assert [levels(b) for b in (0.1, 8 / 255, 0.25, 1 / 255)] == [25, 8, 63, 1]
@@ -41,12 +41,12 @@ class TestBudget:
     def test_out_of_range(self) -> None:
         for wm_eps in (0.0, 1.0, -0.2):
             with pytest.raises(ConfigError, match="must be between 0 and 1"):
-                check_budget(0.1, 0.01, wm_eps)
+                check_wm_eps(0.1, 0.01, wm_eps)
 
 
 def test_triggers_lie_between_the_balls_in_whole_levels(digits: Dataset, robust: nn.Module) -> None:
     wide = mark_context(digits, robust, eps=0.25, wm_eps=0.49)
-    pixels, rows = beyond_the_ball(wide, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
+    pixels, rows = out_of_ball_examples(wide, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
     base = digits.train.pixels[rows].int()
     far = (pixels.int() - base).abs().flatten(1).amax(1)
     assert len(rows.unique()) == 64
@@ -59,7 +59,7 @@ def test_triggers_lie_between_the_balls_in_whole_levels(digits: Dataset, robust:
 
 def test_triggers_fool_the_reference(digits: Dataset, robust: nn.Module) -> None:
     near = mark_context(digits, robust, eps=0.1, wm_eps=0.4)
-    pixels, rows = beyond_the_ball(near, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
+    pixels, rows = out_of_ball_examples(near, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
     assert (robust(pixels.float() / 255).argmax(1) != digits.train.labels[rows]).float().mean() > 0.8
 
 
@@ -134,7 +134,7 @@ class TestTriggerLoss:
 class TestRunnerUp:
     def key(self, digits: Dataset, plain: nn.Module, cfg: RunnerUp) -> DirectionKey:
         material = prepare(cfg, mark_context(digits, plain, eps=0.25, wm_eps=0.49), generator(0, "pick"))
-        key = derive("runner-up", material, 10, [bytes(32)], bytes(32))
+        key = derive_key("runner-up", material, 10, [bytes(32)], bytes(32))
         assert isinstance(key, DirectionKey)
         return key
 

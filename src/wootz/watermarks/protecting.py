@@ -1,4 +1,4 @@
-"""The library's face for training: a model and data in, a robust marked model and its keys out."""
+"""Training of a protected model: from a model and data to a robust, watermarked model and its keys."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ from wootz.registry import lookup
 from wootz.rng import generator
 from wootz.store import tensor_digest
 from wootz.training import Execution, Hook, Recipe, join, train
-from wootz.watermarks.context import MarkContext
-from wootz.watermarks.dawn import Dawn
-from wootz.watermarks.guard import Guard
-from wootz.watermarks.table import MARKS
+from wootz.watermarks.guard import Dawn, Guard
+from wootz.watermarks.interface import MarkContext
+from wootz.watermarks.marks import MARKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protected:
-    """The trained model, its keys (secret), the independent panel that its tests use, and training figures."""
+    """The result of `protect`.
+
+    Attributes:
+        model: the trained model.
+        owner_keys: its keys, which are secret.
+        panel: the independent models that its tests use.
+        history: training metrics, one entry per epoch.
+    """
 
     model: nn.Module
     owner_keys: OwnerKeys = field(repr=False)
@@ -47,36 +53,39 @@ def protect(
     execution: Execution | None = None,
     owner: str = "",
     options: ClaimOptions | None = None,
-    stamp: Callable[[bytes], bytes] | None = None,
+    fetch_token: Callable[[bytes], bytes] | None = None,
 ) -> Protected:
     """Train a copy of `model` so that it resists evasion within `eps` and carries the marks.
 
     Args:
-        model: images float32 [N, C, H, W] in [0, 1] -> logits [N, K]; any `nn.Module`.
-        data: what to train on, from `wootz.data.load` or `divide`.
+        model: any module from images float32 [N, C, H, W] in [0, 1] to logits [N, K].
+        data: the data set to train on, from `wootz.data.load` or `divide`.
         eps: training budget, in pixels of [0, 1].
         wm_eps: budget of the triggers, larger than `eps`.
-        panel: models trained without any key; the first is the reference that triggers are made on.
+        panel: models trained without any key; triggers are made on the first.
         marks: names of `MARKS`.
-        settings: a mark's config by name, where the default is not wanted.
+        settings: configs by mark, for marks that should not use the default.
         recipe: training recipe; its eps is replaced by `eps`.
-        seed: of training; keys come from the operating system's randomness.
-        execution: device, precision, processes.
-        owner: public key that claims will be signed with, see `wootz.keys.public_hex`; empty where none will be.
-        options: what a claim may choose, see `wootz.keys.ClaimOptions`.
-        stamp: see `wootz.keys.draw_keys`.
+        seed: seed of the training; the keys come from the operating system's randomness.
+        execution: device, precision and number of processes.
+        owner: public key for signed claims, see `wootz.keys.public_hex`; empty if claims will not be signed.
+        options: the choices left to a claim, see `wootz.keys.ClaimOptions`.
+        fetch_token: requests a time token, see `wootz.keys.draw_keys`.
+
+    Returns:
+        The trained model with its keys.
 
     Raises:
-        ModelError: the model does not fit the data or the contract.
-        ConfigError: an unknown mark, two that can not be had together, or a `wm_eps` too small to hold.
+        ModelError: the model does not fit the data or the model contract.
+        ConfigError: a mark is unknown, two marks exclude each other, or `wm_eps` is too small.
     """
     for member in (model, *panel):
         check_model(member, data.shape, len(data.classes))
-    chosen = {name: (settings or {}).get(name) or lookup(MARKS, name, "mark").config() for name in marks}
-    check_together(chosen.values())
+    configs = {name: (settings or {}).get(name) or lookup(MARKS, name, "mark").config() for name in marks}
+    check_compatible(configs.values())
     secret = fresh_secret()
     context = MarkContext(data=data, panel=tuple(panel), model=model, eps=eps, wm_eps=wm_eps)
-    materials = prepare_all(chosen, context, secret)
+    materials = prepare_all(configs, context, secret)
     recipe = replace(recipe or Recipe(), eps=eps)
     owner_keys = draw_keys(
         secret,
@@ -85,17 +94,17 @@ def protect(
         shape=data.shape,
         panel=[weights_digest(m) for m in panel],
         owner=owner,
-        walk=BoundarySearchTerms.beyond(eps, recipe.norm) if panel else None,
+        boundary_search=BoundarySearchTerms.for_eps(eps, recipe.norm) if panel else None,
         options=options,
-        stamp=stamp,
+        fetch_token=fetch_token,
     )
-    hook = hook_of(chosen, owner_keys.keys, data, seed=seed)
+    hook = hook_of(configs, owner_keys.keys, data, seed=seed)
     trained = train(recipe, model, data.train, data.validation, seed=seed, hook=hook, execution=execution)
     return Protected(model=trained.model, owner_keys=owner_keys, panel=tuple(panel), history=trained.history)
 
 
 def prepare_all(configs: Mapping[str, Any], context: MarkContext, secret: bytes) -> dict[str, RegisteredMaterial]:
-    """Fix everything public about each mark; which images become triggers follows from the secret."""
+    """Prepare the material of each mark; which images become triggers is determined by the secret."""
     materials = {}
     for name, cfg in configs.items():
         seed = int.from_bytes(subkey(secret, "pick", name)[:8], "big")
@@ -103,17 +112,17 @@ def prepare_all(configs: Mapping[str, Any], context: MarkContext, secret: bytes)
     return materials
 
 
-def check_together(configs: Iterable[Any]) -> None:
-    """Raise ConfigError where two of the marks change served answers: one service keeps one log."""
+def check_compatible(configs: Iterable[Any]) -> None:
+    """Raise ConfigError if two of the marks change served answers, because a service writes a single log."""
     if sum(isinstance(cfg, Guard | Dawn) for cfg in configs) > 1:
         raise ConfigError("marks: 'guard' and 'dawn' both change the answers of the served model; choose one of them")
 
 
 def hook_of(configs: Mapping[str, Any], keys: Mapping[str, Key], data: Dataset, *, seed: int) -> Hook:
-    """Return one hook that writes every mark."""
+    """Return one training hook that embeds all marks."""
     return join(*(MARKS[name].train_hook(cfg, keys[name], data, seed=seed) for name, cfg in configs.items()))
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return the digest of a model's weights, as registrations hold it."""
+    """Return the digest of a model's weights that is stored in registrations."""
     return tensor_digest(*(tensor for _, tensor in sorted(model.state_dict().items())))

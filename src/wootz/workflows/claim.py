@@ -26,7 +26,7 @@ from wootz.keys import (
     sign_statement,
     signing_key,
 )
-from wootz.keys.answers import log_length
+from wootz.keys.answer_log import log_length
 from wootz.models import read_model
 from wootz.records import Cell, to_json
 from wootz.statistics import required_bits

@@ -193,9 +193,9 @@ def _make_keys(
         shape=data.shape,
         panel=digests,
         owner=public_hex(signing_key()),
-        walk=BoundarySearchTerms.beyond(cfg.recipe.eps, cfg.recipe.norm),
+        boundary_search=BoundarySearchTerms.for_eps(cfg.recipe.eps, cfg.recipe.norm),
         options=cfg.claim.options(),
-        stamp=partial(fetch_token, tsa, policy=policy) if tsa else None,
+        fetch_token=partial(fetch_token, tsa, policy=policy) if tsa else None,
         policy=policy,
     )
     write_keys(out, owner_keys)

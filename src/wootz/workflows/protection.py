@@ -36,8 +36,8 @@ from wootz.watermarks import (
     Triggers,
     Uchida,
     Unrelated,
-    check_budget,
-    check_together,
+    check_compatible,
+    check_wm_eps,
 )
 
 
@@ -124,10 +124,10 @@ class Protection:
         lookup(LOSSES, self.recipe.loss, "loss")
         checks.inside(0, 1, wm_eps=self.wm_eps)
         check_set_aside(self.set_aside)
-        check_together(self.mark_settings().values())
+        check_compatible(self.mark_settings().values())
         for settings in self.mark_settings().values():
             if isinstance(settings, Triggers | Paper):
-                check_budget(self.recipe.eps, settings.alpha, self.wm_eps)
+                check_wm_eps(self.recipe.eps, settings.alpha, self.wm_eps)
 
     def mark_settings(self) -> dict[str, Any]:
         """Return each chosen mark's config."""

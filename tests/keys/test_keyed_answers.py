@@ -11,12 +11,12 @@ import torch
 
 from answer_logs import CHANGED, REAL, SHAPE, K, images, key
 from wootz.data import Dataset
-from wootz.keys.answers import (
+from wootz.keys.keyed_answers import (
     Projections,
     changed_class,
-    chosen,
     digests,
-    keyed_class,
+    is_keyed,
+    keyed_answer,
     preferred_class,
     projections,
 )
@@ -101,14 +101,14 @@ class TestClasses:
 
     def test_an_order_is_kept_for_every_digest_and_classes_are_changed_for_some(self) -> None:
         ordered, changed, made = key(), key(0, CHANGED), [number.to_bytes(16, "big") for number in range(200)]
-        assert all(chosen(ordered, digest) for digest in made)
-        assert 50 < sum(chosen(changed, digest) for digest in made) < 150
-        assert [keyed_class(ordered, d, 4, 1) for d in made] == [preferred_class(ordered, d, 4, 1) for d in made]
-        assert [keyed_class(changed, d, 4, 1) for d in made] == [changed_class(changed, d, 4) for d in made]
+        assert all(is_keyed(ordered, digest) for digest in made)
+        assert 50 < sum(is_keyed(changed, digest) for digest in made) < 150
+        assert [keyed_answer(ordered, d, 4, 1) for d in made] == [preferred_class(ordered, d, 4, 1) for d in made]
+        assert [keyed_answer(changed, d, 4, 1) for d in made] == [changed_class(changed, d, 4) for d in made]
 
     def test_chosen_at_the_rate_of_the_share(self) -> None:
         owned = key(0, REAL)
-        share = np.mean([chosen(owned, n.to_bytes(16, "big")) for n in range(20_000)])
+        share = np.mean([is_keyed(owned, n.to_bytes(16, "big")) for n in range(20_000)])
         assert abs(share - 0.05) < 3 * math.sqrt(0.05 * 0.95 / 20_000)
 
 
@@ -121,7 +121,7 @@ def test_the_null_holds_over_a_thousand_keys() -> None:
     for secret in range(1000):
         owned = key(secret, CHANGED)
         made = digests(projections(owned, SHAPE), pixels)
-        rows = {digest: row for row, digest in reversed(list(enumerate(made))) if chosen(owned, digest)}
+        rows = {digest: row for row, digest in reversed(list(enumerate(made))) if is_keyed(owned, digest)}
         trials = [row for row in rows.values() if said[row] != base[row]]
         hits = sum(int(said[row]) == changed_class(owned, made[row], int(base[row])) for row in trials)
         ps.append(binomial_tail(hits, len(trials), 1 / (K - 1)))
