@@ -1,4 +1,4 @@
-# The same commands on every machine. PYTHON chooses the interpreter: PYTHON=python3.12 make venv
+# PYTHON selects the interpreter: PYTHON=python3.12 make venv
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= runs/demo
@@ -9,12 +9,12 @@ venv: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "wootz needs Python 3.11 or newer; choose one: PYTHON=python3.12 make venv"; exit 2; }
+		{ echo "wootz needs Python 3.11 or newer; select one: PYTHON=python3.12 make venv"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: venv                      # protect, evade, steal, remove, verify, report
+demo: venv                      # protect, evaluate, extract, remove, verify, report
 	rm -rf $(DEMO)
 	$(BIN)/wootz demo --out $(DEMO)
 
@@ -23,19 +23,19 @@ test: check                     # every check and every default test
 check: venv                     # format, lint, types, import contracts, tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
-test-slow: venv                 # quality targets on full data sets, many draws; an hour or so
+test-slow: venv                 # accuracy targets on the full data sets, many random draws; about an hour
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m slow --timeout 3600
 
-test-browser: venv              # a real browser looks at the report (needs chromium)
+test-browser: venv              # the report in a real browser (needs chromium)
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m browser
 
-test-gpu: venv                  # what trains and is measured on an accelerator agrees with the CPU (needs CUDA)
+test-gpu: venv                  # training and evaluation on a GPU agree with the CPU (needs CUDA)
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m gpu
 
-servers:                        # foreign servers for the slow tests and benchmarks/serve.py, each in its own environment
+servers:                        # third-party servers for the slow tests and benchmarks/serve.py, each in its own environment
 	PYTHON=$(PYTHON) scripts/servers.sh
 
-peers: venv                     # what benchmarks/ compares with
+peers: venv                     # libraries that benchmarks/ compares with
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
 
 format: venv

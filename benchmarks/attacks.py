@@ -22,9 +22,9 @@ from wootz.errors import Error
 from wootz.records import Cell, append, read_lines
 from wootz.workflows.attack import FAMILIES, attack_run
 from wootz.workflows.evaluate import evaluate_run
-from wootz.workflows.reference_models import ReferenceModels
+from wootz.workflows.owner import Owner
 from wootz.workflows.suspects import QueryConfig
-from wootz.workflows.verify import open_panel, verify_suspect
+from wootz.workflows.verify import verify_cell
 
 
 class Attempt(NamedTuple):
@@ -68,9 +68,7 @@ def attempts() -> list[Attempt]:
     return [*plain, *(Attempt("evade", name) for name in EVASION), *MORE]
 
 
-def undertake(
-    attempt: Attempt, target: Path, label: str, owner: Path, panel: ReferenceModels, out: Path, count: int
-) -> Cell:
+def undertake(attempt: Attempt, target: Path, label: str, owner: Owner, out: Path, count: int) -> Cell:
     """Run one attempt and test what comes out."""
     name = attempt.against(label)
     if attempt.family == "evade":
@@ -79,20 +77,20 @@ def undertake(
     place = out / "suspect"
     shutil.rmtree(place, ignore_errors=True)
     cell = attack_run(attempt.family, target, attempt.attack, place, settings=attempt.settings, count=count)  # type: ignore[arg-type]
-    found = verify_suspect(owner, place, QueryConfig(isolated=False), panel=panel)
+    found = verify_cell(owner, place, QueryConfig(isolated=False))
     return replace(cell, suspect=name, evidence=found.evidence, bits=found.bits, bar=found.bar, verdict=found.verdict)
 
 
 def run(owner: Path, independent: Path, out: Path, count: int, only: list[str]) -> None:
     cells = out / "cells.jsonl"
     done = {cell.suspect for cell in read_lines(cells)} if cells.exists() else set()
-    panel = open_panel(owner)
+    keys = Owner.load(owner)
     for label, target, images in (("marked", owner, count), ("independent", independent, count // 5)):
         for attempt in attempts():
             if attempt.against(label) in done or (only and attempt.attack not in only):
                 continue
             try:
-                cell = undertake(attempt, target, label, owner, panel, out, images)
+                cell = undertake(attempt, target, label, keys, out, images)
             except Error as error:
                 print(f"{attempt.against(label)}: {error}", flush=True)
                 continue

@@ -21,7 +21,7 @@ import torch
 from wootz.attacks.evasion import Robustness, evaluate
 from wootz.config import with_settings
 from wootz.data import load
-from wootz.workflows.protect import protect
+from wootz.workflows.protect import protect_run
 from wootz.workflows.protection import preset
 from wootz.workflows.run import Run, open_run
 
@@ -33,7 +33,7 @@ def trained(name: str, folder: Path) -> Path:
     out = folder / name
     if not (out / "record.json").exists():
         base = preset("fast", data=name, eps=None, wm_eps=None, seed=0, count=len(load(name).train))
-        protect(with_settings(base, ["marks="]), out, resume=True)
+        protect_run(with_settings(base, ["marks="]), out, resume=True)
     return out
 
 

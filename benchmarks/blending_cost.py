@@ -34,7 +34,7 @@ from wootz.training import Execution, train
 from wootz.types import Predict
 from wootz.watermarks import MarkContext, Triggers, hook_of
 from wootz.watermarks.triggers import prepare
-from wootz.workflows.protect import make_panel
+from wootz.workflows.owner import make_references
 from wootz.workflows.protection import ReferenceConfig, preset
 
 SECRET = b"\x5e" * 32
@@ -62,7 +62,7 @@ def main() -> None:
     cfg = preset("fast", data=data.name, eps=eps, wm_eps=wm_eps, seed=1, count=len(data.train) + len(data.probes))
     cfg = replace(cfg, panel=ReferenceConfig(robust_epochs=4, plain_epochs=2))
     recipe = replace(cfg.recipe, epochs=args.epochs, lr=args.lr, ramp=0.0, warmup=0.1)
-    panel = make_panel(cfg, data, args.out / "panel", execution=execution, progress=lambda *_: None)
+    panel = make_references(cfg, data, args.out / "panel", execution=execution, progress=lambda *_: None)
     settings, owner_keys, hook = Triggers(weight=args.weight, every=args.every, batch=args.batch), None, None
     if args.design != "none":
         mark_context = MarkContext(data=data, panel=tuple(panel), model=base, eps=eps, wm_eps=cfg.wm_eps)

@@ -32,7 +32,7 @@ from wootz.statistics.leaning import leaning
 from wootz.statistics.wrong_classes import opinions, savage, unforeseen_opinions
 from wootz.types import Predict
 from wootz.workflows.claim import choices
-from wootz.workflows.verify import open_panel
+from wootz.workflows.owner import Owner
 
 tail_of_hits = cache(binomial_tail)
 tail_of_places = cache(sum_tail)
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--registrations", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    owner_keys, panel = read_keys(args.run), open_panel(args.run)
+    owner_keys, panel = read_keys(args.run), Owner.load(args.run).reference_models
     predict = predictor(read_model(args.suspect)[0])
     triggers, direction = owner_keys.keys["triggers"], owner_keys.keys["runner-up"]
     assert isinstance(triggers, LabelKey)
@@ -87,7 +87,7 @@ def main() -> None:
         share = found["with choices taken off"]
         print(
             f"  P(bits >= {level}) = {share:.6f}, at most {limit:.6f} {'ok' if share <= limit else 'ABOVE'}; "
-            f"choices free: {found['without']:.6f}; tranches alone taken off: {found['two looks, tranches only']:.6f}"
+            f"choices free: {found['without']:.6f}; tranches alone taken off: {found['tranches alone taken off']:.6f}"
         )
 
 

@@ -37,9 +37,8 @@ from wootz.statistics.evidence import order_evidence
 from wootz.watermarks import MarkContext
 from wootz.watermarks.answer_filter import AnswerFilter, CalibrationScores
 from wootz.watermarks.guard import Guard, prepare_guard
-from wootz.workflows.reference_models import ReferenceModels
+from wootz.workflows.owner import Owner
 from wootz.workflows.run import open_run
-from wootz.workflows.verify import open_panel
 
 COLUMNS = (
     "cost",
@@ -93,7 +92,7 @@ def row(
             ledger = Ledger(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
             fresh = partial(fresh_net, victim.spec, architecture, seed)
             stolen = entry.run(thief, ledger, AttackContext(data=held, fresh=fresh, eps=victim.eps, seed=seed))
-        panel = open_panel(run) if (run / "panel").is_dir() else ReferenceModels()
+        panel = Owner.load(run).reference_models
         found, scored = (
             order_evidence(key_from_log(key, log), predictor(stolen), panel.answers, reach)
             for reach in (Reach("label", boundary_search=panel.boundary_search), Reach("scores"))

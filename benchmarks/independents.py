@@ -21,8 +21,8 @@ from wootz.models import ModelSpec, build
 from wootz.statistics import predictor, verify
 from wootz.training import Recipe, train
 from wootz.workflows.guard_log import with_guard
+from wootz.workflows.owner import Owner
 from wootz.workflows.run import open_run
-from wootz.workflows.verify import open_panel
 
 
 class Kind(NamedTuple):
@@ -53,7 +53,7 @@ def main() -> None:
     for noisy in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     owner, owner_keys = open_run(args.run), read_keys(args.run)
-    keys, panel = with_guard(owner_keys.keys, args.run), open_panel(args.run).answers
+    keys, panel = with_guard(owner_keys.keys, args.run), Owner.load(args.run).reference_models.answers
     data = load(owner.about["data"])
     test = data.test.images()
     worst: dict[str, float] = {}

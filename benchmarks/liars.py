@@ -37,8 +37,7 @@ from wootz.store import canonical, write_bytes
 from wootz.training import Recipe, train
 from wootz.watermarks import hook_of
 from wootz.workflows.guard_log import LOG
-from wootz.workflows.protect import read_config
-from wootz.workflows.verify import open_panel
+from wootz.workflows.owner import Owner, read_config
 
 sign = getattr(own, "sign_statement", None) or own.signed  # type: ignore[attr-defined]
 verify = getattr(own, "verify_statement", None) or own.opened  # type: ignore[attr-defined]
@@ -164,7 +163,7 @@ def chosen_guard_log(work: Work) -> str:
         mark="guard", num_classes=10, pixels=pixels, first=first, second=second, preferred=first < 0
     )
     helpers = [leanings(candidates, predictor(read_model(path)[0]), Reach()).far for path in work.independents[:2]]
-    difference = unforeseen(candidates, torch.stack(helpers).mean(0), open_panel(run).answers)
+    difference = unforeseen(candidates, torch.stack(helpers).mean(0), Owner.load(run).reference_models.answers)
     rows = difference.abs().argsort(descending=True)
     lines, known = [log_header(key, data.shape, gap)], set()
     for row, digest in zip(rows.tolist(), digest_function(key, data.shape)(pixels[rows]), strict=True):
@@ -183,7 +182,7 @@ def chosen_guard_log(work: Work) -> str:
         (run / "key/burnt.jsonl").unlink(missing_ok=True)
         wootz("claim", run, suspect, "--out", run / "c.json", "--json")
         more = ["--suspect-since", FUTURE]
-        more += ["--model", run, "--independent", work.independents[5 - int(suspect.name[1])]] if NEW else []
+        more += ["--registered-model", run, "--independent", work.independents[5 - int(suspect.name[1])]] if NEW else []
         code, cell = work.judge(run / "c.json", suspect, *more)
         found = {item["mark"]: item["bits"] for item in cell.get("evidence", [])}
         why = [note for note in cell.get("notes", []) if "the guard does not count" in note]
@@ -254,7 +253,14 @@ def stocked_registration(work: Work) -> str:
         wootz("claim", run, stolen, "--out", work.place / name, "--json")
     alone = work.judge(work.place / "mine.json", stolen)
     code, cell = work.judge(
-        work.place / "mine.json", stolen, "--against", work.place / "theirs.json", "--model", victim, "--model", early
+        work.place / "mine.json",
+        stolen,
+        "--against",
+        work.place / "theirs.json",
+        "--registered-model",
+        victim,
+        "--registered-model",
+        early,
     )
     return (
         f"the victim's claim alone: exit {alone[0]} ({alone[1].get('bits')} bits); "
@@ -263,13 +269,13 @@ def stocked_registration(work: Work) -> str:
 
 
 def voided_by_anybody(work: Work) -> str:
-    """Copy the revealed secrets of a claim into a file of one's own about another model, and show it as `--earlier`."""
+    """Copy the revealed secrets of a claim into a file of one's own about another model, and show it as `--previous-claim`."""
     run = work.fresh("voided")
     wootz("claim", run, run, "--out", run / "c.json", "--json")
     honest = verify((run / "c.json").read_bytes(), CLAIM)
     liar = own.signing_key(work.place / "anybody.pem")
     write_bytes(run / "forged.json", sign(liar, {"other": "0" * 64}, CLAIM, dict(honest.predicate)))
-    code, cell = work.judge(run / "c.json", run, "--earlier", run / "forged.json")
+    code, cell = work.judge(run / "c.json", run, "--previous-claim", run / "forged.json")
     return f"exit {code}, {cell['verdict']}"
 
 

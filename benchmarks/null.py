@@ -25,7 +25,7 @@ from wootz.statistics.leaning import leaning
 from wootz.statistics.orders import leanings, unforeseen
 from wootz.statistics.wrong_classes import opinions, unforeseen_opinions
 from wootz.workflows.guard_log import with_log
-from wootz.workflows.verify import open_panel
+from wootz.workflows.owner import Owner
 
 LEVELS = (0.05, 0.01, 0.001, 0.0001)
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--guard-log", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    predict, (panel, boundary_search) = predictor(read_model(args.suspect)[0]), open_panel(args.run)
+    predict, (panel, boundary_search) = predictor(read_model(args.suspect)[0]), Owner.load(args.run).reference_models
     stream = np.random.default_rng()
     reaches = {"scores": Reach("scores"), "labels": Reach("label")}
     reaches |= {"walks": Reach("label", boundary_search=boundary_search)} if boundary_search is not None else {}

@@ -35,7 +35,7 @@ from wootz.statistics import predictor, verify
 from wootz.training import Execution, Trained, train
 from wootz.types import Predict
 from wootz.watermarks import MarkContext, hook_of, prepare_all, weights_digest
-from wootz.workflows.protect import make_panel
+from wootz.workflows.owner import make_references
 from wootz.workflows.protection import Protection, preset
 
 divided = cache(load)
@@ -45,7 +45,7 @@ divided = cache(load)
 def panel_of(cfg: Protection) -> list[nn.Module]:
     data = divided(cfg.data, None, cfg.set_aside)
     with tempfile.TemporaryDirectory() as folder:
-        return make_panel(cfg, data, Path(folder), execution=Execution(), progress=lambda *_: None)
+        return make_references(cfg, data, Path(folder), execution=Execution(), progress=lambda *_: None)
 
 
 def keys_of(cfg: Protection, data: Dataset, panel: list[nn.Module]) -> dict[str, Key]:

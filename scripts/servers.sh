@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Foreign servers for the slow tests and for benchmarks/serve.py, each in an environment of its own: .venvs/NAME.
-# PYTHON chooses the interpreter; mlserver needs one older than 3.13. What wootz.models imports stands beside kserve.
+# Third-party servers for the slow tests and for benchmarks/serve.py, each in its own environment: .venvs/NAME.
+# PYTHON selects the interpreter; mlserver needs one older than 3.13. The kserve environment also has the imports of
+# wootz.models.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

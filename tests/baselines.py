@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from helpers import CPU, mark_context
+from helpers import CPU, mark_context, settings_of
 from wootz.data import Dataset
 from wootz.keys import RegisteredMaterial
 from wootz.models import ModelSpec, build
@@ -27,13 +27,12 @@ from wootz.watermarks import (
     Noise,
     OutOfDistribution,
     Paper,
-    Protected,
     RunnerUp,
     Triggers,
     Uchida,
     Unrelated,
-    protect,
 )
+from wootz.workflows.owner import Owner, References, protect
 
 EPS, WM_EPS = 0.1, 0.6
 
@@ -67,18 +66,9 @@ def prepare_small(
     return MARKS[mark].prepare(cfg or small_config(mark, foreign), base, generator(seed, "pick"))
 
 
-def train_embedded(mark: str, digits: Dataset, spec: ModelSpec, panel: list[nn.Module], cfg: Any) -> Protected:
+def train_embedded(mark: str, digits: Dataset, spec: ModelSpec, panel: list[nn.Module], cfg: Any) -> Owner:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wootz.watermarks.protecting.fresh_secret", lambda: b"\x5e" * 32)
-        return protect(
-            build(spec, 4),
-            digits,
-            eps=EPS,
-            wm_eps=WM_EPS,
-            panel=panel,
-            marks=(mark,),
-            settings={mark: cfg},
-            recipe=Recipe(loss="natural", eps=EPS, epochs=12, lr=5e-3),
-            seed=4,
-            execution=CPU,
-        )
+        patch.setattr("wootz.workflows.owner.fresh_secret", lambda: b"\x5e" * 32)
+        recipe = Recipe(loss="natural", eps=EPS, epochs=12, lr=5e-3)
+        settings = settings_of({mark: cfg}, wm_eps=WM_EPS, recipe=recipe, seed=4)
+        return protect(build(spec, 4), digits, config=settings, references=References(*panel), execution=CPU)

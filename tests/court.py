@@ -15,15 +15,15 @@ from _pytest.monkeypatch import MonkeyPatch
 from torch import nn
 
 from authority import Authority, serving
-from helpers import CPU
+from helpers import CPU, settings_of
 from wootz.data import Dataset
 from wootz.keys import OwnerKeys, RegisteredMaterial, draw_keys, public_hex, public_pem, signing_key
 from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec, build, write_model
 from wootz.training import Recipe
-from wootz.watermarks import Guard, RunnerUp, Triggers, protect, weights_digest
+from wootz.watermarks import Guard, RunnerUp, Triggers, weights_digest
+from wootz.workflows.owner import References, protect
 from wootz.workflows.register import register_run
-from wootz.workflows.save_run import save_run
 
 OWNERS = {
     "triggers": Triggers(count=320, every=1, batch=64, recall=1.0, weight=1.0),
@@ -86,26 +86,16 @@ def court(
 
     def protected(name: str, start: nn.Module, byte: bytes, marks: dict[str, Any], recipe: Recipe) -> nn.Module:
         with MonkeyPatch.context() as patch:
-            patch.setattr("wootz.watermarks.protecting.fresh_secret", lambda: byte * 32)
-            made = protect(
-                start,
-                digits,
-                eps=EPS,
-                wm_eps=WM_EPS,
-                panel=panel,
-                marks=tuple(marks),
-                settings=marks,
-                recipe=recipe,
-                seed=4,
-                execution=CPU,
-                owner=key_of(patch, name),
-                fetch_token=stamp,
+            patch.setattr("wootz.workflows.owner.fresh_secret", lambda: byte * 32)
+            key_of(patch, name)
+            cfg = settings_of(marks, wm_eps=WM_EPS, recipe=replace(recipe, eps=EPS), seed=4)
+            owner = protect(
+                start, digits, config=cfg, references=References(robust=_robust, plain=_plain), execution=CPU, tsa=stamp
             )
-            kinds = (small_spec, small_spec)
-            save_run(made, place / name, small_spec, kinds, data="mnist-5k", eps=EPS, seed=4)
+            owner.save(place / name)
             with serving(authority) as url:
                 register_run(place / name, tsa=url)
-        return made.model
+        return owner.model
 
     with MonkeyPatch.context() as patch:
         noise = torch.randint(0, 256, (96, *digits.shape), generator=torch.Generator().manual_seed(8))

@@ -1,9 +1,10 @@
-"""Plain things that tests of several rooms use."""
+"""Helpers that tests of several packages share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -11,10 +12,11 @@ from torch import nn
 from wootz.attacks.adversary import AttackContext
 from wootz.attacks.evasion import predict_logits
 from wootz.data import Dataset, Split
-from wootz.models import ModelSpec, build
+from wootz.models import MODULE, ModelSpec, build
 from wootz.rng import derive
-from wootz.training import Execution
+from wootz.training import Execution, Recipe
 from wootz.watermarks import MarkContext
+from wootz.workflows.protection import Protection
 
 CPU = Execution(device="cpu", precision="32")
 
@@ -75,3 +77,11 @@ def mark_context(
     settings = {"width": 4, "hidden": 16}
     spec = ModelSpec(architecture="small-cnn", settings=settings, shape=data.shape, classes=data.classes)
     return MarkContext(data=data, panel=panel, model=model or build(spec, 1), eps=eps, wm_eps=wm_eps)
+
+
+def settings_of(marks: Mapping[str, Any], *, wm_eps: float, recipe: Recipe, seed: int) -> Protection:
+    """Return the settings of a run with these marks' configs, by name, and a network of the test's own."""
+    fields = {name.replace("-", "_"): cfg for name, cfg in marks.items()}
+    return Protection(
+        data="mnist-5k", model=MODULE, marks=tuple(marks), wm_eps=wm_eps, recipe=recipe, seed=seed, **fields
+    )

@@ -49,18 +49,20 @@ def names_after(program: str) -> dict[str, Any]:
 
 
 def test_the_python_page_runs() -> None:
-    names = names_after(re.sub(r"epochs=\d+", "epochs=1", python_page()))
-    assert list(names["verdicts"]) == ["ours", "pruned", "stolen", "stranger"]
-    assert names["ledger"].queries == len(names["data"].train)
+    program = re.sub(r"(epochs\"?[=:] ?)\d+", r"\g<1>1", python_page())
+    names = names_after(program)
+    assert list(names["verdicts"]) == ["ours", "pruned", "extracted", "independent"]
+    assert names["extracted"].queries == len(names["data"].thief)
+    assert names["served"].access == "scores"
 
 
 @pytest.mark.slow
 def test_the_python_page_ends_as_it_says() -> None:
     names = names_after(python_page())
     words = {name: verdict.outcome for name, verdict in names["verdicts"].items()}
-    del words["stolen"]
-    assert words == {"ours": "KEY-DEPENDENT", "pruned": "KEY-DEPENDENT", "stranger": "NOT SHOWN"}
-    assert names["verdicts"]["stranger"].bits < 20
+    del words["extracted"]
+    assert words == {"ours": "KEY-DEPENDENT", "pruned": "KEY-DEPENDENT", "independent": "NOT SHOWN"}
+    assert names["verdicts"]["independent"].bits < 20
 
 
 def test_tables_end_with_an_empty_line() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from runs import verify_run
 from wootz.data import load
 from wootz.records import Cell
 from wootz.workflows.attack import attack_run
-from wootz.workflows.protect import protect
+from wootz.workflows.protect import protect_run
 from wootz.workflows.protection import preset
 from wootz.workflows.suspects import QueryConfig
-from wootz.workflows.verify import verify_suspect
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,11 +40,11 @@ def owned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         patch.setenv("WOOTZ_OWNER_KEY", str(tmp_path_factory.mktemp("owner") / "owner.key"))
         out = tmp_path_factory.mktemp(goal.data) / "r1"
         cfg = preset("fast", data=goal.data, eps=None, wm_eps=None, seed=1, count=len(load(goal.data).train))
-        return goal, out, protect(cfg, out)
+        return goal, out, protect_run(cfg, out)
 
 
 def bits(owner: Path, suspect: Path, budget: int | None = None) -> dict[str, float]:
-    cell = verify_suspect(owner, suspect, QueryConfig(budget=budget))
+    cell = verify_run(owner, suspect, QueryConfig(budget=budget))
     return {item.mark: item.bits for item in cell.evidence}
 
 

@@ -86,9 +86,14 @@ def read_json(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, mode: int = 0o644) -> None:
     """Write tensors as safetensors, atomically; equal tensors give equal bytes."""
+    write_bytes(path, tensor_bytes(tensors), mode=mode)
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as the bytes of a safetensors file; equal tensors give equal bytes."""
     from safetensors.torch import save
 
-    write_bytes(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}), mode=mode)
+    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from wootz.modes import device_of, on_device
 from wootz.training import LOSSES, Execution, Recipe, train
 from wootz.watermarks import MARKS, hook_of, prepare_all
 from wootz.workflows.evaluate import evaluate_run
-from wootz.workflows.protect import protect
+from wootz.workflows.protect import protect_run
 from wootz.workflows.protection import Protection, ReferenceConfig
 
 pytestmark = [
@@ -97,7 +97,7 @@ def test_a_run_is_made_and_measured_there(tmp_path: Path) -> None:
         panel=ReferenceConfig(width=4, robust_epochs=1, plain_epochs=1),
         model="paper-cnn",
     )
-    cell = protect(cfg, tmp_path / "run", execution=Execution(device="cuda"), count=100)
+    cell = protect_run(cfg, tmp_path / "run", execution=Execution(device="cuda"), count=100)
     again = evaluate_run(tmp_path / "run", count=100, execution=Execution(device="cpu"))
     assert cell.clean == pytest.approx(again.clean, abs=1e-3)
     assert cell.robust is not None

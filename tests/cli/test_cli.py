@@ -56,12 +56,14 @@ class TestMainJob:
     def test_access_budget_and_bar(self, wootz, shelf: Path) -> None:
         label = wootz("verify", shelf / "own", shelf / "own", "--access", "label", "--json").json
         assert [item["mark"] for item in label["evidence"]] == ["triggers"]  # type: ignore[attr-defined]
-        walked = wootz("verify", shelf / "own", shelf / "own", "--access", "label", "--walks", "400", "--json").json
+        walked = wootz(
+            "verify", shelf / "own", shelf / "own", "--access", "label", "--boundary-queries", "400", "--json"
+        ).json
         assert [(item["mark"], item["queries"]) for item in walked["evidence"]] == [
             ("triggers", 96 + 14 * 27),
             ("runner-up", 400),
         ]  # type: ignore[attr-defined]
-        assert wootz("verify", shelf / "own", shelf / "own", "--walks", "400").code == 2
+        assert wootz("verify", shelf / "own", shelf / "own", "--boundary-queries", "400").code == 2
         few = wootz("verify", shelf / "own", shelf / "own", "--budget", "50", "--json").json
         assert all(item["queries"] == 50 for item in few["evidence"])  # type: ignore[attr-defined]
         assert wootz("verify", shelf / "own", shelf / "own", "--bits", "100000").code == 1

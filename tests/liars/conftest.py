@@ -16,11 +16,11 @@ from commands import Said, say
 from court import WM_EPS, Court
 from helpers import CPU
 from lies import Command, Judge
+from runs import claim_run
 from wootz.data import Dataset
 from wootz.models import ModelSpec, build, write_model
 from wootz.statistics import open_file
 from wootz.training import Recipe, train
-from wootz.workflows.claim import claim_suspect
 from wootz.workflows.suspects import QueryConfig
 
 COUNT = 128
@@ -119,7 +119,7 @@ def _honest(court: Court, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             patch.setenv("WOOTZ_OWNER_KEY", str(place / "secret"))
             (run / "key/burnt.jsonl").unlink(missing_ok=True)
             made[name] = place / name / "c.json"
-            claim_suspect(run, suspect, made[name], QueryConfig(isolated=False))
+            claim_run(run, suspect, made[name], QueryConfig(isolated=False))
             (run / "key/burnt.jsonl").unlink()
     return made
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from authority import serving
 from court import Court
 from lies import Judge, later, two_likeliest, write_log
+from runs import claim_run
 from wootz.cli.judge import _time
 from wootz.data import Dataset
 from wootz.errors import SignatureError
@@ -26,7 +27,6 @@ from wootz.keys import AnswerKey, LabelKey, PreferenceKey, read_keys
 from wootz.models import read_model
 from wootz.store import read_tensors, write_tensors
 from wootz.workflows.certificate import VerifiedClaim, verify_certificate
-from wootz.workflows.claim import claim_suspect
 from wootz.workflows.guard_log import LOG, SEALS
 from wootz.workflows.register import register_run
 from wootz.workflows.suspects import QueryConfig, identify
@@ -57,7 +57,7 @@ def whole(court: Court, digits: Dataset, tmp_path_factory: pytest.TempPathFactor
             write_log(court.owner, key, digits.shape, 0.5, pixels, *two_likeliest(model, pixels))
             with serving(court.authority) as url:
                 register_run(court.owner, tsa=url)
-            claim_suspect(court.owner, suspect, place / name / "c.json", QueryConfig(isolated=False))
+            claim_run(court.owner, suspect, place / name / "c.json", QueryConfig(isolated=False))
             for file in (LOG, SEALS, Path("key/burnt.jsonl")):
                 (court.owner / file).unlink()
     shutil.copytree(place / "theft", place / "room")
@@ -126,7 +126,15 @@ def test_liar_changes_any_byte_of_any_file(whole: RawDataset) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_liar_swaps_or_leaves_out_a_file(whole: RawDataset, file: str, as_owner: Court, judge: Judge) -> None:
     claim = whole.room / "c.json"
-    words = (as_owner.thief, "--suspect-since", later(), "--independent", as_owner.stranger, "--model", as_owner.owner)
+    words = (
+        as_owner.thief,
+        "--suspect-since",
+        later(),
+        "--independent",
+        as_owner.stranger,
+        "--registered-model",
+        as_owner.owner,
+    )
     assert judge(claim, *words).code == 0
     (whole.room / file).unlink()
     assert judge(claim, *words).code == (2 if file == "c.json" else 4)

@@ -40,7 +40,7 @@ class TestHow:
         [
             (("--budget", 37), {"budget": 37}, "budget"),
             (("--access", "weights"), {"access": "weights"}, "access"),
-            (("--access", "label", "--walks", 3000), None, "walks = 3000"),
+            (("--access", "label", "--boundary-queries", 3000), None, "boundary queries: 3000"),
         ],
     )
     def test_liar_chooses_budget_access_or_walks_after_the_answers(
@@ -132,8 +132,8 @@ class TestHow:
     ) -> None:
         """Fewer than one try would add bits: 2^-50 of a try is worth 50."""
         if tries <= 0:
-            words = ("--out", tmp_path / "c.json", "--tries", tries)
-            refused(wootz("claim", as_owner.owner, as_owner.stranger, *words), "--tries")
+            words = ("--out", tmp_path / "c.json", "--num-tests", tries)
+            refused(wootz("claim", as_owner.owner, as_owner.stranger, *words), "--num-tests")
         claim = honest("stranger")
         resigned(claim, lambda p: p["test"].update(tries=tries))
         said = judge(claim, as_owner.stranger)

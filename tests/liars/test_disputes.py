@@ -94,10 +94,10 @@ def test_liar_adds_a_second_mark_to_a_stolen_model(
 ) -> None:
     mine, theirs = honest("own"), honest("theft")
     assert judge(mine, as_owner.thief).code == 0  # unopposed, it stands
-    against = ("--against", theirs, "--model", as_owner.thief, "--model", as_owner.owner)
+    against = ("--against", theirs, "--registered-model", as_owner.thief, "--registered-model", as_owner.owner)
     said = judge(mine, as_owner.thief, *against)
     assert (said.code, "own model carries the rival's mark" in notes_of(said)) == (4, True)
-    back = ("--against", mine, "--model", as_owner.owner, "--model", as_owner.thief)
+    back = ("--against", mine, "--registered-model", as_owner.owner, "--registered-model", as_owner.thief)
     assert judge(theirs, as_owner.thief, *back).code == 0
     with monkeypatch.context() as weak:
         weak.setattr(judging, "settle", lambda *_: ("KEY-DEPENDENT", "whoever claims is right"))
@@ -109,7 +109,7 @@ def test_liar_shows_another_model_than_the_registered_one(
 ) -> None:
     """The thief hides that his model carries the owner's mark behind a clean model."""
     mine, theirs = honest("own"), honest("theft")
-    against = ("--against", theirs, "--model", as_owner.stranger, "--model", as_owner.owner)
+    against = ("--against", theirs, "--registered-model", as_owner.stranger, "--registered-model", as_owner.owner)
     said = judge(mine, as_owner.thief, *against)
     assert (said.code, "is not the model that" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
@@ -128,10 +128,10 @@ def test_liar_stocks_a_registration_and_embeds_it_in_a_stolen_model(
         assert wootz("register", stocked.clean).code == 0
         assert wootz("claim", stocked.clean, stocked.suspect, "--out", theirs).code == 0
     assert judge(theirs, stocked.suspect).code == 0  # unopposed, it stands: the suspect does carry his mark
-    his = ("--against", ours, "--model", stocked.clean, "--model", as_owner.owner)
+    his = ("--against", ours, "--registered-model", stocked.clean, "--registered-model", as_owner.owner)
     said = judge(theirs, stocked.suspect, *his)
     assert (said.code, "does not carry the mark" in notes_of(said)) == (4, True)
-    hers = ("--against", theirs, "--model", as_owner.owner, "--model", stocked.clean)
+    hers = ("--against", theirs, "--registered-model", as_owner.owner, "--registered-model", stocked.clean)
     said = judge(ours, stocked.suspect, *hers)
     assert (said.code, "the rival's claim is not heard" in notes_of(said)) == (0, True)
     with monkeypatch.context() as weak:
@@ -150,7 +150,7 @@ def test_liar_refutes_with_a_counterfeit_mark(
         as_stocker(signing, as_owner)
         assert wootz("register", stocked.marked).code == 0
         assert wootz("claim", stocked.marked, stocked.suspect, "--out", theirs).code == 0
-    hers = ("--against", theirs, "--model", as_owner.owner, "--model", stocked.marked)
+    hers = ("--against", theirs, "--registered-model", as_owner.owner, "--registered-model", stocked.marked)
     said = judge(ours, stocked.suspect, *hers)
     assert (said.code, "neither model carries the other's mark" in notes_of(said)) == (0, True)
     for rule in (older_key_wins, rival_refutes):
@@ -170,12 +170,12 @@ def test_liar_opens_a_public_tranche_on_another_suspect(
     word = tmp_path / "word.json"
     assert judge(first, as_owner.stranger, "--out", word).code == 1  # the judge signs as the owner here
     for earlier in (first, word):
-        said = judge(second, as_owner.thief, "--earlier", earlier)
+        said = judge(second, as_owner.thief, "--previous-claim", earlier)
         assert (said.code, "about another suspect" in notes_of(said)) == (4, True)
-    assert judge(second, as_owner.thief, "--earlier", second).code == 0
+    assert judge(second, as_owner.thief, "--previous-claim", second).code == 0
     with monkeypatch.context() as weak:
         weak.setattr(judging, "check_earlier", lambda *_: ())
-        assert judge(second, as_owner.thief, "--earlier", first).code == 0
+        assert judge(second, as_owner.thief, "--previous-claim", first).code == 0
 
 
 @pytest.mark.parametrize("kind", [CLAIM, JUDGEMENT])
@@ -194,7 +194,7 @@ def test_liar_voids_a_claim_with_a_file_of_his_own(
     with monkeypatch.context() as signing:
         signing.setenv("WOOTZ_SIGNING_KEY", str(tmp_path / "liar.pem"))
         forged.write_bytes(sign_statement(signing_key(), {"elsewhere": "0" * 64}, kind, predicate))
-    said = judge(claim, as_owner.thief, "--earlier", forged)
+    said = judge(claim, as_owner.thief, "--previous-claim", forged)
     assert (said.code, "forged.json does not count" in notes_of(said)) == (0, True)
     with monkeypatch.context() as weak:
         read, mine = earlier_files._read, told.signer
@@ -204,7 +204,7 @@ def test_liar_voids_a_claim_with_a_file_of_his_own(
             return statement._replace(signer=mine), opened
 
         weak.setattr(earlier_files, "_read", believed)
-        assert judge(claim, as_owner.thief, "--earlier", forged).code == 4
+        assert judge(claim, as_owner.thief, "--previous-claim", forged).code == 4
 
 
 @pytest.mark.parametrize("what", ["nothing", "no JSON", "an empty claim", "a damaged claim"])
@@ -219,9 +219,9 @@ def test_accused_liar_hands_over_a_file_that_does_not_hold(
         empty = sign_statement(signing_key(), {"s": "0" * 64}, CLAIM, {})
     damaged = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
     forged.write_bytes({"nothing": b"", "no JSON": b"?", "an empty claim": empty, "a damaged claim": damaged}[what])
-    said = judge(claim, as_owner.thief, "--earlier", forged)
+    said = judge(claim, as_owner.thief, "--previous-claim", forged)
     assert (said.code, "c.json does not count" in notes_of(said)) == (0, True)
-    against = ("--against", forged, "--model", as_owner.owner, "--model", as_owner.thief)
+    against = ("--against", forged, "--registered-model", as_owner.owner, "--registered-model", as_owner.thief)
     said = judge(claim, as_owner.thief, *against)
     assert (said.code, "the rival's claim does not hold" in notes_of(said)) == (0, True)
     with monkeypatch.context() as weak:  # as it was: what the rival hands over is read as the claim itself is
@@ -230,7 +230,7 @@ def test_accused_liar_hands_over_a_file_that_does_not_hold(
             return tuple(str(earlier_files._read(path)) for path in earlier)
 
         weak.setattr(judging, "check_earlier", strict)
-        assert judge(claim, as_owner.thief, "--earlier", forged).code == 4
+        assert judge(claim, as_owner.thief, "--previous-claim", forged).code == 4
 
 
 def test_accused_liar_registers_a_model_that_cannot_be_asked(
@@ -251,7 +251,7 @@ def test_accused_liar_registers_a_model_that_cannot_be_asked(
         unchecked.setattr("wootz.workflows.register._own_evidence", lambda *_: {})
         assert wootz("register", stocked.clean).code == 0
         assert wootz("claim", stocked.clean, stocked.suspect, "--out", theirs).code == 0
-    hers = ("--against", theirs, "--model", as_owner.owner, "--model", stocked.clean)
+    hers = ("--against", theirs, "--registered-model", as_owner.owner, "--registered-model", stocked.clean)
     said = judge(ours, stocked.suspect, *hers)
     assert (said.code, "the rival's claim is not heard" in notes_of(said)) == (0, True)
     with monkeypatch.context() as weak:
@@ -269,7 +269,7 @@ def test_accused_liar_brings_a_rival_s_guard_log(
 ) -> None:
     """A guard counts beside the model of its own claim; in a dispute it is left out, on either side."""
     claim, rival = honest("theft"), honest("own")
-    against = ("--against", rival, "--model", as_owner.owner, "--model", as_owner.thief)
+    against = ("--against", rival, "--registered-model", as_owner.owner, "--registered-model", as_owner.thief)
     log = SealedLog("triggers", 1.0, LogLength(100, 5.0), datetime.now(UTC))
     examined = judging._examined
 

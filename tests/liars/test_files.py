@@ -239,7 +239,7 @@ class TestStrict:
             return True
         assert found.keys.keys() == honestly.keys.keys()
         assert found.since == honestly.since
-        assert found.query().tries >= honestly.query().tries
+        assert found.query().num_tests >= honestly.query().num_tests
         return False
 
     @pytest.mark.parametrize("count", [0, 1, 65_537, 100_000])

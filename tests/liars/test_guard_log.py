@@ -116,7 +116,7 @@ class TestChosenImages:
         self, claim: tuple[Path, Path], accused: Path, judge: Judge, independent: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run, certificate = claim
-        since, both = ("--suspect-since", later()), ("--independent", independent, "--model", run)
+        since, both = ("--suspect-since", later()), ("--independent", independent, "--registered-model", run)
         for words, why in (
             ((), "nobody says since when"),
             (since, "without the registered model"),
@@ -135,7 +135,7 @@ class TestChosenImages:
     def test_liar_says_that_another_model_was_registered(
         self, claim: tuple[Path, Path], as_liar: Court, accused: Path, judge: Judge, independent: Path
     ) -> None:
-        words = ("--suspect-since", later(), "--independent", independent, "--model", as_liar.owner)
+        words = ("--suspect-since", later(), "--independent", independent, "--registered-model", as_liar.owner)
         said = judge(claim[1], accused, *words)
         assert (said.code, "is not the model that was registered" in notes_of(said)) == (4, True)
 
@@ -203,7 +203,7 @@ class TestOwnPairs:
         sealed(wootz, as_liar, run)
         claim = tmp_path / "c.json"
         wootz("claim", run, accused, "--out", claim)
-        words = ("--suspect-since", later(), "--independent", independent, "--model", run)
+        words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
         said = judge(claim, accused, *words)
         assert said.code == 1, notes_of(said)
         strict = bits_of(said)
@@ -243,7 +243,7 @@ class TestOwnPairs:
         self.log_on(run, key, references[1], read_model(independent)[0], panel, digits, gap, pairs)
         sealed(wootz, as_owner, run)
         wootz("claim", run, suspect, "--out", claim)
-        words = ("--suspect-since", later(), "--independent", independent, "--model", run)
+        words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
         said = judge(claim, suspect, *words)
         why = "explains no entry" if gap < 1 else "of ordinary images unsure"
         assert (said.code, why in notes_of(said)) == (1, True), notes_of(said)
@@ -301,7 +301,7 @@ def test_liar_chooses_how_much_of_the_log_counts(
     sealed(wootz, as_liar, run)
     claim = tmp_path / "c.json"
     wootz("claim", run, accused, "--out", claim)
-    words = ("--suspect-since", later(), "--independent", independent, "--model", run)
+    words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
     said = judge(claim, accused, *words)
     assert said.code == 1
     strict = guard_bits(said)
@@ -347,7 +347,7 @@ def test_liar_chooses_among_his_seals(
         sealed(wootz, as_liar, run)
     claim = tmp_path / "c.json"
     wootz("claim", run, accused, "--out", claim)
-    words = ("--suspect-since", later(), "--independent", independent, "--model", run)
+    words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
     plain = judge(claim, accused, *words)
 
     def change(predicate: dict[str, object]) -> None:
@@ -396,7 +396,7 @@ def test_liar_edits_his_log(
     sealed(wootz, as_liar, run)
     claim = tmp_path / "c.json"
     wootz("claim", run, accused, "--out", claim)
-    words = ("--suspect-since", later(), "--independent", independent, "--model", run)
+    words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
     log, told = claim.with_suffix(".guard.jsonl"), (run / LOG).read_text().splitlines()
 
     def flipped(entries: list[dict[str, object]]) -> None:

@@ -218,7 +218,7 @@ def test_liar_registers_another_model_under_the_same_key(
     (run / TOKEN).unlink()
     assert wootz("register", run).code == 0
     assert wootz("claim", run, as_owner.thief, "--out", tmp_path / "c.json").code == 0
-    earlier = ("--earlier", tmp_path / "first.dsse.json")
+    earlier = ("--previous-claim", tmp_path / "first.dsse.json")
     said = judge(tmp_path / "c.json", as_owner.thief, *earlier)
     assert (said.code, "another model with the same key" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:

@@ -163,7 +163,7 @@ def test_accused_liar_lets_the_judge_ask_once_at_the_wrong_place(
     """Her own word about this very claim says nothing against it, whoever was asked."""
     claim, word = honest("theft"), tmp_path / "word.json"  # type: ignore[operator]
     assert judge(claim, court.stranger, "--out", word).code in (1, 4)
-    assert judge(claim, court.thief, "--earlier", word).code == 0
+    assert judge(claim, court.thief, "--previous-claim", word).code == 0
 
 
 def test_the_root_is_over_all_rows() -> None:

@@ -31,9 +31,9 @@ from wootz.watermarks import (
     Noise,
     OutOfDistribution,
     Paper,
-    Protected,
     Unrelated,
 )
+from wootz.workflows.owner import Owner
 
 
 @pytest.mark.parametrize("mark", MARKS)
@@ -118,9 +118,10 @@ def test_a_net_that_normalizes_batches_meets_it_among_the_images_of_the_step(
     assert all(torch.equal(buffer, statistics[name]) for name, buffer in model.named_buffers() if "running" in name)
 
 
-def evidence_on(protected: Protected, model: nn.Module) -> Evidence:
-    """Return the evidence on `model`, with the last (plain) panel member as reference."""
-    return verify(protected.owner_keys.keys, predictor(model), panel=[predictor(protected.panel[-1])]).evidence[0]
+def evidence_on(owner: Owner, model: nn.Module) -> Evidence:
+    """Return the evidence on `model`, with the plain reference model as panel."""
+    assert owner.references is not None
+    return verify(owner.keys.keys, predictor(model), panel=[predictor(owner.references.plain)]).evidence[0]
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ class TestSoftNearestNeighbor:
         for kappa in (0.0, 1.0):
             cfg = Entangled(count=60, every=4, kappa=kappa)
             protected = train_embedded("entangled", digits, small_spec, [robust, plain], cfg)
-            key = protected.owner_keys.keys["entangled"]
+            key = protected.keys.keys["entangled"]
             assert isinstance(key, HalfKey)
             patched, target = (
                 key.pixels[~key.embedded].float() / 255,

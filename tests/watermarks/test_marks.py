@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import CPU, mark_context
+from helpers import CPU, mark_context, settings_of
 from wootz.attacks.evasion import predict_logits
 from wootz.checks import levels
 from wootz.data import Dataset
@@ -17,10 +17,11 @@ from wootz.models import ModelSpec, build
 from wootz.rng import generator
 from wootz.statistics import predictor, verify
 from wootz.training import Recipe
-from wootz.watermarks import MARKS, Paper, RunnerUp, Triggers, protect
+from wootz.watermarks import MARKS, Paper, RunnerUp, Triggers
 from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
 from wootz.watermarks.runner_up import keyed_targets, prepare
 from wootz.watermarks.triggers import TriggerLoss
+from wootz.workflows.owner import References, protect
 
 
 class TestBudget:
@@ -114,19 +115,15 @@ class TestTriggerLoss:
             classes=digits.classes,
         )
         settings = {"triggers": Triggers(count=64, every=1, batch=32, weight=0.4)}
+        recipe = Recipe(eps=0.1, steps=1, epochs=14, lr=5e-3)
         protected = protect(
             build(spec, 3),
             digits,
-            eps=0.1,
-            wm_eps=0.4,
-            panel=[robust],
-            marks=["triggers"],
-            settings=settings,
-            recipe=Recipe(steps=1, epochs=14, lr=5e-3),
-            seed=3,
+            config=settings_of(settings, wm_eps=0.4, recipe=recipe, seed=3),
+            references=References(robust=robust, plain=robust),
             execution=CPU,
         )
-        verdict = verify(protected.owner_keys.keys, predictor(protected.model), panel=[predictor(robust)])
+        verdict = verify(protected.keys.keys, predictor(protected.model), panel=[predictor(robust)])
         assert verdict.evidence[0].bits > 40
         assert protected.history[-1]["robust"] > 0.7
 
@@ -182,22 +179,16 @@ def test_every_mark_is_written_read_and_absent_elsewhere(
     robust: nn.Module,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("wootz.watermarks.protecting.fresh_secret", lambda: b"\x5e" * 32)
+    monkeypatch.setattr("wootz.workflows.owner.fresh_secret", lambda: b"\x5e" * 32)
+    recipe = Recipe(loss="n-fgsm", eps=0.1, steps=1, epochs=16, lr=5e-3)
     protected = protect(
         build(small_spec, 4),
         digits,
-        eps=0.1,
-        wm_eps=0.6,
-        panel=[robust, plain],
-        marks=(mark,),
-        settings={mark: tiny(mark)},
-        recipe=Recipe(loss="n-fgsm", steps=1, epochs=16, lr=5e-3),
-        seed=4,
+        config=settings_of({mark: tiny(mark)}, wm_eps=0.6, recipe=recipe, seed=4),
+        references=References(robust=robust, plain=plain),
         execution=CPU,
     )
-    panel = [predictor(member) for member in protected.panel]
-    own = verify(protected.owner_keys.keys, predictor(protected.model), panel=panel)
-    independent = verify(protected.owner_keys.keys, predictor(build(small_spec, 9)), panel=panel)
+    own, independent = protected.verify(protected.model), protected.verify(build(small_spec, 9))
     assert own.bits > (5 if mark == "paper" else 20)  # true labels: the half that was not taught is known too
     assert mark != "paper" or own.evidence[0].statistic > 0.95 > independent.evidence[0].statistic
     assert independent.bits < 10

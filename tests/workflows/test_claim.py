@@ -14,14 +14,15 @@ import torch
 from torch import nn
 
 from court import Court
+from runs import claim_run, judge_claim
 from wootz.errors import ConfigError, KeyFolderError, SignatureError
 from wootz.keys import read_keys, sign_statement, signing_key, verify_statement
 from wootz.models import ModelSpec, build, write_model
 from wootz.records import Cell
 from wootz.store import read_tensors, write_tensors
 from wootz.workflows.certificate import verify_certificate
-from wootz.workflows.claim import CLAIM, claim_suspect
-from wootz.workflows.judge import CompetingClaim, JudgePolicy, judge_claim
+from wootz.workflows.claim import CLAIM
+from wootz.workflows.judge import CompetingClaim, JudgePolicy
 from wootz.workflows.previous_claims import JUDGEMENT
 from wootz.workflows.register import register_run
 from wootz.workflows.suspects import QueryConfig
@@ -40,7 +41,7 @@ def whole_key(court: Court) -> None:
 def claim(as_owner: Court, tmp_path: Path) -> Path:
     """A claim of the owner's against the thief."""
     path = tmp_path / "claim.json"
-    assert claim_suspect(as_owner.owner, as_owner.thief, path, OWN).verdict == "KEY-DEPENDENT"
+    assert claim_run(as_owner.owner, as_owner.thief, path, OWN).verdict == "KEY-DEPENDENT"
     return path
 
 
@@ -92,7 +93,7 @@ class TestHonest:
     ) -> None:
         monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(as_owner.keys / "thief.pem"))
         theirs = tmp_path / "theirs.json"
-        assert claim_suspect(as_owner.thief, as_owner.thief, theirs, OWN).verdict == "KEY-DEPENDENT"
+        assert claim_run(as_owner.thief, as_owner.thief, theirs, OWN).verdict == "KEY-DEPENDENT"
         assert judged(as_owner, theirs, as_owner.thief).verdict == "KEY-DEPENDENT"  # unopposed, it stands
         models = (as_owner.owner, as_owner.thief)
         first = judged(as_owner, claim, as_owner.thief, rival=CompetingClaim(theirs, models))
@@ -114,9 +115,9 @@ class TestHonest:
         shutil.copytree(as_owner.owner, bare)
         (bare / "registration.dsse.json").unlink()
         with pytest.raises(KeyFolderError, match=r"wootz register .*bare"):
-            claim_suspect(bare, as_owner.thief, tmp_path / "c.json", OWN)
+            claim_run(bare, as_owner.thief, tmp_path / "c.json", OWN)
         with pytest.raises(ConfigError, match=r"must end in \.json"):
-            claim_suspect(as_owner.owner, as_owner.thief, tmp_path / "c", OWN)
+            claim_run(as_owner.owner, as_owner.thief, tmp_path / "c", OWN)
 
 
 class TestRefused:
@@ -181,7 +182,7 @@ class TestRefused:
         assert judged(as_owner, claim, as_owner.thief).verdict == "INVALID CLAIM"
 
     def test_a_stranger(self, claim: Path, as_owner: Court, tmp_path: Path) -> None:
-        cell = claim_suspect(as_owner.owner, as_owner.stranger, tmp_path / "b.json", OWN)
+        cell = claim_run(as_owner.owner, as_owner.stranger, tmp_path / "b.json", OWN)
         assert cell.verdict == "NOT SHOWN"
         assert judged(as_owner, tmp_path / "b.json", as_owner.stranger).verdict == "NOT SHOWN"
         assert judged(as_owner, claim, as_owner.stranger).verdict == "NOT SHOWN"
@@ -215,13 +216,13 @@ class TestRefused:
             write_model(suspects[-1], build(small_spec, number), small_spec, {})
         for number, suspect in enumerate(suspects[:4]):
             for _ in range(2):  # the same suspect again opens the same tranche
-                claim_suspect(as_owner.owner, suspect, tmp_path / "c.json", OWN)
+                claim_run(as_owner.owner, suspect, tmp_path / "c.json", OWN)
             told = verify_statement((tmp_path / "c.json").read_bytes(), CLAIM).predicate["opened"]
             assert told["triggers"]["tranche"] == number
             assert ("runner-up" in told) == (number == 0)  # it has one tranche, which the first claim opened
             verify_certificate((tmp_path / "c.json").read_bytes(), tmp_path / "c.safetensors")
         with pytest.raises(ConfigError, match="all 4 tranches of its key were opened"):
-            claim_suspect(as_owner.owner, suspects[4], tmp_path / "c.json", OWN)
+            claim_run(as_owner.owner, suspects[4], tmp_path / "c.json", OWN)
 
 
 def test_the_registration_in_a_claim_is_the_one_that_was_signed(claim: Path, as_owner: Court) -> None:

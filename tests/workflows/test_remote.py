@@ -21,6 +21,7 @@ from torch import nn
 from authority import serving
 from court import Court
 from helpers import CPU
+from runs import claim_run, judge_claim, verify_run
 from wootz.attacks.extraction import Ledger, read_queries
 from wootz.data import Dataset, load
 from wootz.errors import BudgetError, ConfigError, ModelError
@@ -33,13 +34,12 @@ from wootz.store import file_digest
 from wootz.types import Predict
 from wootz.watermarks import AnswerFilter, CalibrationScores
 from wootz.workflows.attack import attack_run
-from wootz.workflows.claim import CLAIM, claim_suspect
+from wootz.workflows.claim import CLAIM
 from wootz.workflows.guard_log import LOG, SEALS
-from wootz.workflows.judge import JudgePolicy, judge_claim
+from wootz.workflows.judge import JudgePolicy
 from wootz.workflows.previous_claims import JUDGEMENT
 from wootz.workflows.register import register_run
 from wootz.workflows.suspects import QueryConfig
-from wootz.workflows.verify import verify_suspect
 
 LABEL = QueryConfig(access="label")
 FEW = QueryConfig(access="label", budget=100)
@@ -76,7 +76,7 @@ def labelling(answer: Predict) -> Iterator[str]:
 
 class TestVerify:
     def test_labels_suffice_and_few_of_them(self, as_owner: Court, served: str) -> None:
-        cell = verify_suspect(as_owner.owner, served, LABEL)
+        cell = verify_run(as_owner.owner, served, LABEL)
         (item,) = cell.evidence
         assert cell.verdict == "KEY-DEPENDENT"
         assert item.queries < 2 * 120  # decoys among them; this small model recalls half of its triggers
@@ -87,15 +87,13 @@ class TestVerify:
         assert sum(line["kind"] == "ask" for line in told) == item.queries
 
     def test_scores_bring_the_other_mark(self, as_owner: Court, served: str) -> None:
-        cell = verify_suspect(as_owner.owner, served, QueryConfig(early=False, budget=150))
+        cell = verify_run(as_owner.owner, served, QueryConfig(early=False, budget=150))
         assert {item.mark: item.queries for item in cell.evidence} == {"triggers": 150, "runner-up": 150}
         assert cell.verdict == "KEY-DEPENDENT"
 
     def test_a_stranger_s_endpoint(self, as_owner: Court, digits: Dataset) -> None:
         with running(app(predictor(read_model(as_owner.stranger)[0]), facts(digits, "s"))) as url:
-            assert (
-                verify_suspect(as_owner.owner, f"{url}/v2/models/s", replace(LABEL, budget=100)).verdict == "NOT SHOWN"
-            )
+            assert verify_run(as_owner.owner, f"{url}/v2/models/s", replace(LABEL, budget=100)).verdict == "NOT SHOWN"
 
     def test_a_service_of_another_form(self, as_owner: Court, digits: Dataset) -> None:
         """Labels alone, behind a template; somebody else's numbers for the classes are found on ordinary images."""
@@ -107,13 +105,13 @@ class TestVerify:
             client=("api=template", "template.path=/ask", "template.field=pictures", "template.answer=/labels"),
         )
         with labelling(lambda x: order[model(x).argmax(1)]) as url:
-            cell = verify_suspect(as_owner.owner, url, query)
+            cell = verify_run(as_owner.owner, url, query)
         assert cell.verdict == "KEY-DEPENDENT", cell.notes
         assert "classes renumbered" in " ".join(cell.notes)
 
     def test_nobody_there(self, as_owner: Court, served: str) -> None:
         with pytest.raises(ModelError, match="no model answers there"):
-            verify_suspect(as_owner.owner, served + "x", LABEL)
+            verify_run(as_owner.owner, served + "x", LABEL)
 
     def test_a_rambling_service_is_inconclusive(self, as_owner: Court, digits: Dataset) -> None:
         noise = torch.Generator().manual_seed(0)
@@ -123,16 +121,15 @@ class TestVerify:
 
         with running(app(rambling, facts(digits, "r"))) as url:
             assert (
-                verify_suspect(as_owner.owner, f"{url}/v2/models/r", replace(LABEL, budget=100)).verdict
-                == "INCONCLUSIVE"
+                verify_run(as_owner.owner, f"{url}/v2/models/r", replace(LABEL, budget=100)).verdict == "INCONCLUSIVE"
             )
 
 
 def test_a_claim_about_an_endpoint(as_owner: Court, served: str, tmp_path: Path) -> None:
     claim, trusting = tmp_path / "c.json", JudgePolicy(authorities=as_owner.authority.roots, isolated=False)
-    assert claim_suspect(as_owner.owner, served, claim).verdict == "KEY-DEPENDENT"
+    assert claim_run(as_owner.owner, served, claim).verdict == "KEY-DEPENDENT"
     assert list(verify_statement(claim.read_bytes(), CLAIM).subject) == [served]
-    cell = judge_claim(claim, served, trusting, out=tmp_path / "word.json", place=tmp_path / "judge")
+    cell = judge_claim(claim, served, trusting, out=tmp_path / "word.json", transcripts=tmp_path / "judge")
     assert cell.verdict == "KEY-DEPENDENT"
     transcripts = [list(place.glob("transcript-*.jsonl")) for place in (tmp_path, tmp_path / "judge")]
     assert [len(files) for files in transcripts] == [1, 1]  # the owner's, and the judge's, who asked anew
@@ -260,11 +257,11 @@ class TestGuard:
     ) -> None:
         court, thief = robbed
         own = replace(LABEL, isolated=False)
-        cell = verify_suspect(court.owner, thief, own)
+        cell = verify_run(court.owner, thief, own)
         bits = {item.mark: item.bits for item in cell.evidence}
         assert cell.verdict == "KEY-DEPENDENT"
         assert bits["guard"] > 40 > bits["triggers"]
-        stranger = verify_suspect(court.owner, court.stranger, own)
+        stranger = verify_run(court.owner, court.stranger, own)
         assert stranger.verdict == "NOT SHOWN"
         self.claimed(court, thief, tmp_path, own)
 
@@ -274,7 +271,7 @@ class TestGuard:
             register_run(court.owner, tsa=url)
         try:
             claim = tmp_path / "g.json"
-            claim_suspect(court.owner, thief, claim, own)
+            claim_run(court.owner, thief, claim, own)
             now = datetime.now(UTC)
             whole = JudgePolicy(
                 authorities=court.authority.roots,
@@ -314,7 +311,7 @@ def test_accused_liar_changes_what_his_endpoint_says_of_itself(
     with running(app(answer, first)) as url:
         where = f"{url}/v2/models/s"
         port = int(url.rsplit(":", 1)[1])
-        assert claim_suspect(as_owner.owner, where, claim).verdict == "KEY-DEPENDENT"
+        assert claim_run(as_owner.owner, where, claim).verdict == "KEY-DEPENDENT"
     with running(app(answer, replace(first, eps=0.2)), port=port) as url:
-        cell = judge_claim(claim, f"{url}/v2/models/s", trusting, place=tmp_path / "judge")
+        cell = judge_claim(claim, f"{url}/v2/models/s", trusting, transcripts=tmp_path / "judge")
     assert cell.verdict == "KEY-DEPENDENT", cell.notes

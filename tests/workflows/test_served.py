@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 from helpers import CPU, mark_context
+from runs import verify_run
 from wootz.attacks.extraction import read_queries
 from wootz.data import Dataset
 from wootz.errors import ConfigError, StoreError
@@ -19,9 +20,7 @@ from wootz.store import read_bytes
 from wootz.watermarks import Guard, prepare_all
 from wootz.workflows.attack import attack_run
 from wootz.workflows.guard_log import LOG
-from wootz.workflows.reference_models import ReferenceModels
 from wootz.workflows.suspects import QueryConfig
-from wootz.workflows.verify import verify_suspect
 
 SETTINGS = ("epochs=40",)
 FEW = ("epochs=2", "images=300")
@@ -42,7 +41,7 @@ def steal(victim: Path, out: Path, settings: tuple[str, ...] = FEW, **more: obje
 
 
 def evidence(victim: Path, thief: Path, log: Path) -> Cell:
-    return verify_suspect(victim, thief, QueryConfig(access="label", isolated=False), panel=ReferenceModels(), log=log)
+    return verify_run(victim, thief, QueryConfig(access="label", isolated=False), guard_log=log)
 
 
 def test_the_evidence_is_found_through_the_thief_s_own_log(victim: Path, tmp_path: Path) -> None:

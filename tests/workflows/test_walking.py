@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from court import Court
+from runs import claim_run, judge_claim, verify_run
 from wootz.errors import ConfigError
 from wootz.keys import read_keys, sign_statement, signing_key, verify_statement
 from wootz.records import Cell
 from wootz.store import canonical
-from wootz.workflows.claim import CLAIM, claim_suspect
-from wootz.workflows.judge import JudgePolicy, judge_claim
+from wootz.workflows.claim import CLAIM
+from wootz.workflows.judge import JudgePolicy
 from wootz.workflows.reference_models import registered_boundary_search
 from wootz.workflows.register import REGISTERED
 from wootz.workflows.suspects import QueryConfig
-from wootz.workflows.verify import verify_suspect
 
 WALKING = QueryConfig(access="label", boundary_queries=20_000, isolated=False)
 
@@ -27,7 +27,7 @@ WALKING = QueryConfig(access="label", boundary_queries=20_000, isolated=False)
 def claim(as_owner: Court, tmp_path: Path) -> Path:
     """A claim about a copy that shows labels only, found by walks."""
     (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
-    claim_suspect(as_owner.owner, as_owner.owner, tmp_path / "c.json", WALKING)
+    claim_run(as_owner.owner, as_owner.owner, tmp_path / "c.json", WALKING)
     return tmp_path / "c.json"
 
 
@@ -46,13 +46,13 @@ def test_a_judge_walks_the_same_ways(claim: Path, as_owner: Court) -> None:
     assert cell.verdict == "KEY-DEPENDENT"
     assert (float(told["found"]["bits"]), told["test"]["access"]) == (cell.bits, "walks")
     assert of_runner_up(cell).bits > 20  # a copy; without walks this mark is not read at all
-    labels = verify_suspect(as_owner.owner, as_owner.owner, QueryConfig(access="label", isolated=False))
+    labels = verify_run(as_owner.owner, as_owner.owner, QueryConfig(access="label", isolated=False))
     assert [item.mark for item in labels.evidence] == ["triggers"]
 
 
 def test_a_stranger_who_is_walked_is_no_thief(as_owner: Court, tmp_path: Path) -> None:
     (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
-    cell = claim_suspect(as_owner.owner, as_owner.stranger, tmp_path / "c.json", WALKING)
+    cell = claim_run(as_owner.owner, as_owner.stranger, tmp_path / "c.json", WALKING)
     assert (cell.verdict, of_runner_up(cell).bits < 20) == ("NOT SHOWN", True)
     assert judged(as_owner, tmp_path / "c.json", as_owner.stranger).verdict == "NOT SHOWN"
 
@@ -61,7 +61,7 @@ def test_as_many_queries_as_were_registered_or_none(as_owner: Court, tmp_path: P
     (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
     fewer = QueryConfig(access="label", boundary_queries=100, isolated=False)
     with pytest.raises(ConfigError, match=r"walks = 100: a claim walks with the 20000 queries that were registered"):
-        claim_suspect(as_owner.owner, as_owner.owner, tmp_path / "c.json", fewer)
+        claim_run(as_owner.owner, as_owner.owner, tmp_path / "c.json", fewer)
     assert not (as_owner.owner / "key/burnt.jsonl").exists()  # nothing was opened for it
 
 

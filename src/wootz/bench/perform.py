@@ -27,10 +27,11 @@ from wootz.store import read_json, write_bytes, write_json
 from wootz.training import Execution
 from wootz.workflows.attack import GUARD_LOG, attack_run
 from wootz.workflows.evaluate import evaluate_run
-from wootz.workflows.protect import make_panel, protect
+from wootz.workflows.owner import Owner, make_references
+from wootz.workflows.protect import protect_run
 from wootz.workflows.protection import Protection
 from wootz.workflows.suspects import QueryConfig
-from wootz.workflows.verify import open_panel, verify_suspect
+from wootz.workflows.verify import verify_cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ def _panel(job: Job, shop: Workshop) -> None:
     cfg = from_mapping(Protection, job.config["protection"])
     with _making(job.digest, shop) as (place, made):
         if not made:
-            make_panel(
+            make_references(
                 cfg,
                 load(cfg.data, shop.data_dir, cfg.set_aside),
                 place,
@@ -93,7 +94,7 @@ def _train(job: Job, shop: Workshop) -> None:
             shutil.rmtree(whole, ignore_errors=True)
             shutil.copytree(shop.model(job.config["panel"]), whole, ignore=shutil.ignore_patterns(DONE))
             whole.rename(place / "panel")
-        protect(cfg, place, data_dir=shop.data_dir, execution=shop.execution, resume=True, count=measure["images"])
+        protect_run(cfg, place, data_dir=shop.data_dir, execution=shop.execution, resume=True, count=measure["images"])
         also = [
             evaluate_run(
                 place,
@@ -140,13 +141,12 @@ def _test(job: Job, shop: Workshop) -> dict[str, Any]:
         return to_json(cell)
     owner, log = shop.model(cfg["owner"]), place / GUARD_LOG
     query = QueryConfig(access=cfg["access"], boundary_queries=cfg.get("walks", 0), isolated=False)
-    found = verify_suspect(
-        owner,
+    found = verify_cell(
+        _owner(owner),
         place,
         query,
-        bar=cfg["bits"],
-        panel=_opened_panel(owner),
-        log=log if log.is_file() else None,
+        threshold_bits=cfg["bits"],
+        guard_log=log if log.is_file() else None,
     )
     return to_json(_joined(cell, found, stranger=cell.kind == "independent"))
 
@@ -181,7 +181,7 @@ def _making(digest: str, shop: Workshop) -> Iterator[tuple[Path, bool]]:
         os.close(descriptor)
 
 
-_opened_panel = lru_cache(maxsize=4)(open_panel)
+_owner = lru_cache(maxsize=4)(Owner.load)
 
 _DOING: Mapping[JobKind, Callable[[Job, Workshop], dict[str, Any] | None]] = MappingProxyType(
     {"panel": _panel, "train": _train, "attack": _attack, "test": _test}

@@ -1,4 +1,4 @@
-"""The command line: one file a command, listed here."""
+"""The command line: one file per command, listed here."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from wootz.cli.options import console
 from wootz.errors import Error
 
 _INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells and Typer have it."""
+"""Exit code after Ctrl-C."""
 
 _Misuse: Any = typer.BadParameter.__base__
-"""What Typer raises of unknown commands and options, missing ones, and values that do not fit."""
+"""What Typer raises for unknown or missing commands and options, and for invalid values."""
 
 app = typer.Typer(
     name="wootz",
@@ -68,17 +68,17 @@ def _version(wanted: bool) -> None:
 def options(
     ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which this is, and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Take what stands before the command; without one, show what there is."""
+    """Handle options before the command; without a command, show the help."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         raise typer.Exit(2)
 
 
 def main() -> None:
-    """Run the command line; what a user can mend becomes one plain line and exit code 2."""
+    """Run the command line; a user's mistake becomes one plain line and exit code 2."""
     try:
         code = app(standalone_mode=False)
     except Error as error:

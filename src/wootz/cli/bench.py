@@ -19,35 +19,37 @@ if TYPE_CHECKING:
 
 def command(
     grid: Annotated[
-        Path | None, typer.Argument(help="Grid file (TOML); with --resume it may be left out: DIR keeps a copy.")
+        Path | None, typer.Argument(help="Grid file (TOML); optional with --resume, which reads the copy in --out.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the grid.")] = None,
     executor: Annotated[
         str, typer.Option("--executor", help="local: processes here; ray: the cluster in RAY_ADDRESS, or Ray here.")
     ] = "local",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Jobs at the same time; as many as cores by default.")
+        int | None, typer.Option("--workers", min=1, help="Number of parallel jobs (default: number of cores).")
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each job.")] = 1,
-    tries: Annotated[int, typer.Option("--tries", min=1, help="How often a job is begun whose worker dies.")] = 5,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the grid whose copy DIR keeps.")] = False,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads per job.")] = 1,
+    max_restarts: Annotated[
+        int, typer.Option("--max-restarts", min=1, help="Maximum number of starts for a job whose worker crashes.")
+    ] = 5,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the grid whose copy is in --out.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Make a part now: AXIS=NAME,NAME of the grid's axes; several narrow it further."),
+        typer.Option("--select", help="Compute only these cells: AXIS=NAME,NAME (repeatable; all must match)."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what is there and what would be made, and make nothing.")
+        bool, typer.Option("--dry-run", help="List cached and missing cells without computing anything.")
     ] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Make failed cells again.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Compute failed cells again.")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make every cell of a grid that is not there yet, and write its report.
+    """Compute the missing cells of a grid, and write its report.
 
-    Whatever an earlier call finished is used; a call that was cut off goes on. Failed cells stay as cells with an
-    error. Exit code 0 with or without them.
+    Cells and models of earlier calls are reused. A cell that fails is kept with its error; the exit code is 0 all the
+    same.
     """
     from wootz.bench import COPY, EXECUTORS, Staffing, outlook, read_grid, run_grid
     from wootz.bench.about import write_about
@@ -63,7 +65,7 @@ def command(
     if dry_run:
         _show(outlook(plan, out, only=only or (), data_dir=data_dir), as_json=as_json)
         return
-    staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=tries)
+    staffing = Staffing(workers=workers or os.cpu_count() or 1, threads=threads, tries=max_restarts)
     with progress_bar() as progress:
         done = run_grid(
             plan,
@@ -87,7 +89,7 @@ def command(
         return
     if failed:
         console.print(f"{failed} cells failed, each with its error in {out / 'cells.jsonl'}", markup=False)
-    typer.echo(f"{len(done.cells)} cells, {done.computed} made now: {page}")
+    typer.echo(f"{len(done.cells)} cells, {done.computed} computed now: {page}")
 
 
 def _show(seen: Outlook, *, as_json: bool) -> None:
@@ -95,4 +97,4 @@ def _show(seen: Outlook, *, as_json: bool) -> None:
         print_json({"schema": 1, **seen._asdict()})
         return
     failed = f" ({seen.failed} failed)" if seen.failed else ""
-    typer.echo(f"{seen.cells} cells, {seen.there} there{failed}; {seen.models} models to make for the others")
+    typer.echo(f"{seen.cells} cells, {seen.there} cached{failed}; {seen.models} models to train for the others")

@@ -10,13 +10,13 @@ import typer
 from wootz.cli.options import (
     SUSPECT,
     AccessOption,
+    BoundaryQueries,
     Budget,
     Calibrate,
-    ClientSettings,
+    EndpointOptions,
     Json,
+    NumTests,
     TorchZip,
-    Tries,
-    Walks,
     progress_bar,
 )
 from wootz.cli.show import show_cell
@@ -28,31 +28,34 @@ def command(
     out: Annotated[Path, typer.Option("--out", help="Certificate to write (.json); its images stand beside it.")],
     access: AccessOption = "scores",
     budget: Budget = None,
-    tries: Tries = 1,
+    num_tests: NumTests = 1,
     calibrate: Calibrate = 0,
-    boundary_queries: Walks = 0,
+    boundary_queries: BoundaryQueries = 0,
     allow_torch_zip: TorchZip = False,
-    client: ClientSettings = None,
+    client: EndpointOptions = None,
     as_json: Json = False,
 ) -> None:
-    """Open one part of the key against a suspect, and write a signed claim that a judge can re-check.
+    """Reveal one part of the key against a suspect, and write a signed claim that a judge can re-check.
 
-    The part that was opened is burnt: no other suspect is claimed with it. Exit codes as of `wootz verify`.
+    The revealed part is used against no other suspect. Exit codes are those of `wootz verify`.
     """
     from wootz.statistics import EXIT_CODES
-    from wootz.workflows.claim import claim_suspect
+    from wootz.workflows.claim import check_certificate_path, claim_suspect
+    from wootz.workflows.owner import Owner
     from wootz.workflows.suspects import QueryConfig
 
+    check_certificate_path(out)
     query = QueryConfig(
         access=access,  # type: ignore[arg-type]
         budget=budget,
-        tries=tries,
+        num_tests=num_tests,
         calibrate=calibrate,
         boundary_queries=boundary_queries,
         torch_zip=allow_torch_zip,
         client=tuple(client or ()),
     )
     with progress_bar() as progress:
-        cell = claim_suspect(owner, suspect, out, query, progress=progress)
-    show_cell(cell, as_json=as_json)
-    raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]
+        claim = claim_suspect(Owner.load(owner), suspect, query, transcripts=out.parent, progress=progress)
+        claim.save(out)
+    show_cell(claim.cell, as_json=as_json)
+    raise typer.Exit(EXIT_CODES[claim.verdict.outcome])

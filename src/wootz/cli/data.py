@@ -12,12 +12,12 @@ from wootz.cli.options import DataDir, Json, console, print_json
 from wootz.errors import DataError
 from wootz.registry import lookup
 
-app = typer.Typer(help="Data sets: what is there, what is missing; fetch with checksums.")
+app = typer.Typer(help="List data sets, and download them with checksums.")
 
 
 @app.command("list")
 def list_command(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Say which data sets are there and where; files are checked against their published digests."""
+    """List data sets and their location; files are checked against their published digests."""
     from wootz.data import DATASETS
     from wootz.data.finding import find, read
     from wootz.data.sources import SOURCES

@@ -12,15 +12,17 @@ from wootz.cli.options import DataDir, Device, Json, Precision, Seed, console, e
 
 def command(
     data: Annotated[str, typer.Option("--data", help="Data set.")] = "mnist-5k",
-    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the demo.")] = Path("runs/demo"),
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
     data_dir: DataDir = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting of the training.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Set a setting of the training: key=value (repeatable).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Protect a classifier, evade, steal, remove, verify everything, and write a report."""
+    """Protect a classifier, attack it, verify every suspect, and write a report."""
     from wootz.report import write_report
     from wootz.workflows.demo import demo
 

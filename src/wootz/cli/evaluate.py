@@ -19,11 +19,11 @@ def command(
         typer.Option(
             "--attack",
             help="pgd (40 steps x 2), pgd-50x10, ensemble (worst case of several), autoattack (the reference), "
-            "pgd-25 (the founding paper's), ibp (certified: a lower bound), or one attack alone; `list` lists them.",
+            "pgd-25 (the founding paper's), ibp (certified: a lower bound), or one attack alone; `list` lists all.",
         ),
     ] = "pgd",
     count: Count = 2000,
-    eps: Annotated[float | None, typer.Option("--eps", help="Budget; the run's own by default.")] = None,
+    eps: Annotated[float | None, typer.Option("--eps", help="Budget (default: the run's).")] = None,
     norm: Annotated[str, typer.Option("--norm", help="Linf or L2.")] = "Linf",
     seed: Seed = 0,
     device: Device = "auto",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wootz.cli.options import Json
-from wootz.cli.show import show_facts
+from wootz.cli.show import show_mapping
 
 
 def command(
@@ -16,7 +16,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", help="ONNX file to write.")],
     as_json: Json = False,
 ) -> None:
-    """Write the model as one ONNX file, normalization inside, and see that it answers as the model does."""
+    """Write the model as one ONNX file, including normalization, and check it against the model."""
     from wootz.workflows.export import export_run
 
-    show_facts(export_run(run, out), as_json=as_json)
+    show_mapping(export_run(run, out), as_json=as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wootz.cli.options import SUSPECT, ClientSettings, DataDir, Json, TorchZip, progress_bar
+from wootz.cli.options import SUSPECT, DataDir, EndpointOptions, Json, TorchZip, progress_bar
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
@@ -36,7 +36,7 @@ def command(
     earlier: Annotated[
         list[Path] | None,
         typer.Option(
-            "--earlier",
+            "--previous-claim",
             help="A claim or registration signed by the same owner, or a judgement of yours; key parts that it "
             "revealed about another suspect no longer count (repeatable).",
         ),
@@ -46,12 +46,13 @@ def command(
         typer.Option("--suspect-since", help="The suspect did not exist before this (ISO 8601): a guard counts."),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option("--against", help="A rival's claim about the same suspect; needs both --model.")
+        Path | None,
+        typer.Option("--against", help="A rival's claim about the same suspect; needs both --registered-model."),
     ] = None,
     models: Annotated[
         list[Path] | None,
         typer.Option(
-            "--model",
+            "--registered-model",
             help="The model that the claimant registered (checks a guard's log); with --against, the rival's second.",
         ),
     ] = None,
@@ -62,7 +63,7 @@ def command(
     data_dir: DataDir = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where your own signed statement goes (.json).")] = None,
     allow_torch_zip: TorchZip = False,
-    client: ClientSettings = None,
+    client: EndpointOptions = None,
     as_json: Json = False,
 ) -> None:
     """Re-derive all that a claim says, ask the suspect anew, and say what holds.
@@ -71,7 +72,7 @@ def command(
     """
     from wootz.data import load
     from wootz.statistics import EXIT_CODES
-    from wootz.workflows.judge import JudgePolicy, judge_claim
+    from wootz.workflows.judge import JudgePolicy, judge
 
     policy = JudgePolicy(
         pinned=owner,
@@ -86,9 +87,11 @@ def command(
         client=tuple(client or ()),
     )
     with progress_bar() as progress:
-        cell = judge_claim(certificate, suspect, policy, out=out, progress=progress)
-    show_cell(cell, as_json=as_json)
-    raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]
+        judgement = judge(certificate, suspect, policy, progress=progress)
+        if out is not None:
+            judgement.save(out)
+    show_cell(judgement.cell, as_json=as_json)
+    raise typer.Exit(EXIT_CODES[judgement.outcome])  # type: ignore[index]
 
 
 def _rival(against: Path | None, models: list[Path]) -> CompetingClaim | None:
@@ -96,11 +99,14 @@ def _rival(against: Path | None, models: list[Path]) -> CompetingClaim | None:
 
     if against is None:
         if len(models) > 1:
-            raise ConfigError(f"--model: {len(models)} given; without --against it is the claimant's registered model")
+            raise ConfigError(
+                f"--registered-model: {len(models)} given; without --against it is the claimant's registered model"
+            )
         return None
     if len(models) != 2:
         raise ConfigError(
-            f"--against: needs the two registered models, --model MINE --model THEIRS ({len(models)} given)"
+            f"--against: needs the two registered models, --registered-model MINE --registered-model THEIRS "
+            f"({len(models)} given)"
         )
     return CompetingClaim(against, (models[0], models[1]))
 

@@ -19,44 +19,59 @@ from wootz.types import Progress
 console = Console(stderr=True)
 """Everything for people goes here; standard output is for results."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder that data sets are looked for in first.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key=value. May be repeated.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random but keys.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue what an earlier call left unfinished.")]
-Count = Annotated[int, typer.Option("-n", min=1, help="Test images that robust accuracy is measured on.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder to look up data sets in first.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Set a setting: key=value (repeatable).")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random except keys.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished call.")]
+Count = Annotated[int, typer.Option("-n", min=1, help="Number of test images for robust accuracy.")]
 SUSPECT = "Run folder, .safetensors (model.json beside it) or .onnx file, or URL such as http://host/v2/models/NAME."
 AccessOption = Annotated[
-    str, typer.Option("--access", help="What is seen of the suspect: label, scores, or weights (files only).")
+    str, typer.Option("--access", help="Access to the suspect: label, scores, or weights (files only).")
 ]
 Budget = Annotated[
     int | None,
-    typer.Option("--budget", min=0, help="Queries per mark; 0 is all. Default: all of a file, 500 of an endpoint."),
+    typer.Option("--budget", min=0, help="Queries per mark; 0 is all (default: all for a file, 500 for an endpoint)."),
 ]
-Tries = Annotated[
-    int, typer.Option("--tries", min=1, help="Suspects and keys that were tried; log2 of it is taken off the bits.")
+NumTests = Annotated[
+    int,
+    typer.Option(
+        "--num-tests",
+        min=1,
+        help="Suspects and keys tested; log2 of it is subtracted from the bits (multiple testing).",
+    ),
 ]
 Early = Annotated[
     bool | None,
-    typer.Option("--early/--all", help="Ask triggers one by one and stop at the bar (default at a URL), or ask all."),
+    typer.Option(
+        "--early/--all", help="Query triggers one by one and stop at the threshold (default for a URL), or query all."
+    ),
 ]
 Calibrate = Annotated[
-    int, typer.Option("--calibrate", min=0, help="Ordinary images on which to find range, layout and class order.")
-]
-Walks = Annotated[
     int,
-    typer.Option("--walks", min=0, help="With --access label: queries that each mark may spend on walks (20000)."),
+    typer.Option(
+        "--calibrate",
+        min=0,
+        help="Number of ordinary images used to detect pixel range, layout and class order (0 = off).",
+    ),
 ]
-ClientSettings = Annotated[
+BoundaryQueries = Annotated[
+    int,
+    typer.Option(
+        "--boundary-queries", min=0, help="With --access label: queries per mark to search decision boundaries (20000)."
+    ),
+]
+EndpointOptions = Annotated[
     list[str] | None,
-    typer.Option("--client", help="How an endpoint is asked: key=value, such as api=template. Repeatable."),
+    typer.Option("--endpoint-option", help="Setting of the HTTP client: key=value, such as api=template (repeatable)."),
 ]
 TorchZip = Annotated[
     bool, typer.Option("--allow-torch-zip", help="Also read files of torch.save (weights only, dense tensors).")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Precision = Annotated[
-    str, typer.Option("--precision", help="Of training: auto, bf16 or 32 bits; what is measured is always 32.")
+    str,
+    typer.Option("--precision", help="Precision of training: auto, bf16 or 32; measurements are always in 32 bits."),
 ]
 
 

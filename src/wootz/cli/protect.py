@@ -14,7 +14,7 @@ from wootz.errors import ConfigError
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", help="Run folder to make.")],
+    out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
     data: Annotated[
         str | None, typer.Option("--data", help="Data set: a name, an .npz file, a folder of class folders.")
     ] = None,
@@ -28,10 +28,13 @@ def command(
     wm_eps: Annotated[str | None, typer.Option("--wm-eps", help="Trigger budget, larger than eps.")] = None,
     marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks, or none.")] = "triggers,runner-up,guard",
     tsa: Annotated[
-        str | None, typer.Option("--tsa", help="Address of an RFC 3161 authority that stamps before keys are drawn.")
+        str | None,
+        typer.Option(
+            "--tsa", help="URL of an RFC 3161 authority that timestamps the registration before keys are drawn."
+        ),
     ] = None,
     tsa_policy: Annotated[
-        str, typer.Option("--tsa-policy", help="Policy asked of that authority: a dotted object identifier.")
+        str, typer.Option("--tsa-policy", help="Policy of that authority: a dotted object identifier.")
     ] = "",
     count: Count = 2000,
     seed: Seed = 0,
@@ -42,11 +45,12 @@ def command(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model that resists evasion and carries marks; independent with --marks none."""
+    """Train a robust watermarked model; with --marks none, an independent one."""
     from wootz import data as datasets
     from wootz.config import with_settings
-    from wootz.workflows.protect import protect, read_config
-    from wootz.workflows.protection import preset as make
+    from wootz.workflows.owner import read_config
+    from wootz.workflows.protect import protect_run
+    from wootz.workflows.protection import preset as preset_config
 
     if data is None:
         if not resume:
@@ -54,7 +58,7 @@ def command(
         cfg = read_config(out)
     else:
         images = len(datasets.load(data, data_dir).train)
-        cfg = make(
+        cfg = preset_config(
             preset,
             data=data,
             eps=_budget("eps", eps),
@@ -65,14 +69,14 @@ def command(
         chosen = "" if marks == "none" else marks
         cfg = with_settings(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
     with progress_bar() as progress:
-        cell = protect(
+        cell = protect_run(
             cfg,
             out,
             data_dir=data_dir,
             execution=execution(device, precision),
             resume=resume,
             tsa=tsa,
-            policy=_policy(tsa_policy),
+            tsa_policy=_policy(tsa_policy),
             count=count,
             progress=progress,
         )

@@ -13,9 +13,9 @@ from wootz.errors import ConfigError
 
 
 def command(
-    run: Annotated[Path | None, typer.Argument(help="Run folder whose model the attacker holds.")] = None,
-    attack: Annotated[str, typer.Option("--attack", help="Name of the attack; `list` lists them.")] = "list",
-    out: Annotated[Path | None, typer.Option("--out", help="The attacker's run folder to make.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="Run folder of the model.")] = None,
+    attack: Annotated[str | None, typer.Option("--attack", help="Name of the attack; `list` lists all.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder to make.")] = None,
     count: Count = 2000,
     settings: Settings = None,
     seed: Seed = 0,
@@ -25,15 +25,15 @@ def command(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Try to remove the marks of a model."""
+    """Try to remove the watermarks of a model."""
     from wootz.attacks.removal import ATTACKS
     from wootz.workflows.attack import attack_run
 
     if attack == "list":
         show_attacks(ATTACKS, as_json=as_json)
         return
-    if run is None or out is None:
-        raise ConfigError("remove: needs the run folder of the model and --out for the altered one")
+    if attack is None or run is None or out is None:
+        raise ConfigError("remove: needs a run folder, --attack NAME (--attack list lists all) and --out DIR")
     with progress_bar() as progress:
         cell = attack_run(
             "remove",

@@ -13,16 +13,22 @@ from wootz.cli.options import DataDir, Device, Json, console, execution, print_j
 def command(
     run: Annotated[Path, typer.Argument(help="Run folder; the model is served under its name.")],
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
-    guard: Annotated[bool, typer.Option("--guard", help="Change a keyed share of the answers.")] = False,
-    access: Annotated[str, typer.Option("--access", help="What answers show: scores, or top-1 label.")] = "scores",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 takes a free one.")
+    ] = 8080,
+    guard: Annotated[
+        bool, typer.Option("--guard", help="Watermark uncertain answers with the run's guard key.")
+    ] = False,
+    access: Annotated[str, typer.Option("--access", help="Content of answers: scores, or top-1 label.")] = "scores",
     token_file: Annotated[
-        Path | None, typer.Option("--token-file", help="Whoever asks must show this token; or set WOOTZ_TOKEN.")
+        Path | None,
+        typer.Option("--token-file", help="File of the bearer token that clients must send; or set WOOTZ_TOKEN."),
     ] = None,
-    log: Annotated[Path | None, typer.Option("--log", help="Write every question and answer to this file.")] = None,
-    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Of the body of a request.")] = 16 * 2**20,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images that the model is asked about at once.")] = 256,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="PyTorch's threads for one batch.")] = None,
+    log: Annotated[Path | None, typer.Option("--log", help="Write every query and answer to this file.")] = None,
+    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Maximum size of a request's body.")] = 16
+    * 2**20,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Maximum number of images per batch.")] = 256,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="PyTorch threads per batch.")] = None,
     device: Device = "auto",
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -31,7 +37,7 @@ def command(
     from wootz.serving import Limits, read_token
     from wootz.workflows.serving import serve_run
 
-    def told(url: str) -> None:
+    def show_url(url: str) -> None:
         if as_json:
             print_json({"url": url})
         else:
@@ -49,5 +55,5 @@ def command(
         device=execution(device).accelerator,
         data_dir=data_dir,
         threads=threads,
-        told=told,
+        told=show_url,
     )

@@ -28,15 +28,15 @@ def show_cell(cell: Cell, *, as_json: bool) -> None:
         _OUT.print(f"note: {_one_line(note)}", markup=False)
 
 
-def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print named facts: as JSON, or one a line."""
+def show_mapping(values: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print named values: as JSON, or one per line."""
     if as_json:
-        print_json(facts)
+        print_json(values)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in facts.items():
-        told = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
-        table.add_row(f"[dim]{name}[/dim]", told)
+    for name, value in values.items():
+        text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
+        table.add_row(f"[dim]{name}[/dim]", text)
     _OUT.print(table)
 
 
@@ -70,14 +70,14 @@ def _lines(cell: Cell) -> list[tuple[str, str]]:
             )
         )
         if len(robust.fallen) > 1:
-            lines.append(("fell first to", ", ".join(f"{name} {count}" for name, count in robust.fallen.items())))
+            lines.append(("first success by", ", ".join(f"{name} {count}" for name, count in robust.fallen.items())))
     if cell.queries is not None:
         lines.append(("queries", f"{cell.queries:,}"))
     if cell.agreement is not None:
-        lines.append(("agreement with the victim", f"{cell.agreement:.2%}"))
+        lines.append(("agreement with the target", f"{cell.agreement:.2%}"))
     if cell.price is not None:
         lost = "" if cell.price.robust is None else f", {100 * cell.price.robust:.1f} points of robust accuracy"
-        lines.append(("lost against the victim", f"{100 * cell.price.clean:.1f} points of clean{lost}"))
+        lines.append(("lost against the target", f"{100 * cell.price.clean:.1f} points of clean{lost}"))
     for item in cell.evidence:
         lines.append((escape(_one_line(item.mark)), f"{item.bits:.1f} bits (p = {item.p}, {item.queries:,} queries)"))
     if cell.bits is not None:
@@ -89,12 +89,12 @@ def _lines(cell: Cell) -> list[tuple[str, str]]:
 
 
 def _one_line(text: str) -> str:
-    """Return text that somebody else may have written as one line, without what a terminal would act on."""
+    """Return untrusted text as one line, without control characters."""
     return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
 
 
 def show_matrix(cells: list[Cell]) -> None:
-    """Print the evidence matrix: a row a suspect, a column a mark, in bits."""
+    """Print the evidence matrix in bits: one row per suspect, one column per mark."""
     marks = list(dict.fromkeys(item.mark for cell in cells for item in cell.evidence))
     table = Table(box=None, caption="marks: evidence in bits", caption_justify="left")
     for name in ("suspect", "clean", "robust", *marks, "all", "verdict"):

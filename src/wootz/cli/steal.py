@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from wootz.cli.options import (
-    ClientSettings,
     Count,
     DataDir,
     Device,
+    EndpointOptions,
     Json,
     Precision,
     Resume,
@@ -25,21 +25,20 @@ from wootz.errors import ConfigError
 
 
 def command(
-    run: Annotated[
-        str | None, typer.Argument(help="The victim's run folder, or URL such as http://host/v2/models/NAME.")
-    ] = None,
-    attack: Annotated[str, typer.Option("--attack", help="Name of the attack; `list` lists them.")] = "list",
-    out: Annotated[Path | None, typer.Option("--out", help="The thief's run folder to make.")] = None,
+    run: Annotated[str | None, typer.Argument(help="Run folder, or URL such as http://host/v2/models/NAME.")] = None,
+    attack: Annotated[str | None, typer.Option("--attack", help="Name of the attack; `list` lists all.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder to make.")] = None,
     access: Annotated[
-        str | None, typer.Option("--access", help="What the victim shows: label, scores, top-K, rounded-D.")
+        str | None, typer.Option("--access", help="Answers that the target shows: label, scores, top-K, rounded-D.")
     ] = None,
-    budget: Annotated[int | None, typer.Option("--budget", min=1, help="Queries the thief may spend.")] = None,
+    budget: Annotated[int | None, typer.Option("--budget", min=1, help="Query budget of the attack.")] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Data set that a URL's model knows, if it does not say.")
+        str | None, typer.Option("--data", help="Data set of a URL's model, if its metadata do not name it.")
     ] = None,
-    client: ClientSettings = None,
+    client: EndpointOptions = None,
     served: Annotated[
-        bool, typer.Option("--served", help="Ask a run folder through its guard; the guard's log comes into --out.")
+        bool,
+        typer.Option("--through-guard", help="Query a run folder through its guard; the guard's log goes into --out."),
     ] = False,
     count: Count = 2000,
     settings: Settings = None,
@@ -50,15 +49,15 @@ def command(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Steal a model through its answers."""
+    """Extract a model through its answers."""
     from wootz.attacks.extraction import ATTACKS
     from wootz.workflows.attack import attack_run
 
     if attack == "list":
         show_attacks(ATTACKS, as_json=as_json)
         return
-    if run is None or out is None:
-        raise ConfigError("steal: needs the victim's run folder and --out for the thief's")
+    if attack is None or run is None or out is None:
+        raise ConfigError("steal: needs a run folder or URL, --attack NAME (--attack list lists all) and --out DIR")
     with progress_bar() as progress:
         cell = attack_run(
             "steal",

@@ -10,14 +10,14 @@ import typer
 from wootz.cli.options import (
     SUSPECT,
     AccessOption,
+    BoundaryQueries,
     Budget,
     Calibrate,
-    ClientSettings,
     Early,
+    EndpointOptions,
     Json,
+    NumTests,
     TorchZip,
-    Tries,
-    Walks,
     progress_bar,
 )
 from wootz.cli.show import show_cell
@@ -27,16 +27,16 @@ def command(
     owner: Annotated[Path, typer.Argument(help="The owner's run folder, with its key.")],
     suspect: Annotated[str, typer.Argument(help=SUSPECT)],
     access: AccessOption = "scores",
-    bits: Annotated[float, typer.Option("--bits", min=0, help="Bits of evidence that make KEY-DEPENDENT.")] = 40,
+    bits: Annotated[float, typer.Option("--bits", min=0, help="Bits of evidence for KEY-DEPENDENT.")] = 40,
     budget: Budget = None,
-    tries: Tries = 1,
+    num_tests: NumTests = 1,
     early: Early = None,
     calibrate: Calibrate = 0,
-    boundary_queries: Walks = 0,
+    boundary_queries: BoundaryQueries = 0,
     allow_torch_zip: TorchZip = False,
-    client: ClientSettings = None,
+    client: EndpointOptions = None,
     guard_log: Annotated[
-        Path | None, typer.Option("--guard-log", help="The guard's log, where it does not stand beside the key.")
+        Path | None, typer.Option("--guard-log", help="The guard's log, if it is not in the run folder.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -45,13 +45,14 @@ def command(
     Exit code 0 KEY-DEPENDENT, 1 NOT SHOWN, 3 INCONCLUSIVE, 4 INVALID CLAIM.
     """
     from wootz.statistics import EXIT_CODES
+    from wootz.workflows.owner import Owner
     from wootz.workflows.suspects import QueryConfig
-    from wootz.workflows.verify import verify_suspect
+    from wootz.workflows.verify import verify_cell
 
     query = QueryConfig(
         access=access,  # type: ignore[arg-type]
         budget=budget,
-        tries=tries,
+        num_tests=num_tests,
         early=early,
         calibrate=calibrate,
         boundary_queries=boundary_queries,
@@ -59,6 +60,8 @@ def command(
         client=tuple(client or ()),
     )
     with progress_bar() as progress:
-        cell = verify_suspect(owner, suspect, query, bar=bits, log=guard_log, progress=progress)
+        cell = verify_cell(
+            Owner.load(owner), suspect, query, threshold_bits=bits, guard_log=guard_log, progress=progress
+        )
     show_cell(cell, as_json=as_json)
     raise typer.Exit(EXIT_CODES[cell.verdict])  # type: ignore[index]

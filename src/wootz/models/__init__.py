@@ -6,6 +6,7 @@ and `check_model` says whether it keeps the contract.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from wootz.config import from_mapping
-from wootz.errors import StoreError
+from wootz.errors import ModelError, StoreError
 from wootz.models.contract import check_model
 from wootz.models.cw_cnn import CWCNN, cw_cnn
 from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter, with_filters
@@ -30,15 +31,19 @@ from wootz.store import read_tensors
 __all__ = [
     "FILTERS",
     "MODELS",
+    "MODULE",
     "Filtered",
     "ModelSpec",
     "build",
     "check_model",
+    "load_weights",
     "other_architecture",
     "read_files",
     "read_model",
     "read_spec",
+    "reinitialized",
     "same_answers",
+    "describe_module",
     "with_filter",
     "write_model",
 ]
@@ -54,11 +59,54 @@ MODELS: Mapping[str, tuple[Callable[..., nn.Module], type[Any]]] = MappingProxyT
 )
 
 
+MODULE = "module"
+"""Architecture of a network that is not one of `MODELS`: a run folder holds its weights, not its code."""
+
+
 def build(spec: ModelSpec, seed: int) -> nn.Module:
-    """Return a fresh model of `spec`, initialized from `seed`; the global random state is untouched."""
+    """Return a new model of `spec`, initialized from `seed`; the global random state is untouched.
+
+    Raises:
+        ConfigError: an unknown architecture, or a setting that it does not have.
+        ModelError: the spec of a module that was defined elsewhere (`MODULE`).
+    """
+    if spec.architecture == MODULE:
+        raise ModelError(
+            f"the network {spec.settings.get('class', '')} was defined outside wootz and its code is not in the run "
+            "folder; give the network: Owner.load(path, model=...)"
+        )
     make, config = lookup(MODELS, spec.architecture, "model")
     with global_seed(seed, "init", spec.architecture):
-        return make(from_mapping(config, spec.settings, spec.architecture), spec.shape, len(spec.classes))
+        model = make(from_mapping(config, spec.settings, spec.architecture), spec.shape, len(spec.classes))
+    model.__dict__["wootz_spec"] = spec
+    return model
+
+
+def describe_module(model: nn.Module, shape: tuple[int, int, int], classes: tuple[str, ...]) -> ModelSpec:
+    """Return the spec that `model` was built from, or one of architecture `MODULE` for any other module."""
+    spec = getattr(model, "wootz_spec", None)
+    if isinstance(spec, ModelSpec):
+        return spec
+    kind = type(model)
+    return ModelSpec(
+        architecture=MODULE, settings={"class": f"{kind.__module__}.{kind.__qualname__}"}, shape=shape, classes=classes
+    )
+
+
+def reinitialized(model: nn.Module, seed: int) -> nn.Module:
+    """Return a copy of `model` with new weights from `seed`.
+
+    A network of `MODELS` is built again; of any other module every layer that has `reset_parameters` is reset.
+    """
+    spec = getattr(model, "wootz_spec", None)
+    if isinstance(spec, ModelSpec):
+        return build(spec, seed)
+    model = copy.deepcopy(model)
+    with global_seed(seed, "init", type(model).__name__):
+        for layer in model.modules():
+            if callable(reset := getattr(layer, "reset_parameters", None)):
+                reset()
+    return model
 
 
 def other_architecture(name: str) -> str:

@@ -22,9 +22,9 @@ from wootz.watermarks.baselines import (
 )
 from wootz.watermarks.guard import Dawn, Guard
 from wootz.watermarks.interface import Mark, MarkContext
-from wootz.watermarks.marks import MARKS
+from wootz.watermarks.mark_loss import MarkLoss
+from wootz.watermarks.marks import MARKS, check_compatible, hook_of, prepare_all, weights_digest
 from wootz.watermarks.out_of_ball import check_wm_eps
-from wootz.watermarks.protecting import Protected, check_compatible, hook_of, prepare_all, protect, weights_digest
 from wootz.watermarks.runner_up import RunnerUp
 from wootz.watermarks.triggers import Triggers
 
@@ -46,7 +46,7 @@ __all__ = [
     "Noise",
     "OutOfDistribution",
     "Paper",
-    "Protected",
+    "MarkLoss",
     "RunnerUp",
     "Triggers",
     "Uchida",
@@ -55,6 +55,5 @@ __all__ = [
     "check_wm_eps",
     "hook_of",
     "prepare_all",
-    "protect",
     "weights_digest",
 ]

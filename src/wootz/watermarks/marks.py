@@ -1,10 +1,20 @@
-"""The table of all marks, by name."""
+"""The table of all marks by name, and the functions for all marks of a run: prepare, check and embed them together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
+from torch import nn
+
+from wootz.data import Dataset
+from wootz.errors import ConfigError
+from wootz.keys import Key, RegisteredMaterial
+from wootz.keys.prf import subkey
+from wootz.rng import generator
+from wootz.store import tensor_digest
+from wootz.training import Hook, join
 from wootz.watermarks import guard, runner_up, triggers
 from wootz.watermarks.baselines import (
     app,
@@ -18,7 +28,7 @@ from wootz.watermarks.baselines import (
     uchida,
     within_class,
 )
-from wootz.watermarks.interface import Mark
+from wootz.watermarks.interface import Mark, MarkContext
 
 MARKS: Mapping[str, Mark] = MappingProxyType(
     {
@@ -46,3 +56,28 @@ MARKS: Mapping[str, Mark] = MappingProxyType(
         "uchida": Mark(uchida.prepare, uchida.train_hook, uchida.Uchida),
     }
 )
+
+
+def prepare_all(configs: Mapping[str, Any], context: MarkContext, secret: bytes) -> dict[str, RegisteredMaterial]:
+    """Prepare the material of each mark; which images become triggers is determined by the secret."""
+    materials = {}
+    for name, cfg in configs.items():
+        seed = int.from_bytes(subkey(secret, "pick", name)[:8], "big")
+        materials[name] = MARKS[name].prepare(cfg, context, generator(seed, "pick"))
+    return materials
+
+
+def check_compatible(configs: Iterable[Any]) -> None:
+    """Raise ConfigError if two of the marks change served answers, because a service writes a single log."""
+    if sum(isinstance(cfg, guard.Guard | guard.Dawn) for cfg in configs) > 1:
+        raise ConfigError("marks: 'guard' and 'dawn' both change the answers of the served model; choose one of them")
+
+
+def hook_of(configs: Mapping[str, Any], keys: Mapping[str, Key], data: Dataset, *, seed: int) -> Hook:
+    """Return one training hook that embeds all marks."""
+    return join(*(MARKS[name].train_hook(cfg, keys[name], data, seed=seed) for name, cfg in configs.items()))
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the digest of a model's weights that is stored in registrations."""
+    return tensor_digest(*(tensor for _, tensor in sorted(model.state_dict().items())))

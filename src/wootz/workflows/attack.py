@@ -1,12 +1,14 @@
-"""Steal the model of a run folder, or try to remove its marks, into a run folder of the attacker's."""
+"""Model extraction and watermark removal, on a model in memory or from run folder to run folder."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -14,20 +16,25 @@ from torch import nn
 
 from wootz.attacks import extraction, removal
 from wootz.attacks.adversary import AttackContext, AttackDataConfig
+from wootz.attacks.evasion import predict_logits
 from wootz.attacks.extraction import Ledger, Thief
 from wootz.config import to_mapping, with_settings, with_values
-from wootz.data import Dataset, Split, load_other
+from wootz.data import Dataset, Split, load, load_other
 from wootz.errors import ConfigError, StoreError
-from wootz.models import MODELS, ModelSpec, build, other_architecture, write_model
+from wootz.models import MODELS, ModelSpec, build, other_architecture, reinitialized, write_model
 from wootz.records import AccuracyDrop, Cell, from_json, to_json
 from wootz.registry import lookup
 from wootz.rng import derive
+from wootz.statistics import predictor
 from wootz.store import read_json, write_json
 from wootz.training import Execution
-from wootz.types import Attack, Progress
-from wootz.workflows.extraction_target import ExtractionTarget, open_target
-from wootz.workflows.run import TEST_IMAGES, Timer, agreement, measure, prepare_run_folder
-from wootz.workflows.suspects import Where, is_endpoint
+from wootz.types import Attack, Predict, Progress
+from wootz.workflows.evaluate import TEST_IMAGES, measure
+from wootz.workflows.extraction_target import open_target
+from wootz.workflows.inputs import DataLike, as_split
+from wootz.workflows.protection import defaults_for
+from wootz.workflows.run import Timer, agreement, prepare_run_folder
+from wootz.workflows.suspects import QueryConfig, SuspectLike, Where, is_endpoint, open_suspect_model
 
 
 class Family(NamedTuple):
@@ -46,8 +53,134 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 
 
+CUSTOMARY_EPS = defaults_for("").eps
+"""Budget for data without a customary one, in pixels of [0, 1]."""
+
 TRANSCRIPT = "transcript.jsonl"
+QUERY_LOG = "queries.log"
 GUARD_LOG = "guard.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attacked:
+    """What an attack made.
+
+    Attributes:
+        model: the extracted or altered model, in eval mode.
+        attack: name of the attack.
+        queries: queries that the attack spent; None where it had the weights.
+    """
+
+    model: nn.Module = field(repr=False)
+    attack: str
+    queries: int | None
+
+
+def extract(
+    target: SuspectLike,
+    attack: str = "retrain-soft",
+    *,
+    data: DataLike,
+    model: nn.Module | None = None,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+    access: str | None = None,
+    query_budget: int | None = None,
+    eps: float = CUSTOMARY_EPS,
+    seed: int = 0,
+    execution: Execution | None = None,
+    folder: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> Attacked:
+    """Extract a copy of a model through its answers.
+
+    Args:
+        target: a module or callable, the path of a run folder or model file, or the URL of an endpoint.
+        attack: a name of `wootz.attacks.extraction.ATTACKS`.
+        data: the attacker's images, see `as_split`; of a wootz data set, the share that is set aside for attackers. The
+            labels are used by few attacks; most learn the target's answers.
+        model: the attacker's network; None takes that of a target module, initialized anew.
+        settings: changes of the attack's config, as `key=value` texts or by name.
+        access: what the target shows: `label`, `scores`, `top-K` or `rounded-D`; None takes what the attack asks for.
+        query_budget: queries that may be spent; None is as many as the attack wants.
+        eps: budget of attacks that train adversarially, in pixels of [0, 1].
+        seed: of the attack.
+        execution: device and precision.
+        folder: where a long attack keeps its checkpoints and its log of queries.
+        progress: called with the name of the step and the fraction done.
+
+    Raises:
+        ConfigError: no such attack or setting, or no network to train.
+        BudgetError: the attack needs more queries, or other answers, than it is allowed.
+    """
+    row = lookup(FAMILIES["steal"].attacks, attack, "extraction attack")
+    held = _attack_data(data)
+    query = QueryConfig(access="label" if (access or row.access) == "label" else "scores", isolated=False)
+    with ExitStack() as stack:
+        place = folder or Path(stack.enter_context(TemporaryDirectory()))
+        opened = stack.enter_context(open_suspect_model(target, query, place))
+        victim = target if isinstance(target, nn.Module) else None
+        template = model if model is not None else victim
+        if template is None:
+            raise ConfigError("model: missing; give the network to train")
+        if row.access == "weights" and victim is None:
+            raise ConfigError(f"{attack}: needs the weights of the target; give a module")
+        context = _context(template, held, eps, seed, "steal", attack, execution, folder, progress)
+        return _attacked(
+            row,
+            attack,
+            _config(row, attack, settings),
+            predict=opened.predict,
+            model=victim,
+            num_classes=opened.num_classes or _num_classes(template, held),
+            access=access,
+            query_budget=query_budget,
+            log=folder / QUERY_LOG if folder else None,
+            context=context,
+        )
+
+
+def remove(
+    model: nn.Module,
+    attack: str = "finetune",
+    *,
+    data: DataLike,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+    eps: float = CUSTOMARY_EPS,
+    seed: int = 0,
+    execution: Execution | None = None,
+    folder: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> Attacked:
+    """Try to remove the marks of a model; `model` itself stays as it is.
+
+    Args:
+        model: images in [0, 1] -> logits.
+        attack: a name of `wootz.attacks.removal.ATTACKS`.
+        data: the attacker's labelled images, see `extract`.
+        settings: changes of the attack's config, as `key=value` texts or by name.
+        eps: budget of attacks that train adversarially, in pixels of [0, 1].
+        seed: of the attack.
+        execution: device and precision.
+        folder: where a long attack keeps its checkpoints.
+        progress: called with the name of the step and the fraction done.
+
+    Raises:
+        ConfigError: no such attack or setting.
+    """
+    row = lookup(FAMILIES["remove"].attacks, attack, "removal attack")
+    context = _context(model, _attack_data(data), eps, seed, "remove", attack, execution, folder, progress)
+    return _attacked(
+        row,
+        attack,
+        _config(row, attack, settings),
+        predict=predictor(model),
+        model=model,
+        num_classes=0,
+        access=None,
+        query_budget=None,
+        log=None,
+        context=context,
+    )
 
 
 def attack_run(
@@ -96,12 +229,9 @@ def attack_run(
         ConfigError: no such attack or setting, or `out` holds a model already; `served` where nothing is served so.
         BudgetError: the attack needs more queries, or sees less, than it is allowed.
     """
-    time, kin = Timer(), FAMILIES[family]
+    timer, kin = Timer(), FAMILIES[family]
     row = lookup(kin.attacks, attack, f"{kin.verb} attack")
-    if isinstance(settings, Mapping):
-        cfg = with_values(row.config, settings, attack)
-    else:
-        cfg = with_settings(row.config, settings)
+    cfg = _config(row, attack, settings)
     if "weights" in (access, row.access) and access not in (None, row.access):
         raise ConfigError(f"access = {access!r}: the attack {attack!r} works with {row.access}")
     if served and (is_endpoint(where) or "weights" in (access, row.access)):
@@ -127,25 +257,39 @@ def attack_run(
             folder=attempt,
             progress=progress,
         )
-        target, ledger = _target(victim, row, access, budget, attempt)
-        made = row.run(cfg, target, context)
+        attacked = _attacked(
+            row,
+            attack,
+            cfg,
+            predict=victim.predict,
+            model=victim.model,
+            num_classes=len(victim.spec.classes),
+            access=access,
+            query_budget=budget,
+            log=attempt / QUERY_LOG,
+            context=context,
+        )
     about = {"kind": kin.kind, "theft": attack, "data": known.name, "set_aside": known.set_aside, "eps": victim.eps}
-    about |= {"seed": seed, "attack": to_mapping(cfg)} | ({"queries": ledger.queries} if ledger else {})
+    about |= {"seed": seed, "attack": to_mapping(cfg)} | (
+        {} if attacked.queries is None else {"queries": attacked.queries}
+    )
     about |= {"served": True} if served else {}
-    write_model(out, made, spec, about)
-    clean, robust = measure(made, known, eps=victim.eps, count=count, progress=progress, seed=seed, execution=execution)
+    write_model(out, attacked.model, spec, about)
+    clean, robust = measure(
+        attacked.model, known, eps=victim.eps, count=count, progress=progress, seed=seed, execution=execution
+    )
     cell = Cell(
         data=known.name,
         suspect=out.name,
         kind=kin.kind,
         theft=attack,
-        access=ledger.access if ledger else None,
+        access=None if attacked.queries is None else access or row.access,
         clean=clean,
         robust=robust,
-        seconds=time.seconds,
+        seconds=timer.seconds,
         seed=seed,
-        queries=ledger.queries if ledger else None,
-        agreement=agreement(made, victim.model, known) if victim.model else None,
+        queries=attacked.queries,
+        agreement=agreement(attacked.model, victim.model, known) if victim.model else None,
         notes=(*_notes(cfg, held), *victim.notes()),
     )
     cell = replace(cell, price=_price(victim.record, cell) if victim.record else None)
@@ -162,26 +306,70 @@ def _begin(out: Path, where: Where, *, resume: bool, served: bool) -> Path:
     attempt = out / "attempt"
     if not resume:
         shutil.rmtree(attempt, ignore_errors=True)
-    if (attempt / "queries.log").is_file() and (attempt / GUARD_LOG).is_file() != served:
+    if (attempt / QUERY_LOG).is_file() and (attempt / GUARD_LOG).is_file() != served:
         raise ConfigError(f"{out}: was begun {'without' if served else 'with'} a guard in between; resume it so")
     attempt.mkdir(exist_ok=True)
     return attempt
 
 
-def _target(
-    victim: ExtractionTarget, row: Attack, access: str | None, budget: int | None, attempt: Path
-) -> tuple[nn.Module | Ledger, Ledger | None]:
+def _attacked(
+    row: Attack,
+    name: str,
+    cfg: Any,
+    *,
+    predict: Predict,
+    model: nn.Module | None,
+    num_classes: int,
+    access: str | None,
+    query_budget: int | None,
+    log: Path | None,
+    context: AttackContext,
+) -> Attacked:
+    """Run an attack on the weights, or through a ledger that counts its queries."""
     if row.access == "weights":
-        assert victim.model is not None
-        return victim.model, None
-    ledger = Ledger(
-        victim.predict,
-        access=access or row.access,
-        num_classes=len(victim.spec.classes),
-        budget=budget,
-        log=attempt / "queries.log",
+        assert model is not None
+        return Attacked(model=row.run(cfg, model, context), attack=name, queries=None)
+    ledger = Ledger(predict, access=access or row.access, num_classes=num_classes, budget=query_budget, log=log)
+    return Attacked(model=row.run(cfg, ledger, context), attack=name, queries=ledger.queries)
+
+
+def _config(row: Attack, attack: str, settings: Sequence[str] | Mapping[str, Any]) -> Any:
+    if isinstance(settings, Mapping):
+        return with_values(row.config, settings, attack)
+    return with_settings(row.config, settings)
+
+
+def _context(
+    template: nn.Module,
+    data: Split,
+    eps: float,
+    seed: int,
+    family: str,
+    attack: str,
+    execution: Execution | None,
+    folder: Path | None,
+    progress: Progress,
+) -> AttackContext:
+    return AttackContext(
+        data=data,
+        fresh=lambda name: reinitialized(template, derive(seed, "fresh", name)),
+        eps=eps,
+        seed=derive(seed, family, attack),
+        execution=execution or Execution(),
+        folder=folder,
+        progress=progress,
     )
-    return ledger, ledger
+
+
+def _attack_data(data: DataLike) -> Split:
+    """Return the attacker's images: of a wootz data set, the share that is set aside for attackers."""
+    if isinstance(data, Dataset):
+        return data.thief
+    return load(str(data)).thief if isinstance(data, str | Path) else as_split(data)
+
+
+def _num_classes(model: nn.Module, data: Split) -> int:
+    return predict_logits(model, data.subset(slice(1)).images()).shape[1]
 
 
 def _held(cfg: Any, data: Dataset, data_dir: Path | None) -> Split:
@@ -237,7 +425,7 @@ def _price(folder: Path, cell: Cell) -> AccuracyDrop | None:
 
 def _settle(out: Path, attempt: Path) -> None:
     """Keep the log of queries, the transcript and the guard's log; checkpoints of a finished attempt go."""
-    for log in (attempt / "queries.log", attempt / TRANSCRIPT, attempt / GUARD_LOG):
+    for log in (attempt / QUERY_LOG, attempt / TRANSCRIPT, attempt / GUARD_LOG):
         if log.is_file():
             log.replace(out / log.name)
     shutil.rmtree(attempt, ignore_errors=True)

@@ -96,7 +96,7 @@ class VerifiedClaim(NamedTuple):
             budget=test.budget,
             calibrate=test.calibrate,
             boundary_queries=boundary_queries,
-            tries=test.tries * choices(self.registration),
+            num_tests=test.tries * choices(self.registration),
         )
 
 

@@ -6,10 +6,10 @@ import base64
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,94 +20,138 @@ from wootz.keys import (
     AnswerKey,
     Key,
     OwnerKeys,
-    read_keys,
     rederive_keys,
     reveal_marks,
     sign_statement,
     signing_key,
 )
 from wootz.keys.answer_log import log_length
-from wootz.models import read_model
 from wootz.records import Cell, to_json
-from wootz.statistics import required_bits
-from wootz.store import append_line, file_digest, read_bytes, read_json, write_bytes, write_tensors
+from wootz.statistics import Verdict, required_bits
+from wootz.store import append_line, read_bytes, read_json, sha256, tensor_bytes, write_bytes
 from wootz.suspects.endpoints import Identity
 from wootz.types import Progress
 from wootz.workflows.guard_log import LOG, read_seals, with_log, without_guard
-from wootz.workflows.reference_models import check_boundary_queries, registered_panel
+from wootz.workflows.reference_models import check_boundary_queries
 from wootz.workflows.register import read_registered, read_registered_token
 from wootz.workflows.run import Timer
-from wootz.workflows.suspects import QueryConfig, Where, is_endpoint, open_suspect_model
-from wootz.workflows.verify import PANEL_MEMBERS, ask_suspect, own_calibration, verdict_cell
+from wootz.workflows.suspects import QueryConfig, SuspectLike, is_endpoint, open_suspect_model
+from wootz.workflows.verify import ask_suspect, own_calibration, verdict_cell
+
+if TYPE_CHECKING:
+    from wootz.workflows.owner import Owner
 
 CLAIM = "urn:wootz:claim:2"
 
 
-def claim_suspect(
-    owner: Path, where: Where, out: Path, query: QueryConfig | None = None, *, progress: Progress = lambda *_: None
-) -> Cell:
-    """Open one tranche of the key, test the suspect with it, and write the certificate and its material.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A signed claim about one suspect, with all that a judge needs to re-check it.
 
-    A tranche that was opened against one suspect is burnt: it is used for no other one. log2 of all that a claim may
-    choose (tranche, access, budget, and the tries that the owner names) comes off its bits.
+    Attributes:
+        verdict: what the test showed.
+        cell: the same as a record.
+        certificate: the signed statement, a DSSE envelope.
+        material: revealed images and reference models, a safetensors file.
+        guard_log: the guard's sealed log, if the claim has one.
+    """
+
+    verdict: Verdict
+    cell: Cell = field(repr=False)
+    certificate: bytes = field(repr=False)
+    material: bytes = field(repr=False)
+    guard_log: bytes | None = field(repr=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write `path` (.json), and beside it the material (.safetensors) and the guard's log (.guard.jsonl).
+
+        Raises:
+            ConfigError: the name does not end in .json.
+        """
+        path = check_certificate_path(path)
+        write_bytes(path.with_suffix(".safetensors"), self.material)
+        if self.guard_log is not None:
+            write_bytes(path.with_suffix(".guard.jsonl"), self.guard_log)
+        write_bytes(path, self.certificate)
+
+
+def claim_suspect(
+    owner: Owner,
+    suspect: SuspectLike,
+    query: QueryConfig | None = None,
+    *,
+    transcripts: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> Claim:
+    """Reveal one tranche of the key, test the suspect with it, and sign what was found.
+
+    A tranche that was revealed against one suspect is used for no other one. log2 of all that a claim may choose
+    (tranche, access, budget, and the tests that the owner states) comes off its bits.
 
     Args:
-        owner: the run folder, registered.
-        where: whom the claim is about, a path or a URL.
-        out: the certificate to write; images and panel stand beside it, under the same name with `.safetensors`, and
-            the guard's sealed log with `.guard.jsonl`.
-        query: how the suspect is asked, one of the registered ways.
-        progress: told what is going on.
+        owner: saved and registered.
+        suspect: what the claim is about, see `SuspectLike`; a function cannot be named in a claim.
+        query: how the suspect is queried, one of the registered ways.
+        transcripts: folder for the transcript of an endpoint; None takes the run folder's.
+        progress: called with the name of the step and the fraction done.
 
     Raises:
         KeyFolderError: the run is not registered.
-        ConfigError: every tranche is burnt; an access or a budget that was not registered.
+        ConfigError: every tranche was revealed, an access or a budget that was not registered, or a function.
     """
-    if out.suffix != ".json":
-        raise ConfigError(f"{out}: a certificate's name must end in .json")
-    time, owner_keys, query = Timer(), read_keys(owner), query or QueryConfig()
-    check_options(owner_keys.registration, query, remote=is_endpoint(where))
-    registered = read_registered(owner, owner_keys)
-    token = read_registered_token(owner, registered)
-    models, described, weights = _panel(owner)
-    panel = registered_panel(models, owner_keys.registration, owner)
-    counted = replace(query, tries=query.tries * choices(owner_keys.registration))
-    progress("asking the suspect", 0.0)
-    with open_suspect_model(where, query, out.parent) as suspect:
-        tranche = burn_tranche(owner, owner_keys, suspect.identity)
-        opening, tensors = reveal_marks(owner_keys, tranche)
-        keys = rederive_keys(owner_keys.registration, owner_keys.token, opening, tensors)
-        keys, guard, discounts = _with_sealed_log(keys, owner, out)
-        bar = required_bits(timestamped=bool(owner_keys.token))
-        suspect = own_calibration(keys, owner_keys.registration, suspect, query.calibrate)
-        verdict = ask_suspect(keys, owner_keys.registration, suspect, panel, counted, bar=bar, discounts=discounts)
-    cell = verdict_cell(verdict, suspect, time.seconds)
-    material = out.with_suffix(".safetensors")
-    write_tensors(material, tensors | weights)
-    found = to_json(cell)
+    if not isinstance(suspect, str | Path | nn.Module):
+        raise ConfigError("claim: a function has no identity; give a module, a path or a URL")
+    assert owner.folder is not None
+    timer, folder, keys, query = Timer(), owner.folder, owner.keys, query or QueryConfig()
+    check_options(keys.registration, query, remote=is_endpoint(suspect))
+    registered = read_registered(folder, keys)
+    token = read_registered_token(folder, registered)
+    described, weights = _described_references(owner)
+    panel = owner.reference_models
+    counted = replace(query, num_tests=query.num_tests * choices(keys.registration))
+    progress("querying the suspect", 0.0)
+    with open_suspect_model(suspect, query, transcripts or folder / "transcripts") as opened:
+        tranche = burn_tranche(folder, keys, opened.identity)
+        revealed, tensors = reveal_marks(keys, tranche)
+        testable = rederive_keys(keys.registration, keys.token, revealed, tensors)
+        testable, guard, log, discounts = _with_sealed_log(testable, folder)
+        bar = required_bits(timestamped=bool(keys.token))
+        opened = own_calibration(testable, keys.registration, opened, query.calibrate)
+        verdict = ask_suspect(testable, keys.registration, opened, panel, counted, bar=bar, discounts=discounts)
+    cell = verdict_cell(verdict, opened, timer.seconds)
+    material = tensor_bytes(tensors | weights)
+    record = to_json(cell)
     predicate = {
         "wootz": __version__,
         "registered": json.loads(registered),
         "registered_token": base64.b64encode(token).decode(),
-        "opened": opening,
-        "material": file_digest(material),
+        "opened": revealed,
+        "material": sha256(material),
         "panel": described,
         "test": {
             "access": access_of(query),
-            "budget": query.queries(remote=suspect.remote) or 0,
+            "budget": query.queries(remote=opened.remote) or 0,
             "calibrate": query.calibrate,
-            "tries": query.tries,
+            "tries": query.num_tests,
         },
         "found": {
-            name: plain_strings(found[name]) for name in ("evidence", "bits", "verdict", "notes") if name in found
+            name: plain_strings(record[name]) for name in ("evidence", "bits", "verdict", "notes") if name in record
         },
         "environment": {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     predicate |= {"guard": guard} if guard else {}
-    subject = {suspect.identity.name: suspect.identity.digest}
-    write_bytes(out, sign_statement(signing_key(), subject, CLAIM, predicate))
-    return cell
+    subject = {opened.identity.name: opened.identity.digest}
+    certificate = sign_statement(signing_key(), subject, CLAIM, predicate)
+    return Claim(verdict=verdict, cell=cell, certificate=certificate, material=material, guard_log=log)
+
+
+def check_certificate_path(path: str | Path) -> Path:
+    """Return the path of a certificate; a name that does not end in .json is a ConfigError."""
+    path = Path(path)
+    if path.suffix != ".json":
+        raise ConfigError(f"{path}: a certificate's name must end in .json")
+    return path
 
 
 def access_of(query: QueryConfig) -> str:
@@ -140,21 +184,20 @@ def tranches_of(registration: Mapping[str, Any]) -> int:
 
 
 def _with_sealed_log(
-    keys: dict[str, Key], owner: Path, out: Path
-) -> tuple[dict[str, Key], dict[str, Any], dict[str, float]]:
-    """Return the keys with the guard's log up to its last seal, what the claim says of it, and the bits that come off.
+    keys: dict[str, Key], folder: Path
+) -> tuple[dict[str, Key], dict[str, Any], bytes | None, dict[str, float]]:
+    """Return the keys with the guard's log up to its last seal, the claim's entry, the log, and the bits that come off.
 
-    The log is copied beside the certificate. Without a seal the guard is left out.
+    Without a seal the guard is left out.
     """
-    seals, log = read_seals(owner), owner / LOG
+    seals, log = read_seals(folder), folder / LOG
     guard = next((name for name, key in keys.items() if isinstance(key, AnswerKey)), None)
     if guard is None or not seals or not log.is_file():
-        return without_guard(keys), {}, {}
-    path = out.with_suffix(".guard.jsonl")
-    write_bytes(path, read_bytes(log))
+        return without_guard(keys), {}, None, {}
+    data = read_bytes(log)
     length = log_length(seals[-1]["lines"])
-    keys = with_log(keys, path, count=length.images)
-    return keys, {"log": file_digest(path), "seals": seals}, {guard: length.bits}
+    keys = with_log(keys, log, count=length.images)
+    return keys, {"log": sha256(data), "seals": seals}, data, {guard: length.bits}
 
 
 def burn_tranche(owner: Path, owner_keys: OwnerKeys, suspect: Identity) -> int:
@@ -187,16 +230,14 @@ def plain_strings(value: Any) -> Any:
     return [plain_strings(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _panel(owner: Path) -> tuple[list[nn.Module], list[dict[str, Any]], dict[str, Tensor]]:
-    """Return the panel's networks, their descriptions (`model.json`), and tensors (`panel/NAME/...`)."""
-    models: list[nn.Module] = []
+def _described_references(owner: Owner) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Return the reference models' descriptions (`model.json`) and tensors (`panel/NAME/...`)."""
+    assert owner.folder is not None
     described: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
-    for name in PANEL_MEMBERS:
-        model, _, _ = read_model(owner / "panel" / name)
-        models.append(model)
-        plain = read_json(owner / "panel" / name / "model.json")
-        kept = {key: plain[key] for key in ("schema", "architecture", "settings", "input", "classes")}
-        described.append({"name": name, "model": json.dumps(kept, sort_keys=True)})
+    for name, model in (owner.references._asdict() if owner.references else {}).items():
+        plain = read_json(owner.folder / "panel" / name / "model.json")
+        fields = {key: plain[key] for key in ("schema", "architecture", "settings", "input", "classes")}
+        described.append({"name": name, "model": json.dumps(fields, sort_keys=True)})
         tensors |= {f"panel/{name}/{key}": tensor for key, tensor in model.state_dict().items()}
-    return models, described, tensors
+    return described, tensors

@@ -18,11 +18,12 @@ from wootz.store import read_json, write_json
 from wootz.training import Execution
 from wootz.types import Progress
 from wootz.workflows.attack import attack_run
-from wootz.workflows.protect import curve, protect
+from wootz.workflows.owner import Owner
+from wootz.workflows.protect import curve, protect_run
 from wootz.workflows.protection import Protection, preset
 from wootz.workflows.run import Timer
 from wootz.workflows.suspects import QueryConfig
-from wootz.workflows.verify import verify_suspect
+from wootz.workflows.verify import verify_cell
 
 SHOWN_TRIGGERS = 6
 
@@ -82,13 +83,14 @@ def demo(
     def aloud(name: str) -> Progress:
         return lambda what, done: progress(f"{name}: {what}", done)
 
-    cells = [protect(cfg, owner, data_dir=data_dir, execution=execution, resume=True, progress=aloud("protected"))]
+    cells = [protect_run(cfg, owner, data_dir=data_dir, execution=execution, resume=True, progress=aloud("protected"))]
     for number, row in enumerate(SUSPECTS, 1):
         place = out / row.name
         _clear(place)
         make = _maker(row, cfg, owner, count, stranger=seed + 100 + number)
         cells.append(make(place, data_dir=data_dir, execution=execution, progress=aloud(row.name)))
-    cells = [_verified(cell, owner, out / cell.suspect, progress) for cell in cells]
+    keys = Owner.load(owner)
+    cells = [_verified(cell, keys, out / cell.suspect, progress) for cell in cells]
     summary = {"schema": 1, "cells": [to_json(cell) for cell in cells], "seconds": time.seconds}
     write_json(out / "details.json", _details(out, cells, data, data_dir))
     write_json(out / "summary.json", summary)
@@ -107,13 +109,13 @@ def _maker(row: Suspect, cfg: Protection, owner: Path, count: int, *, stranger: 
             return attack_run("remove", owner, row.attack, place, settings=row.settings, seed=cfg.seed, **rest)
         plain = "recipe.loss=natural" in row.settings
         length = (f"recipe.epochs={cfg.panel.plain_epochs}",) if plain else ()
-        return protect(with_settings(cfg, ("marks=", f"seed={stranger}", *length, *row.settings)), place, **rest)
+        return protect_run(with_settings(cfg, ("marks=", f"seed={stranger}", *length, *row.settings)), place, **rest)
 
     return make
 
 
-def _verified(cell: Cell, owner: Path, suspect: Path, progress: Progress) -> Cell:
-    found = verify_suspect(owner, suspect, QueryConfig(isolated=False), progress=progress)
+def _verified(cell: Cell, owner: Owner, suspect: Path, progress: Progress) -> Cell:
+    found = verify_cell(owner, suspect, QueryConfig(isolated=False), progress=progress)
     return replace(
         cell,
         access=found.access,

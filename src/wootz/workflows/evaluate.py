@@ -1,21 +1,159 @@
-"""Clean and robust accuracy of a run folder."""
+"""Clean and robust accuracy, of a model in memory or of a run folder."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from wootz.attacks.evasion import EVALUATIONS
-from wootz.models import check_model
-from wootz.records import Cell
+from torch import Tensor, nn
+
+from wootz.attacks.evasion import EVALUATIONS, predict_logits
+from wootz.attacks.evasion import evaluate as attack_images
+from wootz.data import Dataset
+from wootz.models import check_model, same_answers
+from wootz.modes import on_device
+from wootz.records import Cell, RobustRecord
 from wootz.registry import lookup
 from wootz.training import Execution
 from wootz.types import Norm, Progress
-from wootz.workflows.run import QUICK_ATTACK, TEST_IMAGES, Timer, measure, open_run
+from wootz.workflows.inputs import DataLike, as_split
+from wootz.workflows.run import Timer, open_run
+
+TEST_IMAGES = 2000
+QUICK_ATTACK = "pgd-40x2"
 
 NAMES: Mapping[str, str] = MappingProxyType({"pgd": QUICK_ATTACK} | {name: name for name in EVALUATIONS})
 """What a user may call an evaluation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Robustness of a model on `n` images.
+
+    Attributes:
+        attack: name of the evaluation.
+        eps: its budget in pixels of [0, 1].
+        norm: norm of the ball.
+        n: number of images.
+        clean_accuracy: a fraction.
+        robust_accuracy: a fraction: the worst case over all attacks and restarts per image, or what is certified.
+        standard_error: of `robust_accuracy`, from the number of images.
+        first_success: attack -> number of images that it was the first to change.
+        flags: reasons why `robust_accuracy` may be too high.
+        robust: which images are answered right at every point that was tried, bool [n].
+    """
+
+    attack: str
+    eps: float
+    norm: Norm
+    n: int
+    clean_accuracy: float
+    robust_accuracy: float
+    standard_error: float
+    first_success: Mapping[str, int]
+    flags: tuple[str, ...]
+    robust: Tensor = field(repr=False)
+
+
+def evaluate(
+    model: nn.Module,
+    data: DataLike,
+    *,
+    eps: float,
+    attack: str = "ensemble",
+    norm: Norm = "Linf",
+    n: int | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    execution: Execution | None = None,
+    progress: Progress = lambda *_: None,
+) -> Evaluation:
+    """Attack a model within a ball around each image.
+
+    Args:
+        model: images float32 [N, C, H, W] in [0, 1] -> logits [N, K].
+        data: images and labels, see `as_split`; of a wootz data set, its test split.
+        eps: budget in pixels of [0, 1].
+        attack: `pgd`, or a name of `wootz.attacks.evasion.EVALUATIONS`.
+        norm: norm of the ball, `Linf` or `L2`.
+        n: only the first images; None is all.
+        seed: of the attacks.
+        folder: where a stopped evaluation by several attacks leaves what it found, to be continued.
+        execution: device; attacks compute in float32.
+        progress: called with the name of the step and the fraction done.
+
+    Raises:
+        ConfigError: an unknown evaluation, or one that has no such norm.
+        ModelError: the model does not take the images.
+    """
+    name, split = lookup(NAMES, attack, "evaluation"), as_split(data).subset(slice(n))
+    device = (execution or Execution()).accelerator
+    with on_device(model, device):
+        result = attack_images(
+            same_answers(model),
+            split.images().to(device),
+            split.labels.to(device),
+            eps=eps,
+            attack=name,
+            norm=norm,
+            seed=seed,
+            folder=folder,
+            progress=lambda done: progress(f"attacking ({name})", done),
+        )
+    return Evaluation(
+        attack=name,
+        eps=eps,
+        norm=norm,
+        n=len(split),
+        clean_accuracy=result.clean,
+        robust_accuracy=result.accuracy,
+        standard_error=math.sqrt(result.accuracy * (1 - result.accuracy) / len(split)),
+        first_success=result.fallen,
+        flags=result.flags,
+        robust=result.robust.cpu(),
+    )
+
+
+def measure(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    eps: float,
+    progress: Progress,
+    attack: str = QUICK_ATTACK,
+    norm: Norm = "Linf",
+    count: int = TEST_IMAGES,
+    seed: int = 0,
+    folder: Path | None = None,
+    execution: Execution | None = None,
+) -> tuple[float, RobustRecord]:
+    """Return clean accuracy on all test images, and robust accuracy on the first `count` of them."""
+    found = evaluate(
+        model,
+        data,
+        eps=eps,
+        attack=attack,
+        norm=norm,
+        n=count,
+        seed=seed,
+        folder=folder,
+        execution=execution,
+        progress=progress,
+    )
+    with on_device(model, (execution or Execution()).accelerator):
+        clean = (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
+    return clean, RobustRecord(
+        eps=eps,
+        norm=norm,
+        attack=found.attack,
+        n=found.n,
+        accuracy=found.robust_accuracy,
+        flags=found.flags,
+        fallen=dict(found.first_success),
+    )
 
 
 def evaluate_run(
@@ -35,7 +173,7 @@ def evaluate_run(
     An evaluation of several attacks that was cut off goes on from `folder`/evaluation when it is called again.
     """
     name = lookup(NAMES, attack, "evaluation")
-    time, run = Timer(), open_run(folder)
+    timer, run = Timer(), open_run(folder)
     data = run.data(data_dir)
     warnings = check_model(run.model, run.spec.shape, len(run.spec.classes))
     clean, robust = measure(
@@ -57,7 +195,7 @@ def evaluate_run(
         theft=run.about.get("theft"),
         clean=clean,
         robust=robust,
-        seconds=time.seconds,
+        seconds=timer.seconds,
         seed=run.about["seed"],
         notes=warnings,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import platformdirs
 import torch
+from torch import nn
 
 from wootz import __version__
 from wootz.data import Dataset
@@ -28,7 +29,7 @@ from wootz.keys import (
     sign_statement,
     signing_key,
 )
-from wootz.records import Cell, to_json
+from wootz.records import Cell, EvidenceRecord, to_json
 from wootz.statistics import Verdict, null, remembered, required_bits
 from wootz.statistics.answers import labels_of
 from wootz.statistics.early import Decoys
@@ -48,7 +49,7 @@ from wootz.workflows.guard_ruling import rule_on_log
 from wootz.workflows.previous_claims import JUDGEMENT, check_earlier, commitments
 from wootz.workflows.reference_models import ReferenceModels
 from wootz.workflows.run import Timer
-from wootz.workflows.suspects import QueryConfig, Suspect, Where, identify, is_endpoint, open_suspect_model
+from wootz.workflows.suspects import QueryConfig, Suspect, SuspectLike, identify, is_endpoint, open_suspect_model
 from wootz.workflows.verify import ask_suspect, calibrated_suspect, verdict_cell
 
 RANDOM_KEYS = 1000
@@ -102,47 +103,86 @@ class JudgePolicy:
     client: tuple[str, ...] = ()
 
 
-def judge_claim(
-    certificate: Path,
-    where: Where,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a judge found.
+
+    Attributes:
+        cell: the suspect, evidence and outcome as a record.
+        statement: the judge's own signed statement, a DSSE envelope.
+    """
+
+    cell: Cell = field(repr=False)
+    statement: bytes = field(repr=False)
+
+    @property
+    def outcome(self) -> str:
+        """KEY-DEPENDENT, NOT SHOWN, INCONCLUSIVE or INVALID CLAIM."""
+        return str(self.cell.verdict)
+
+    @property
+    def bits(self) -> float:
+        """Evidence of all marks together; 0 where the claim is invalid before any query."""
+        return self.cell.bits or 0.0
+
+    @property
+    def evidence(self) -> tuple[EvidenceRecord, ...]:
+        """Evidence of each mark."""
+        return self.cell.evidence
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks for a reader."""
+        return self.cell.notes
+
+    def save(self, path: str | Path) -> None:
+        """Write the signed statement."""
+        write_bytes(Path(path), self.statement)
+
+
+def judge(
+    certificate: str | Path,
+    suspect: SuspectLike,
     policy: JudgePolicy | None = None,
     *,
-    out: Path | None = None,
-    place: Path | None = None,
+    transcripts: Path | None = None,
     progress: Progress = lambda *_: None,
-) -> Cell:
-    """Re-derive all that a certificate claims, ask the suspect anew, and sign the judge's own statement.
+) -> Judgement:
+    """Re-derive all that a certificate claims, query the suspect again, and sign the judge's own statement.
 
     A claim whose bytes, signatures, commitments or order do not hold is INVALID CLAIM, a value and no error.
 
     Args:
-        certificate: as `claim_suspect` wrote it, its material beside it.
-        where: whom to ask, a path or a URL; the claim must be about it to be upheld.
+        certificate: as `Claim.save` wrote it, with its material beside it.
+        suspect: what to query, see `SuspectLike`; the claim is upheld only if it is about this suspect.
         policy: what the judge trusts and holds.
-        out: where her signed statement goes; None writes none.
-        place: a folder of her own for transcripts of endpoints; by default one in her state folder. Nothing beside the
-            certificate is read but the files that it signs.
-        progress: told what is going on.
+        transcripts: a folder of the judge's own for transcripts of endpoints; None takes one in her state folder.
+            Beside the certificate only the files that it signs are read.
+        progress: called with the name of the step and the fraction done.
 
     Raises:
         StoreError: there is no such certificate or suspect.
+        ConfigError: a function, which has no identity.
     """
-    time, data, policy = Timer(), read_bytes(certificate), policy or JudgePolicy()
-    identity = None if is_endpoint(where) else identify(Path(where))
-    place, seed = place or private_folder(data), secrets.token_bytes(32)
+    if not isinstance(suspect, str | Path | nn.Module):
+        raise ConfigError("judge: a function has no identity; give a module, a path or a URL")
+    certificate = Path(certificate)
+    timer, data, policy = Timer(), read_bytes(certificate), policy or JudgePolicy()
+    identity = None if is_endpoint(suspect) else identify(Path(suspect) if isinstance(suspect, str) else suspect)
+    place, seed = transcripts or private_folder(data), secrets.token_bytes(32)
     proven: VerifiedClaim | None = None
     try:
         proven = _examined(certificate, policy)
         remarks = check_earlier(proven, sha256(data), policy.earlier)
-        progress("asking the suspect", 0.0)
-        verdict, suspect = retest(proven, where, policy, place, seed)
-        identity = suspect.identity
-        cell = verdict_cell(verdict, suspect, time.seconds)
-        cell = _about_whom(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
+        progress("querying the suspect", 0.0)
+        verdict, opened = retest(proven, suspect, policy, place, seed)
+        identity = opened.identity
+        cell = verdict_cell(verdict, opened, timer.seconds)
+        cell = _check_subject(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
         if policy.rival is not None and cell.verdict == "KEY-DEPENDENT":
-            cell = _settled(cell, proven, policy.rival, where, policy, place)
+            cell = _settled(cell, proven, policy.rival, suspect, policy, place)
     except SignatureError as error:
-        name = identity.name if identity else str(where)
+        name = identity.name if identity else str(suspect)
         cell = Cell(
             data="unknown",
             suspect=name,
@@ -150,9 +190,8 @@ def judge_claim(
             verdict="INVALID CLAIM",
             notes=(f"{certificate.name}: {error}",),
         )
-    if out is not None:
-        _sign(out, cell, data, proven, identity, seed, place)
-    return replace(cell, seconds=time.seconds)
+    statement = _statement(cell, data, proven, identity, seed, place)
+    return Judgement(cell=replace(cell, seconds=timer.seconds), statement=statement)
 
 
 def private_folder(claim: bytes) -> Path:
@@ -169,7 +208,7 @@ def private_folder(claim: bytes) -> Path:
 
 
 def retest(
-    proven: VerifiedClaim, where: Where, policy: JudgePolicy, place: Path, seed: bytes
+    proven: VerifiedClaim, where: SuspectLike, policy: JudgePolicy, place: Path, seed: bytes
 ) -> tuple[Verdict, Suspect]:
     """Ask a suspect, and the judge's own independent models, about an opened claim; then a thousand random keys.
 
@@ -179,7 +218,7 @@ def retest(
     query = replace(proven.query(), isolated=policy.isolated, torch_zip=policy.torch_zip, client=policy.client)
     with ExitStack() as stack:
 
-        def opened(suspect: Where, query: QueryConfig) -> Suspect:
+        def opened(suspect: SuspectLike, query: QueryConfig) -> Suspect:
             found = stack.enter_context(open_suspect_model(suspect, query, place))
             return replace(found, predict=remembered(found.predict))
 
@@ -242,7 +281,9 @@ def _uncalibrated(proven: VerifiedClaim, suspect: Suspect, policy: JudgePolicy) 
     return ""
 
 
-def _registered_model(proven: VerifiedClaim, path: Path | None, opened: Callable[[Where], Suspect]) -> Predict | None:
+def _registered_model(
+    proven: VerifiedClaim, path: Path | None, opened: Callable[[SuspectLike], Suspect]
+) -> Predict | None:
     """Open the model that the claimant registered, where the judge has it and a guard's log is to be checked."""
     if path is None or proven.log is None:
         return None
@@ -306,7 +347,7 @@ def _reach(panel: ReferenceModels, query: QueryConfig, suspect: Suspect) -> Reac
     )
 
 
-def _about_whom(cell: Cell, proven: VerifiedClaim, identity: Identity) -> Cell:
+def _check_subject(cell: Cell, proven: VerifiedClaim, identity: Identity) -> Cell:
     """A claim is upheld for its own subject only: these weights, or this address."""
     if identity.digest in proven.claim.subject.values():
         return cell
@@ -316,7 +357,7 @@ def _about_whom(cell: Cell, proven: VerifiedClaim, identity: Identity) -> Cell:
 
 
 def _settled(
-    cell: Cell, proven: VerifiedClaim, rival: CompetingClaim, where: Where, policy: JudgePolicy, place: Path
+    cell: Cell, proven: VerifiedClaim, rival: CompetingClaim, where: SuspectLike, policy: JudgePolicy, place: Path
 ) -> Cell:
     """Hear the rival, and say which of two marks was there first.
 
@@ -324,7 +365,7 @@ def _settled(
     """
     alone = replace(policy, independents=(), registered=None)
 
-    def carries(side: VerifiedClaim, model: Where) -> bool:
+    def carries(side: VerifiedClaim, model: SuspectLike) -> bool:
         try:
             return retest(side, model, alone, place, secrets.token_bytes(32))[0].outcome == "KEY-DEPENDENT"
         except (Error, *BROKEN):
@@ -340,10 +381,10 @@ def _settled(
     return replace(cell, verdict=outcome, notes=(*cell.notes, note))
 
 
-def _sign(
-    out: Path, cell: Cell, claim: bytes, proven: VerifiedClaim | None, asked: Identity | None, seed: bytes, place: Path
-) -> None:
-    """Write the judge's statement; its subject is the claim's, not the suspect that was asked."""
+def _statement(
+    cell: Cell, claim: bytes, proven: VerifiedClaim | None, asked: Identity | None, seed: bytes, place: Path
+) -> bytes:
+    """Return the judge's signed statement; its subject is the claim's, not the suspect that was asked."""
     found = plain_strings({name: value for name, value in to_json(cell).items() if name not in ("seconds", "seed")})
     predicate = {
         "wootz": __version__,
@@ -356,4 +397,4 @@ def _sign(
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     subject = dict(proven.claim.subject) if proven else {}
-    write_bytes(out, sign_statement(signing_key(), subject, JUDGEMENT, predicate))
+    return sign_statement(signing_key(), subject, JUDGEMENT, predicate)

@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wootz import checks
-from wootz.config import to_mapping
+from wootz.config import digest, to_mapping
 from wootz.data import Dataset, check_set_aside
 from wootz.keys import ClaimOptions
-from wootz.models import MODELS, ModelSpec
+from wootz.models import MODELS, MODULE, ModelSpec
 from wootz.models.cw_cnn import CWCNN
 from wootz.models.paper_cnn import PaperCNN
 from wootz.models.preact_resnet import PreActResNet18
@@ -40,10 +40,13 @@ from wootz.watermarks import (
     check_wm_eps,
 )
 
+IDENTITY_SCHEMA = 1
+"""Version of `Protection.identity`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceConfig:
-    """The independent models that tests lean on: one adversarially trained, one plain, both small and quick."""
+    """Training of the reference models, which are independent of the key: one adversarially trained, one plain."""
 
     width: int = 16
     robust_epochs: int = 6
@@ -118,7 +121,8 @@ class Protection:
     uchida: Uchida = field(default_factory=Uchida)
 
     def __post_init__(self) -> None:
-        lookup(MODELS, self.model, "model")
+        if self.model != MODULE:
+            lookup(MODELS, self.model, "model")
         for mark in self.marks:
             lookup(MARKS, mark, "mark")
         lookup(LOSSES, self.recipe.loss, "loss")
@@ -129,14 +133,34 @@ class Protection:
             if isinstance(settings, Triggers | Paper):
                 check_wm_eps(self.recipe.eps, settings.alpha, self.wm_eps)
 
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the result, as plain values: only the chosen marks' and the chosen network's settings.
+
+        A setting that is added to a mark or a network which is not chosen changes no digest and no key.
+        """
+        chosen = {_field(name) for name in (*self.marks, self.model)}
+        unused = {_field(name) for name in (*MARKS, *MODELS)} - chosen
+        plain = {name: value for name, value in to_mapping(self).items() if name not in unused}
+        return {"schema": IDENTITY_SCHEMA, **plain}
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of `identity`, which names the run and its secret."""
+        return digest(self.identity())
+
     def mark_settings(self) -> dict[str, Any]:
         """Return each chosen mark's config."""
-        return {mark: getattr(self, mark.replace("-", "_")) for mark in self.marks}
+        return {mark: getattr(self, _field(mark)) for mark in self.marks}
 
     def spec(self, data: Dataset) -> ModelSpec:
         """Return the spec of the model for these data."""
-        settings = to_mapping(getattr(self, self.model.replace("-", "_")))
+        settings = to_mapping(getattr(self, _field(self.model)))
         return ModelSpec(architecture=self.model, settings=settings, shape=data.shape, classes=data.classes)
+
+
+def _field(name: str) -> str:
+    """Return the field of `Protection` that holds the settings of a mark or a network."""
+    return name.replace("-", "_")
 
 
 class DatasetDefaults(NamedTuple):

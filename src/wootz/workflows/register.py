@@ -26,9 +26,10 @@ from wootz.keys import (
 from wootz.records import from_json
 from wootz.store import read_bytes, read_json, write_bytes
 from wootz.workflows.guard_log import seal_log, without_guard
+from wootz.workflows.owner import Owner
 from wootz.workflows.suspects import QueryConfig, identify, open_suspect_model
 from wootz.workflows.timestamp import fetch_token
-from wootz.workflows.verify import ask_suspect, open_panel
+from wootz.workflows.verify import ask_suspect
 
 REGISTERED = "urn:wootz:registration:2"
 FILE = "registration.dsse.json"
@@ -57,7 +58,7 @@ def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
             "sign with the key it was protected with ($WOOTZ_SIGNING_KEY)"
         )
     identity = identify(run)
-    if (run / FILE).is_file():
+    if is_registered(run):
         statement = verify_statement(read_registered(run, owner_keys), REGISTERED)
         if set(statement.subject.values()) != {identity.digest}:
             raise KeyFolderError(
@@ -84,13 +85,18 @@ def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
     return result | ({"guard": {"head": seal["head"], "lines": seal["lines"]}} if seal else {})
 
 
+def is_registered(run: Path) -> bool:
+    """Return whether a run's registration was signed already."""
+    return (run / FILE).is_file()
+
+
 def read_registered(run: Path, owner_keys: OwnerKeys) -> bytes:
     """Return a run's signed registration, checked against its key.
 
     Raises:
         KeyFolderError: the run was not registered, or the statement is not about its key.
     """
-    if not (run / FILE).is_file():
+    if not is_registered(run):
         raise KeyFolderError(f"{run}: is not registered yet; run `wootz register {run}` first")
     data = read_bytes(run / FILE)
     try:
@@ -139,5 +145,5 @@ def _own_evidence(run: Path, owner_keys: OwnerKeys) -> dict[str, str]:
         return {}
     query = QueryConfig(access="weights" if "weights" in accesses else "scores", isolated=False)
     with open_suspect_model(run, query, run / "transcripts") as model:
-        verdict = ask_suspect(keys, owner_keys.registration, model, open_panel(run), query, bar=0.0)
+        verdict = ask_suspect(keys, owner_keys.registration, model, Owner.load(run).reference_models, query, bar=0.0)
     return {item.mark: f"{item.bits:.2f}" for item in verdict.evidence}

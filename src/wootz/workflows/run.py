@@ -1,4 +1,4 @@
-"""What every stage needs to know of a run folder, and how it measures what it made."""
+"""A model in a run folder, with the metadata of its training."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from wootz.attacks.evasion import evaluate, predict_logits
+from wootz.attacks.evasion import predict_logits
 from wootz.data import Dataset, load
 from wootz.errors import ConfigError, ModelError, StoreError
-from wootz.models import ModelSpec, read_model, same_answers
-from wootz.modes import on_device
-from wootz.records import RobustRecord
-from wootz.training import Execution
-from wootz.types import Norm, Progress
-
-TEST_IMAGES = 2000
-QUICK_ATTACK = "pgd-40x2"
+from wootz.models import ModelSpec, read_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,49 +68,6 @@ def prepare_run_folder(out: Path, *, resume: bool = False) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{out}: can not be made ({error.strerror})") from error
-
-
-def measure(
-    model: nn.Module,
-    data: Dataset,
-    *,
-    eps: float,
-    progress: Progress,
-    attack: str = QUICK_ATTACK,
-    norm: Norm = "Linf",
-    count: int = TEST_IMAGES,
-    seed: int = 0,
-    folder: Path | None = None,
-    execution: Execution | None = None,
-) -> tuple[float, RobustRecord]:
-    """Return clean accuracy on all test images, and robust accuracy on the first `count` of them.
-
-    The model is borrowed on the device of `execution`; attacks compute in float32 everywhere.
-    """
-    few, device = data.test.subset(slice(count)), (execution or Execution()).accelerator
-    with on_device(model, device):
-        result = evaluate(
-            same_answers(model),
-            few.images().to(device),
-            few.labels.to(device),
-            eps=eps,
-            attack=attack,
-            norm=norm,
-            seed=seed,
-            folder=folder,
-            progress=lambda done: progress(f"attacking ({attack})", done),
-        )
-        clean = (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
-    robust = RobustRecord(
-        eps=eps,
-        norm=norm,
-        attack=attack,
-        n=len(few),
-        accuracy=result.accuracy,
-        flags=result.flags,
-        fallen=dict(result.fallen),
-    )
-    return clean, robust
 
 
 def agreement(one: nn.Module, other: nn.Module, data: Dataset) -> float:

@@ -1,4 +1,4 @@
-"""Whoever is asked: a run folder, a file, or an endpoint; how, and under which name."""
+"""Open a suspect model (a module, a run folder, a file or a URL), its query settings and its identity."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from torch import nn
+
 from wootz import checks
 from wootz.config import with_settings
 from wootz.errors import ConfigError, ModelError
 from wootz.keys import owner_secret
 from wootz.keys.prf import subkey
-from wootz.statistics import open_file
-from wootz.store import file_digest
+from wootz.statistics import open_file, predictor, weights_of
+from wootz.store import file_digest, sha256, tensor_bytes
 from wootz.suspects.endpoints import Client, Identity, open_endpoint
 from wootz.types import Access, AnswerAccess, Predict, Weights
 
 Where: TypeAlias = str | Path
 """A path, or the URL of an endpoint."""
+
+SuspectLike: TypeAlias = "Where | nn.Module | Predict"
+"""A path or URL, a module (images in [0, 1] -> logits), or a function (images -> scores [N, K] or labels [N])."""
 
 REMOTE_BUDGET = 500
 
@@ -33,7 +38,7 @@ class QueryConfig:
     Attributes:
         access: what is seen of it: top-1 `label`, `scores`, or `weights` and scores; an endpoint shows no weights.
         budget: queries a mark may spend; 0 is all, None is all of a file and 500 of an endpoint.
-        tries: in how many ways the claimant could have been lucky; log2 of it is taken off.
+        num_tests: suspects and keys that were tested; log2 of it is subtracted from the bits.
         early: ask triggers one at a time, decoys between, and stop at the bar; None does so at endpoints.
         calibrate: ordinary images on which range, layout, size and class order are found first; 0 takes them as
             they are.
@@ -46,7 +51,7 @@ class QueryConfig:
 
     access: Access = "scores"
     budget: int | None = None
-    tries: int = 1
+    num_tests: int = 1
     early: bool | None = None
     calibrate: int = 0
     boundary_queries: int = 0
@@ -56,7 +61,7 @@ class QueryConfig:
 
     def __post_init__(self) -> None:
         checks.one_of(("scores", "label", "weights"), access=self.access)
-        checks.at_least(1, tries=self.tries)
+        checks.at_least(1, num_tests=self.num_tests)
         checks.at_least(0, calibrate=self.calibrate, boundary_queries=self.boundary_queries, budget=self.budget or 0)
         if self.boundary_queries and self.access != "label":
             raise ConfigError(f"walks = {self.boundary_queries}: is for access = 'label'; scores need no walks")
@@ -95,36 +100,60 @@ class Suspect:
     accuracy: float | None = None
 
 
-def is_endpoint(where: Where) -> bool:
+def is_endpoint(where: object) -> bool:
     """Return whether this is a URL."""
     return isinstance(where, str) and where.startswith(("http://", "https://"))
 
 
-def identify(path: Path) -> Identity:
-    """Return the name of a suspect on disk, and the SHA-256 of its weights.
+def identify(suspect: Path | nn.Module) -> Identity:
+    """Return the name of a suspect on disk or in memory, and the SHA-256 of its weights as safetensors.
 
     Raises:
         StoreError: there is no such file.
     """
-    weights = path / "model.safetensors" if path.is_dir() else path
-    return Identity(path.name, file_digest(weights).removeprefix("sha256:"))
+    if isinstance(suspect, nn.Module):
+        return Identity(type(suspect).__name__, sha256(tensor_bytes(suspect.state_dict())).removeprefix("sha256:"))
+    weights = suspect / "model.safetensors" if suspect.is_dir() else suspect
+    return Identity(suspect.name, file_digest(weights).removeprefix("sha256:"))
 
 
 @contextmanager
-def open_suspect_model(where: Where, query: QueryConfig, place: Path) -> Iterator[Suspect]:
+def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Path) -> Iterator[Suspect]:
     """Open a suspect.
 
     Args:
-        where: a path or a URL.
-        query: how it will be asked.
-        place: folder in which the transcript of an endpoint stands. One that a stopped run left is continued, so that
-            nothing is asked twice; a finished one gets the time into its name.
+        suspect: see `SuspectLike`.
+        query: how it will be queried.
+        transcripts: folder for the transcript of an endpoint. The transcript of a stopped call is continued, so that
+            no query is spent twice; a finished one gets the time into its name.
     """
-    if is_endpoint(where):
-        with _endpoint(str(where), query, place) as suspect:
-            yield suspect
-        return
-    path = Path(where)
+    if isinstance(suspect, nn.Module):
+        yield Suspect(
+            predict=predictor(suspect, query.access),
+            shape=None,
+            num_classes=None,
+            identity=identify(suspect),
+            about={},
+            remote=False,
+            weights=weights_of(suspect) if query.access == "weights" else None,
+        )
+    elif isinstance(suspect, str | Path):
+        with (_endpoint if is_endpoint(suspect) else _file)(str(suspect), query, transcripts) as opened:
+            yield opened
+    else:
+        yield Suspect(
+            predict=suspect,
+            shape=None,
+            num_classes=None,
+            identity=Identity(getattr(suspect, "__name__", type(suspect).__name__), ""),
+            about={},
+            remote=False,
+        )
+
+
+@contextmanager
+def _file(name: str, query: QueryConfig, _: Path) -> Iterator[Suspect]:
+    path = Path(name)
     with open_file(path, query.access, isolated=query.isolated, allow_torch_zip=query.torch_zip) as opened:
         yield Suspect(
             predict=opened.predict,

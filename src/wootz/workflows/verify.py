@@ -1,70 +1,82 @@
-"""Test a suspect against the key of a run folder."""
+"""Test a suspect with the keys of an owner."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from wootz.errors import ConfigError, StoreError
-from wootz.keys import AnswerKey, DirectionKey, Key, read_keys
-from wootz.models import read_model
+from wootz.keys import AnswerKey, DirectionKey, Key
 from wootz.records import Cell, EvidenceRecord, decimal_p
 from wootz.statistics import DEFAULT_BAR, Verdict, verify
 from wootz.statistics.calibration import calibrate, calibrated
 from wootz.statistics.early import Decoys
-from wootz.store import read_json
 from wootz.types import Kind, Progress
-from wootz.workflows.guard_log import with_guard, with_log
-from wootz.workflows.reference_models import ReferenceModels, registered_panel
+from wootz.workflows.guard_log import with_guard, with_log, without_guard
+from wootz.workflows.reference_models import ReferenceModels
 from wootz.workflows.run import Timer
-from wootz.workflows.suspects import QueryConfig, Suspect, Where, check_fit, open_suspect_model
+from wootz.workflows.suspects import QueryConfig, Suspect, SuspectLike, check_fit, open_suspect_model
 
-PANEL_MEMBERS = ("robust", "plain")
+if TYPE_CHECKING:
+    from wootz.workflows.owner import Owner
 
 
 def verify_suspect(
-    owner: Path,
-    where: Where,
+    owner: Owner,
+    suspect: SuspectLike,
     query: QueryConfig | None = None,
     *,
-    bar: float = DEFAULT_BAR,
-    panel: ReferenceModels | None = None,
-    log: Path | None = None,
+    threshold_bits: float = DEFAULT_BAR,
+    guard_log: Path | None = None,
     progress: Progress = lambda *_: None,
-) -> Cell:
-    """Open the owner's key and the suspect, and return evidence, bits and verdict.
+) -> tuple[Verdict, Suspect]:
+    """Test a suspect with every key of its alleged owner.
 
     Args:
-        owner: run folder with the key.
-        where: what is tested: a path or a URL.
-        query: how it is asked.
-        bar: bits that a verdict needs.
-        panel: the independent models that came with the key, where they are open already.
-        log: of the guard, such as a theft through it leaves; None takes the one beside the key, where there is one.
-        progress: told what is going on.
+        owner: the keys and reference models.
+        suspect: what is tested, see `SuspectLike`.
+        query: how it is queried.
+        threshold_bits: bits of evidence for the outcome KEY-DEPENDENT.
+        guard_log: log of the guard, such as an extraction through it leaves; None takes the one in the run folder.
+        progress: called with the name of the step and the fraction done.
+
+    Returns:
+        The verdict, and the suspect as it was queried.
 
     Raises:
-        ConfigError: a log, and no guard that it could be of.
-        KeyFolderError: `owner` holds no key, or a damaged one.
-        ModelError: the suspect takes other images, or knows other classes, than the key's.
+        ConfigError: a log, and no guard that wrote it.
+        ModelError: the suspect takes images of another shape, or has another number of classes.
     """
-    time, owner_keys, query = Timer(), read_keys(owner), query or QueryConfig()
-    panel = open_panel(owner) if panel is None else panel
-    keys = with_guard(owner_keys.keys, owner) if log is None else _with_named_log(owner_keys.keys, owner, log)
-    progress("asking the suspect", 0.0)
-    with open_suspect_model(where, query, owner / "transcripts") as suspect:
-        suspect = own_calibration(keys, owner_keys.registration, suspect, query.calibrate)
-        verdict = ask_suspect(keys, owner_keys.registration, suspect, panel, query, bar=bar)
-    return verdict_cell(verdict, suspect, time.seconds)
+    query, keys = query or QueryConfig(), owner.keys.keys
+    if guard_log is not None:
+        keys = _with_named_log(keys, guard_log)
+    else:
+        keys = with_guard(keys, owner.folder) if owner.folder is not None else without_guard(keys)
+    progress("querying the suspect", 0.0)
+    with ExitStack() as stack:
+        place = owner.folder / "transcripts" if owner.folder else Path(stack.enter_context(TemporaryDirectory()))
+        opened = stack.enter_context(open_suspect_model(suspect, query, place))
+        opened = own_calibration(keys, owner.keys.registration, opened, query.calibrate)
+        verdict = ask_suspect(keys, owner.keys.registration, opened, owner.reference_models, query, bar=threshold_bits)
+        return verdict, opened
 
 
-def _with_named_log(keys: Mapping[str, Key], owner: Path, log: Path) -> dict[str, Key]:
+def verify_cell(owner: Owner, suspect: SuspectLike, query: QueryConfig | None = None, **options: Any) -> Cell:
+    """Do what `verify_suspect` does, and return the verdict as a record."""
+    timer = Timer()
+    verdict, opened = verify_suspect(owner, suspect, query, **options)
+    return verdict_cell(verdict, opened, timer.seconds)
+
+
+def _with_named_log(keys: Mapping[str, Key], log: Path) -> dict[str, Key]:
     if not any(isinstance(key, AnswerKey) for key in keys.values()):
-        raise ConfigError(f"{log}: the run {owner} has no guard that this could be the log of")
+        raise ConfigError(f"{log}: this run has no guard, so this is not the log of one")
     if not log.is_file():
-        raise StoreError(f"{log}: is no guard's log (there is no such file)")
+        raise StoreError(f"{log}: no such file; give the log of the guard")
     return with_log(keys, log)
 
 
@@ -99,7 +111,7 @@ def ask_suspect(
         panel=panel.answers,
         access=query.access,
         bar=bar,
-        tries=query.tries,
+        tries=query.num_tests,
         budget=query.queries(remote=suspect.remote),
         early=suspect.remote if query.early is None else query.early,
         weights=suspect.weights,
@@ -165,12 +177,6 @@ def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Cell:
         seed=int(about.get("seed", 0)),
         notes=verdict.notes,
     )
-
-
-def open_panel(owner: Path) -> ReferenceModels:
-    """Return the independent models that came with the key."""
-    models = [read_model(owner / "panel" / name)[0] for name in PANEL_MEMBERS]
-    return registered_panel(models, read_json(owner / "registration.json"), owner)
 
 
 def records(verdict: Verdict) -> tuple[EvidenceRecord, ...]:
