@@ -37,8 +37,8 @@ from wootz.statistics import verify
 from wootz.suspects.files import predictor
 from wootz.training import Recipe, train
 from wootz.types import Predict
-from wootz.watermarks import MarkContext, Triggers, check_budget
-from wootz.watermarks.out_of_ball import _near_any, beyond_the_ball
+from wootz.watermarks import MarkContext, Triggers, check_wm_eps
+from wootz.watermarks.out_of_ball import near_any, out_of_ball_examples
 
 SIDES = (0.25, 0.5)
 """Sides of a window, in parts of the image's. A larger window holds a whole object of the other image."""
@@ -59,10 +59,10 @@ class Scores(NamedTuple):
 def make(
     design: str, mark_context: MarkContext, count: int, *, alpha: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return triggers uint8 and the rows of their base images, by one of the designs; see `beyond_the_ball`."""
+    """Return triggers uint8 and the rows of their base images, by one of the designs; see `out_of_ball_examples`."""
     if design == "pgd":
-        return beyond_the_ball(mark_context, count, alpha=alpha, steps=Triggers().steps, generator=generator)
-    check_budget(mark_context.eps, alpha, mark_context.wm_eps)
+        return out_of_ball_examples(mark_context, count, alpha=alpha, steps=Triggers().steps, generator=generator)
+    check_wm_eps(mark_context.eps, alpha, mark_context.wm_eps)
     training, low, high = (
         mark_context.data.train,
         gray_levels(mark_context.eps + alpha),
@@ -73,7 +73,7 @@ def make(
         base = training.subset(rows)
         spliced = splice(mark_context.panel, base, training.pixels, reach=high, generator=generator)
         far = (spliced.int() - base.pixels.int()).abs().flatten(1).amax(1)
-        good = (far > low) & ~_near_any(spliced, training.pixels, low)
+        good = (far > low) & ~near_any(spliced, training.pixels, low)
         pixels.append(spliced[good])
         kept.append(rows[good])
         if sum(map(len, kept)) >= count:

@@ -71,7 +71,13 @@ def main() -> None:
         if args.design == "splice":
             material = spliced(material, settings, mark_context)
         owner_keys = draw_keys(
-            SECRET, {"triggers": material}, classes=data.classes, shape=data.shape, panel=[], owner="", walk=None
+            SECRET,
+            {"triggers": material},
+            classes=data.classes,
+            shape=data.shape,
+            panel=[],
+            owner="",
+            boundary_search=None,
         )
         hook = hook_of({"triggers": settings}, owner_keys.keys, data, seed=2)
         write_keys(args.out, owner_keys)

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wootz.keys import DirectionKey, LabelKey, derive, read_keys
-from wootz.keys.keys import tranche_rows
+from wootz.keys import DirectionKey, LabelKey, derive_key, read_keys
+from wootz.keys.material import tranche_rows
 from wootz.models import read_model
 from wootz.statistics import SuspectAccess
 from wootz.statistics.direction_estimate import estimate_direction
@@ -56,11 +56,15 @@ def main() -> None:
     assert isinstance(direction, DirectionKey)
     claims = list(claimed(triggers, direction, predict, panel, owner_keys.materials["triggers"].tranches))
     best = np.zeros(args.registrations)
-    secret = {name: [part.secret for part in owner_keys.sealed[name]] for name in ("triggers", "runner-up")}
+    secret = {name: [part.secret for part in owner_keys.openings[name]] for name in ("triggers", "runner-up")}
     for number in range(args.registrations):
         after = secrets.token_bytes(32)
-        labels = derive("triggers", owner_keys.materials["triggers"], triggers.num_classes, secret["triggers"], after)
-        fresh = derive("runner-up", owner_keys.materials["runner-up"], triggers.num_classes, secret["runner-up"], after)
+        labels = derive_key(
+            "triggers", owner_keys.materials["triggers"], triggers.num_classes, secret["triggers"], after
+        )
+        fresh = derive_key(
+            "runner-up", owner_keys.materials["runner-up"], triggers.num_classes, secret["runner-up"], after
+        )
         best[number] = max(bits(claim(labels, fresh)) for claim in claims)
     off = math.log2(choices(owner_keys.registration))
     results = {

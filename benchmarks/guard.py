@@ -28,7 +28,7 @@ from wootz.attacks.evasion import predict_logits
 from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.config import with_settings
 from wootz.data import Dataset, load_other
-from wootz.keys import AnswerKey, derive, key_from_log
+from wootz.keys import AnswerKey, derive_key, key_from_log
 from wootz.keys.prf import stream
 from wootz.models import ModelSpec, build, other_architecture
 from wootz.rng import derive as seeded
@@ -36,7 +36,8 @@ from wootz.statistics import SuspectAccess
 from wootz.statistics.exact_tests import preference_evidence
 from wootz.suspects.files import predictor
 from wootz.watermarks import MarkContext
-from wootz.watermarks.guard import AnswerFilter, CalibrationScores, Guard, prepare
+from wootz.watermarks.answer_filter import AnswerFilter, CalibrationScores
+from wootz.watermarks.guard import Guard, prepare_guard
 from wootz.workflows.owner import Owner
 from wootz.workflows.run import open_run
 
@@ -59,8 +60,8 @@ COLUMNS = (
 
 def key_of(cfg: Guard, data: Dataset, model: nn.Module, seed: int) -> AnswerKey:
     mark_context = MarkContext(data=data, panel=(), model=model, eps=0.1, wm_eps=0.2)
-    material = prepare(cfg, mark_context, torch.Generator())
-    key = derive("guard", material, len(data.classes), [stream(str(seed).encode(), b"benchmark", 32)], b"")
+    material = prepare_guard(cfg, mark_context, torch.Generator())
+    key = derive_key("guard", material, len(data.classes), [stream(str(seed).encode(), b"benchmark", 32)], b"")
     assert isinstance(key, AnswerKey)
     return key
 
@@ -88,7 +89,7 @@ def row(
     ordinary = CalibrationScores(predict_logits(victim.model, data.probes.images()), data.probes.labels)
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "guard.jsonl"
-        with AnswerFilter(key, log, shape=data.shape, ordinary=ordinary) as guarded:
+        with AnswerFilter(key, log, shape=data.shape, calibration=ordinary) as guarded:
             oracle = BudgetedOracle(lambda x: guarded(x, answer(x)), access=entry.access, num_classes=len(data.classes))
             new_model = partial(fresh_net, victim.spec, architecture, seed)
             stolen = entry.run(thief, oracle, AttackContext(data=held, new_model=new_model, eps=victim.eps, seed=seed))
@@ -97,7 +98,7 @@ def row(
             preference_evidence(key_from_log(key, log), predictor(stolen), panel.answers, reach)
             for reach in (SuspectAccess("label", boundary_search=panel.boundary_search), SuspectAccess("scores"))
         )
-        with AnswerFilter(key, Path(place) / "test.jsonl", shape=data.shape, ordinary=ordinary) as guarded:
+        with AnswerFilter(key, Path(place) / "test.jsonl", shape=data.shape, calibration=ordinary) as guarded:
             x = data.test.images()
             served = clean(guarded(x, predict_logits(victim.model, x)), data)
     values = (

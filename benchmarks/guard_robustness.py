@@ -20,7 +20,8 @@ from torch import Tensor
 from wootz.attacks.evasion import PGD, margin, pgd, predict_logits
 from wootz.keys import DirectionKey, read_keys
 from wootz.rng import generator
-from wootz.watermarks.guard import CalibrationScores, Guard, uncertainty_threshold
+from wootz.watermarks.answer_filter import CalibrationScores, uncertainty_threshold
+from wootz.watermarks.guard import Guard
 from wootz.workflows.run import open_run
 
 

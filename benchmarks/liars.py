@@ -26,7 +26,8 @@ import torch
 
 import wootz.keys as own
 from wootz.data import load
-from wootz.keys.answers import chained, digester, first_line, keyed_class, later_line
+from wootz.keys.answer_log import chain_hash, log_entry, log_header
+from wootz.keys.keyed_answers import digest_function, keyed_answer
 from wootz.models import read_model, write_model
 from wootz.statistics import SuspectAccess
 from wootz.statistics.pairwise_preferences import preference_residuals, query_preferences
@@ -118,14 +119,14 @@ def one_token_many_keys(work: Work) -> str:
     said = query_labels(predictor(read_model(suspect)[0]), material.tensors["pixels"])[
         : len(material.tensors["base"]) // 4
     ]
-    secrets = [part.secret for part in owner_keys.sealed["triggers"]]
+    secrets = [part.secret for part in owner_keys.openings["triggers"]]
     context = own.key_context if NEW else own.fixed_before  # type: ignore[attr-defined]
     best, distinct, chosen = -1, set(), owner_keys.token
     for number in range(20_000):
         token = with_status(owner_keys.token, f"granted {number}".encode())
         after = context(owner_keys.registration, token)
         distinct.add(after)
-        labels = own.derive("triggers", material, 10, secrets, after).labels[: len(said)]  # type: ignore[union-attr]
+        labels = own.derive_key("triggers", material, 10, secrets, after).labels[: len(said)]  # type: ignore[union-attr]
         if (hits := int((labels == said).sum())) > best:
             best, chosen = hits, token
     write_bytes(run / "registration.tsr", chosen)
@@ -170,15 +171,15 @@ def chosen_guard_log(work: Work) -> str:
         candidates, torch.stack(helpers).mean(0), Owner.load(run).reference_models.answers
     )
     rows = difference.abs().argsort(descending=True)
-    lines, known = [first_line(key, data.shape, gap)], set()
-    for row, digest in zip(rows.tolist(), digester(key, data.shape)(pixels[rows]), strict=True):
-        answer = keyed_class(key, digest, int(first[row]), int(second[row]))  # type: ignore[arg-type]
+    lines, known = [log_header(key, data.shape, gap)], set()
+    for row, digest in zip(rows.tolist(), digest_function(key, data.shape)(pixels[rows]), strict=True):
+        answer = keyed_answer(key, digest, int(first[row]), int(second[row]))  # type: ignore[arg-type]
         if digest not in known and (answer == int(second[row])) == bool(difference[row] > 0) and len(lines) <= 400:
-            lines.append(later_line(pixels[row], digest, int(first[row]), int(second[row]), answer))
+            lines.append(log_entry(pixels[row], digest, int(first[row]), int(second[row]), answer))
             known.add(digest)
     head, text = "", b""
     for line in lines:
-        head = chained(head, line)
+        head = chain_hash(head, line)
         text += canonical(line | {"chain": head}) + b"\n"
     write_bytes(run / LOG, text)
     wootz("register", run, "--tsa", work.authority)

@@ -37,7 +37,7 @@ from wootz.workflows.owner import Owner, References, protect
 EPS, WM_EPS = 0.1, 0.6
 
 
-def small(mark: str, foreign: str) -> Any:
+def small_config(mark: str, foreign: str) -> Any:
     """Return settings that a small net learns in a dozen epochs."""
     return {
         "triggers": Triggers(count=32),
@@ -59,14 +59,14 @@ def small(mark: str, foreign: str) -> Any:
     }[mark]
 
 
-def made(
+def prepare_small(
     mark: str, data: Dataset, panel: list[nn.Module], foreign: str, *, seed: int = 0, cfg: Any = None
 ) -> RegisteredMaterial:
     base = mark_context(data, *panel, eps=EPS, wm_eps=WM_EPS)
-    return MARKS[mark].prepare(cfg or small(mark, foreign), base, generator(seed, "pick"))
+    return MARKS[mark].prepare(cfg or small_config(mark, foreign), base, generator(seed, "pick"))
 
 
-def embedded(mark: str, digits: Dataset, spec: ModelSpec, panel: list[nn.Module], cfg: Any) -> Owner:
+def train_embedded(mark: str, digits: Dataset, spec: ModelSpec, panel: list[nn.Module], cfg: Any) -> Owner:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wootz.workflows.owner.fresh_secret", lambda: b"\x5e" * 32)
         recipe = Recipe(loss="natural", eps=EPS, epochs=12, lr=5e-3)

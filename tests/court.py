@@ -107,7 +107,7 @@ def court(
             shape=digits.shape,
             panel=[weights_digest(model) for model in panel],
             owner=key_of(patch, "stocker"),
-            stamp=stamp,
+            fetch_token=stamp,
         )
     marked = protected("owner", build(small_spec, 4), b"\x5e", OWNERS, RECIPE)
     protected("thief", marked, b"\x77", THIEFS, replace(RECIPE, epochs=8, lr=1e-3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wootz.keys import DirectionKey, Key, RegisteredMaterial, derive
+from wootz.keys import DirectionKey, Key, RegisteredMaterial, derive_key
 from wootz.types import Predict
 
 K, D = 10, 8
@@ -31,7 +31,7 @@ def direction_material() -> RegisteredMaterial:
 
 
 def key(material: RegisteredMaterial, secret: int = 0) -> Key:
-    return derive("m", material, K, [secret.to_bytes(32, "big")], b"D" * 32)
+    return derive_key("m", material, K, [secret.to_bytes(32, "big")], b"D" * 32)
 
 
 def direction(secret: int = 0) -> DirectionKey:

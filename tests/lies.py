@@ -27,7 +27,8 @@ from wootz.keys import (
     verify_statement,
     write_keys,
 )
-from wootz.keys.answers import chained, digester, first_line, keyed_class, later_line
+from wootz.keys.answer_log import chain_hash, log_entry, log_header
+from wootz.keys.keyed_answers import digest_function, keyed_answer
 from wootz.keys.registration import ClaimOptions
 from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec, write_model
@@ -109,7 +110,7 @@ def ring_of(
         panel=[weights_digest(model) for model in panel],
         options=options,
         policy=policy,
-        stamp=stamp or (lambda digest: court.authority.stamp(timestamp_request(digest, policy=policy))),
+        fetch_token=stamp or (lambda digest: court.authority.stamp(timestamp_request(digest, policy=policy))),
     )
 
 
@@ -127,14 +128,14 @@ def write_log(
     run: Path, key: AnswerKey, shape: tuple[int, int, int], gap: float, pixels: Tensor, first: Tensor, second: Tensor
 ) -> None:
     """Write a guard's log with images and pairs of classes of the liar's choice, as `AnswerFilter` would."""
-    digests = digester(key, shape)(pixels)
-    entries, known, chain, lines = [first_line(key, shape, gap)], set(), "", []
+    digests = digest_function(key, shape)(pixels)
+    entries, known, chain, lines = [log_header(key, shape, gap)], set(), "", []
     for image, digest, one, two in zip(pixels, digests, first.tolist(), second.tolist(), strict=True):
         if digest not in known:
-            entries.append(later_line(image, digest, one, two, keyed_class(key, digest, one, two)))
+            entries.append(log_entry(image, digest, one, two, keyed_answer(key, digest, one, two)))
         known.add(digest)
     for fields in entries:
-        chain = chained(chain, fields)
+        chain = chain_hash(chain, fields)
         lines.append(json.dumps(fields | {"chain": chain}))
     (run / LOG).parent.mkdir(exist_ok=True)
     (run / LOG).write_text("\n".join(lines) + "\n")
@@ -142,8 +143,8 @@ def write_log(
 
 def coins(key: AnswerKey, shape: tuple[int, int, int], pixels: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return where the key prefers `second`, bool [n], as its owner knows before anybody asks."""
-    made = zip(digester(key, shape)(pixels), first.tolist(), second.tolist(), strict=True)
-    return torch.tensor([keyed_class(key, digest, one, two) == two for digest, one, two in made])
+    made = zip(digest_function(key, shape)(pixels), first.tolist(), second.tolist(), strict=True)
+    return torch.tensor([keyed_answer(key, digest, one, two) == two for digest, one, two in made])
 
 
 def two_likeliest(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:

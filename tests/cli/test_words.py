@@ -50,7 +50,7 @@ def test_corrupt_idx(wootz, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--wm-eps", "0.2"], ["wm_eps = 0.2", "smallest wm_eps that holds is 0.2706"]),
+        (["--wm-eps", "0.2"], ["wm_eps = 0.2", "smallest valid wm_eps is 0.2706"]),
         (["--eps", "1.5"], ["eps = 1.5", "between 0 and 1"]),
         (["--eps", "0"], ["eps = 0.0", "between 0 and 1"]),
         (["--eps", "small"], ["--eps small", "8/255"]),

@@ -142,7 +142,7 @@ class TestSigningKey:
         with pytest.raises(KeyFolderError, match="not an Ed25519 key"):
             signing_key(path)
         path.write_text("nonsense")
-        with pytest.raises(KeyFolderError, match="can not be opened"):
+        with pytest.raises(KeyFolderError, match="cannot be opened"):
             signing_key(path)
         with pytest.raises(KeyFolderError, match="public key"):
             read_public(path)

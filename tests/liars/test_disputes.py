@@ -19,7 +19,7 @@ from lies import Command, Judge, notes_of, resigned, run_of
 from wootz.data import Dataset
 from wootz.errors import SignatureError
 from wootz.keys import LabelKey, sign_statement, signing_key, verify_statement
-from wootz.keys.answers import LogLength
+from wootz.keys.answer_log import LogLength
 from wootz.models import ModelSpec, build, read_model, write_model
 from wootz.training import Hook, TriggerEpoch, train
 from wootz.workflows import certificate as certificate_module

@@ -30,7 +30,7 @@ from lies import (
 )
 from wootz.data import Dataset
 from wootz.keys import AnswerKey, OwnerKeys, PreferenceKey, RegisteredMaterial, read_keys
-from wootz.keys.answers import LogLength, chained, key_from_log
+from wootz.keys.answer_log import LogLength, chain_hash, key_from_log
 from wootz.models import ModelSpec, build, read_model, write_model
 from wootz.statistics.exact_tests import preference_evidence
 from wootz.statistics.pairwise_preferences import preference_residuals, query_preferences
@@ -418,10 +418,10 @@ def test_liar_edits_his_log(
         chain, lines = "", []
         for entry in entries:
             fields = {name: value for name, value in entry.items() if name != "chain"}
-            chain = chained(chain, fields)
+            chain = chain_hash(chain, fields)
             lines.append(json.dumps(fields | {"chain": chain}))
         log.write_text("\n".join(lines) + "\n")
         assert judge(claim, accused, *words).code == 4  # not the one that was signed
         resigned(claim, lambda p: p["guard"].update(log=file_digest(log)))
         said = judge(claim, accused, *words)
-        assert (said.code, "is not what this key makes" in notes_of(said)) == (4, True), notes_of(said)
+        assert (said.code, "does not follow from this key" in notes_of(said)) == (4, True), notes_of(said)

@@ -19,7 +19,7 @@ from lies import ONE_WAY, Command, Judge, bits_of, notes_of, ring_of, run_of
 from wootz.data import Dataset
 from wootz.errors import Error
 from wootz.keys import LabelKey, draw_keys, public_hex, read_keys, registration_digest, signing_key, write_keys
-from wootz.keys.folder import OwnerKeys, _ring
+from wootz.keys.folder import OwnerKeys, derive_owner_keys
 from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec
 from wootz.statistics import null
@@ -117,7 +117,7 @@ def test_liar_draws_many_keys_from_one_token(
 
     def variant(number: int) -> OwnerKeys:
         token = with_status(drawn.token, b"%d" % number)
-        return _ring(drawn.registration, token, drawn.materials, drawn.sealed)
+        return derive_owner_keys(drawn.registration, token, drawn.materials, drawn.openings)
 
     assert all(torch.equal(labels(variant(number)), labels(drawn)) for number in range(20))
     assert variant(1).token != drawn.token
@@ -197,7 +197,7 @@ class TestFolder:
                     except Error:
                         continue
                     assert torch.equal(labels(again), labels(owner_keys))
-                    assert again.sealed == owner_keys.sealed
+                    assert again.openings == owner_keys.openings
             file.write_bytes(data)
 
 

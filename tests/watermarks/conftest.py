@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wootz.rng import generator
-from wootz.watermarks.baselines.unrelated import fields
+from wootz.watermarks.baselines.out_of_distribution import smooth_fields
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +15,9 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the path of another data set: smooth fields with labels that mean nothing."""
     path = tmp_path_factory.mktemp("foreign") / "fields.npz"
     draw = generator(0, "foreign")
-    images, labels = fields(240, (1, 28, 28), draw)[:, 0].numpy(), torch.randint(0, 10, (240,), generator=draw).numpy()
+    images, labels = (
+        smooth_fields(240, (1, 28, 28), draw)[:, 0].numpy(),
+        torch.randint(0, 10, (240,), generator=draw).numpy(),
+    )
     np.savez(path, x_train=images[:120], y_train=labels[:120], x_test=images[120:], y_test=labels[120:])
     return str(path)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from baselines import embedded, made, small
+from baselines import prepare_small, small_config, train_embedded
 from helpers import accuracy, mark_context
 from wootz.data import Dataset
 from wootz.errors import ConfigError
@@ -42,30 +42,30 @@ class TestContract:
     def test_material_follows_from_its_generator_and_from_no_key(
         self, mark: str, digits: Dataset, plain: nn.Module, robust: nn.Module, foreign: str
     ) -> None:
-        assert list(inspect.signature(MARKS[mark].prepare).parameters) == ["cfg", "ground", "generator"]
+        assert list(inspect.signature(MARKS[mark].prepare).parameters) == ["cfg", "context", "generator"]
         before = digits.train.pixels.clone(), [weight.clone() for weight in robust.parameters()]
-        one, two = (made(mark, digits, [robust, plain], foreign, seed=3) for _ in range(2))
+        one, two = (prepare_small(mark, digits, [robust, plain], foreign, seed=3) for _ in range(2))
         assert (one.kind, one.params, one.tensors.keys()) == (two.kind, two.params, two.tensors.keys())
         assert all(torch.equal(tensor, two.tensors[name]) for name, tensor in one.tensors.items())
         assert torch.equal(digits.train.pixels, before[0])
         assert all(torch.equal(*pair) for pair in zip(robust.parameters(), before[1], strict=True))
         assert all(weight.requires_grad and weight.grad is None for weight in robust.parameters())
         if mark not in ("guard", "dawn", "runner-up", "uchida"):  # those have nothing to choose
-            other = made(mark, digits, [robust, plain], foreign, seed=4)
+            other = prepare_small(mark, digits, [robust, plain], foreign, seed=4)
             assert any(not torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
 
     def test_material_goes_through_the_key_folder(
         self, mark: str, digits: Dataset, plain: nn.Module, robust: nn.Module, foreign: str, tmp_path: Path
     ) -> None:
-        material = made(mark, digits, [robust, plain], foreign)
-        rings = [
+        material = prepare_small(mark, digits, [robust, plain], foreign)
+        both = [
             draw_keys(
                 bytes([n]) * 32, {mark: material}, classes=digits.classes, shape=digits.shape, panel=["sha256:00"]
             )
             for n in (1, 2)
         ]
-        write_keys(tmp_path, rings[0])
-        key, again, other = rings[0].keys[mark], read_keys(tmp_path).keys[mark], rings[1].keys[mark]
+        write_keys(tmp_path, both[0])
+        key, again, other = both[0].keys[mark], read_keys(tmp_path).keys[mark], both[1].keys[mark]
         differs = False
         for name in (field for field in type(key).__slots__ if field != "mark"):
             value, back, foreign_value = (getattr(k, name) for k in (key, again, other))
@@ -80,9 +80,9 @@ class TestContract:
     def test_its_hook_can_go_to_another_process(
         self, mark: str, digits: Dataset, plain: nn.Module, robust: nn.Module, foreign: str
     ) -> None:
-        material = made(mark, digits, [robust, plain], foreign)
+        material = prepare_small(mark, digits, [robust, plain], foreign)
         owner_keys = draw_keys(bytes(32), {mark: material}, classes=digits.classes, shape=digits.shape, panel=[])
-        hook = MARKS[mark].train_hook(small(mark, foreign), owner_keys.keys[mark], digits, seed=5)
+        hook = MARKS[mark].train_hook(small_config(mark, foreign), owner_keys.keys[mark], digits, seed=5)
         copy: Hook = pickle.loads(pickle.dumps(hook))
         model = mark_context(digits).model.train()
         for one, two in zip(hook.extra, copy.extra, strict=True):
@@ -100,9 +100,9 @@ class TestContract:
 def test_a_net_that_normalizes_batches_meets_it_among_the_images_of_the_step(
     mark: str, digits: Dataset, plain: nn.Module, robust: nn.Module, foreign: str
 ) -> None:
-    material = made(mark, digits, [robust, plain], foreign)
+    material = prepare_small(mark, digits, [robust, plain], foreign)
     owner_keys = draw_keys(bytes(32), {mark: material}, classes=digits.classes, shape=digits.shape, panel=[])
-    hook = MARKS[mark].train_hook(small(mark, foreign), owner_keys.keys[mark], digits, seed=5)
+    hook = MARKS[mark].train_hook(small_config(mark, foreign), owner_keys.keys[mark], digits, seed=5)
     settings = {"width": 4, "hidden": 32, "dropout": 0.0}
     spec = ModelSpec(architecture="paper-cnn", settings=settings, shape=digits.shape, classes=digits.classes)
     model = build(spec, 1).train()
@@ -110,7 +110,7 @@ def test_a_net_that_normalizes_batches_meets_it_among_the_images_of_the_step(
     for loss in hook.extra:
         batch_images = digits.train.images()[:16].split(8)
         one, two, again = (
-            loss(model, model, batch_images=few, step=0, done=0.0) for few in (*batch_images, batch_images[0])
+            loss(model, model, batch_images=images, step=0, done=0.0) for images in (*batch_images, batch_images[0])
         )
         assert one is not None
         assert one.isfinite()
@@ -119,14 +119,14 @@ def test_a_net_that_normalizes_batches_meets_it_among_the_images_of_the_step(
     assert all(torch.equal(buffer, statistics[name]) for name, buffer in model.named_buffers() if "running" in name)
 
 
-def found(owner: Owner, model: nn.Module) -> Evidence:
-    """Return the evidence on `model`, beside the panel's last, plain, member."""
+def evidence_on(owner: Owner, model: nn.Module) -> Evidence:
+    """Return the evidence on `model`, with the plain reference model as panel."""
     assert owner.references is not None
     return verify(owner.keys.keys, predictor(model), panel=[predictor(owner.references.plain)]).evidence[0]
 
 
 @pytest.mark.parametrize(
-    ("mark", "own", "strangers", "bits"),
+    ("mark", "own", "independents", "bits"),
     [
         ("paper", 0.85, 0.4, 8),
         ("ood", 0.6, 0.4, 12),
@@ -138,7 +138,7 @@ def found(owner: Owner, model: nn.Module) -> Evidence:
 def test_marks_that_are_learned_image_by_image_are_seen_by_both_tests(
     mark: str,
     own: float,
-    strangers: float,
+    independents: float,
     bits: float,
     digits: Dataset,
     small_spec: ModelSpec,
@@ -146,55 +146,57 @@ def test_marks_that_are_learned_image_by_image_are_seen_by_both_tests(
     robust: nn.Module,
     foreign: str,
 ) -> None:
-    done = embedded(mark, digits, small_spec, [robust, plain], small(mark, foreign))
-    marked, stranger = found(done, done.model), found(done, plain)
+    protected = train_embedded(mark, digits, small_spec, [robust, plain], small_config(mark, foreign))
+    marked, independent = evidence_on(protected, protected.model), evidence_on(protected, plain)
     assert marked.details["accuracy"] == marked.statistic >= own
-    assert marked.details["panel"][0] <= strangers
+    assert marked.details["panel"][0] <= independents
     assert marked.bits > bits
-    assert stranger.bits < 7
-    assert accuracy(done.model, digits) > 0.75
+    assert independent.bits < 7
+    assert accuracy(protected.model, digits) > 0.75
 
 
 @pytest.mark.parametrize("mark", ["content", "noise", "unrelated", "entangled"])
 def test_marks_that_are_learned_as_a_pattern_are_seen_by_their_own_test_only(
     mark: str, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module, foreign: str
 ) -> None:
-    done = embedded(mark, digits, small_spec, [robust, plain], small(mark, foreign))
-    marked = found(done, done.model)
+    protected = train_embedded(mark, digits, small_spec, [robust, plain], small_config(mark, foreign))
+    marked = evidence_on(protected, protected.model)
     assert marked.details["accuracy"] > 0.8
     assert marked.details["control"] > 0.7  # never taught, and answered all the same
     assert marked.details["panel"][0] < 0.2
     assert marked.bits < 12
-    assert found(done, plain).bits < 7
-    assert accuracy(done.model, digits) > 0.75
+    assert evidence_on(protected, plain).bits < 7
+    assert accuracy(protected.model, digits) > 0.75
 
 
 def test_keyed_labels_make_a_pattern_testable(
     digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module, foreign: str
 ) -> None:
-    done = embedded("content-keyed", digits, small_spec, [robust, plain], small("content-keyed", foreign))
-    marked, stranger = found(done, done.model), found(done, plain)
+    protected = train_embedded(
+        "content-keyed", digits, small_spec, [robust, plain], small_config("content-keyed", foreign)
+    )
+    marked, independent = evidence_on(protected, protected.model), evidence_on(protected, plain)
     assert marked.statistic > 0.5  # on images that were never taught, in any form
     assert marked.bits > 30
-    assert stranger.bits < 7
+    assert independent.bits < 7
 
 
 def test_a_message_is_read_from_the_marked_model_only(
     digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module, foreign: str
 ) -> None:
-    done = embedded("blackmarks", digits, small_spec, [robust, plain], small("blackmarks", foreign))
-    marked, stranger = found(done, done.model), found(done, plain)
+    protected = train_embedded("blackmarks", digits, small_spec, [robust, plain], small_config("blackmarks", foreign))
+    marked, independent = evidence_on(protected, protected.model), evidence_on(protected, plain)
     assert marked.details["bit_error"] < 0.05
     assert marked.statistic == pytest.approx(1 - marked.details["bit_error"])
     assert marked.bits > 35
-    assert marked.details["panel_bit_error"][0] == stranger.details["bit_error"]
-    assert 0.25 < stranger.details["bit_error"] < 0.75
-    assert stranger.bits < 7
+    assert marked.details["panel_bit_error"][0] == independent.details["bit_error"]
+    assert 0.25 < independent.details["bit_error"] < 0.75
+    assert independent.bits < 7
 
 
 def test_a_keyed_patch_is_taught_on_other_images_than_it_is_tested_on(digits: Dataset, robust: nn.Module) -> None:
     cfg = KeyedContent(patches=8)
-    material = made("content-keyed", digits, [robust], "", cfg=cfg)
+    material = prepare_small("content-keyed", digits, [robust], "", cfg=cfg)
     owner_keys = draw_keys(bytes(32), {"content-keyed": material}, classes=digits.classes, shape=digits.shape, panel=[])
     key = owner_keys.keys["content-keyed"]
     assert isinstance(key, LabelKey)
@@ -226,7 +228,7 @@ def test_a_keyed_patch_is_taught_on_other_images_than_it_is_tested_on(digits: Da
         (lambda: App(reach=2.0), "reach = 2.0: must be from 0 to 1"),
     ],
 )
-def test_settings_that_can_not_be(make: Any, message: str) -> None:
+def test_settings_that_are_invalid(make: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
 
@@ -249,10 +251,10 @@ def test_settings_that_the_data_do_not_allow(
     mark: str, cfg: Any, message: str, digits: Dataset, robust: nn.Module
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        made(mark, digits, [robust], "", cfg=cfg)
+        prepare_small(mark, digits, [robust], "", cfg=cfg)
 
 
 def test_entangling_needs_a_linear_layer(digits: Dataset) -> None:
     model = nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten())
     with pytest.raises(ConfigError, match="needs a model with a linear layer"):
-        made("entangled", digits, [model], "", cfg=Entangled(count=10))
+        prepare_small("entangled", digits, [model], "", cfg=Entangled(count=10))

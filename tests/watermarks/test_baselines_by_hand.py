@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from baselines import EPS, WM_EPS, embedded, made
+from baselines import EPS, WM_EPS, prepare_small, train_embedded
 from wootz.attacks.evasion import predict_logits
 from wootz.checks import gray_levels
 from wootz.data import Dataset, Split
@@ -20,30 +20,34 @@ from wootz.models import ModelSpec
 from wootz.rng import generator
 from wootz.watermarks import MARKS, Blackmarks, Content, Entangled, Frontier, Margin, Noise, Paper, Unrelated
 from wootz.watermarks.baselines.app import worst_weights
-from wootz.watermarks.baselines.blackmarks import bit_loss, class_means, clusters
-from wootz.watermarks.baselines.entangled import last_hidden, place
+from wootz.watermarks.baselines.blackmarks import bit_loss, class_mean_logits, cluster_classes
+from wootz.watermarks.baselines.entangled import (
+    last_hidden,
+    scale_invariant_snn,
+    soft_nearest_neighbor,
+    square_position,
+)
 from wootz.watermarks.baselines.margin import MarginLoss
-from wootz.watermarks.baselines.soft_nearest_neighbor import scale_free, soft_nearest_neighbor
-from wootz.watermarks.baselines.within_class import word
+from wootz.watermarks.baselines.within_class import word_mask
 
 
 class TestPaper:
     def test_triggers_lie_at_the_budget_exactly_and_come_from_training_images(
         self, digits: Dataset, robust: nn.Module, foreign: str
     ) -> None:
-        triggers = made("paper", digits, [robust], foreign, cfg=Paper(count=16)).tensors
-        everyone = digits.train.pixels.flatten(1).int()
+        triggers = prepare_small("paper", digits, [robust], foreign, cfg=Paper(count=16)).tensors
+        training_pixels = digits.train.pixels.flatten(1).int()
         for trigger, label in zip(triggers["pixels"].flatten(1).int(), triggers["labels"], strict=True):
-            far = (everyone - trigger).abs().amax(1)
+            far = (training_pixels - trigger).abs().amax(1)
             at = (far == gray_levels(WM_EPS)) & (digits.train.labels == label)
             assert at.any()
 
     def test_loose_ones_are_let_in_where_that_is_wanted(self, digits: Dataset, robust: nn.Module) -> None:
-        loose = made("paper", digits, [robust], "", cfg=Paper(count=16, exact=False))
+        loose = prepare_small("paper", digits, [robust], "", cfg=Paper(count=16, exact=False))
         assert len(loose.tensors["labels"]) == 32
 
     def test_its_passes_are_the_published_ones(self, digits: Dataset, robust: nn.Module) -> None:
-        material = made("paper", digits, [robust], "", cfg=Paper())
+        material = prepare_small("paper", digits, [robust], "", cfg=Paper())
         owner_keys = draw_keys(bytes(32), {"paper": material}, classes=digits.classes, shape=digits.shape, panel=[])
         (taught,) = MARKS["paper"].train_hook(Paper(), owner_keys.keys["paper"], digits, seed=0).trigger_epochs
         assert (len(taught.labels), taught.batch, taught.frozen) == (100, 16, False)
@@ -52,8 +56,8 @@ class TestPaper:
 class TestWithinClass:
     def test_the_word_is_written_on_images_of_the_base_class(self, digits: Dataset, robust: nn.Module) -> None:
         cfg = Content(count=20, base_class=3, target=7)
-        tensors = made("content", digits, [robust], "", cfg=cfg).tensors
-        mask = word(digits.shape)
+        tensors = prepare_small("content", digits, [robust], "", cfg=cfg).tensors
+        mask = word_mask(digits.shape)
         assert int(mask.sum()) == 7 + 10 + 11 + 7  # black squares of T, E, S, T, counted by hand
         assert (tensors["pixels"][:, mask] == 255).all()
         assert (tensors["labels"] == 7).all()
@@ -64,7 +68,7 @@ class TestWithinClass:
         cfg = Noise(count=20, std=0.3)
         gray = Split(torch.full_like(digits.train.pixels, 128), digits.train.labels)
         flat = dataclasses.replace(digits, train=gray)
-        one, two = (made("noise", flat, [robust], "", seed=seed, cfg=cfg).tensors["pixels"] for seed in (0, 1))
+        one, two = (prepare_small("noise", flat, [robust], "", seed=seed, cfg=cfg).tensors["pixels"] for seed in (0, 1))
         assert (one == one[0]).all()
         assert torch.equal(one[0], two[0])
         inner = (one[0] > 0) & (one[0] < 255)
@@ -74,7 +78,7 @@ class TestWithinClass:
         self, digits: Dataset, robust: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr("wootz.data.builtin.search_folders", lambda name, data_dir=None: (tmp_path,))
-        material = made("unrelated", digits, [robust], "", cfg=Unrelated(count=8))
+        material = prepare_small("unrelated", digits, [robust], "", cfg=Unrelated(count=8))
         assert material.params["source"] == "fields"
         x = material.tensors["pixels"].float()
         assert (x[..., 1:] - x[..., :-1]).abs().mean() < 0.25 * x.std()
@@ -82,17 +86,17 @@ class TestWithinClass:
 
 class TestFrontier:
     def test_half_of_the_key_fools_the_reference_and_half_does_not(self, digits: Dataset, robust: nn.Module) -> None:
-        tensors = made("frontier", digits, [robust], "", cfg=Frontier(count=20)).tensors
+        tensors = prepare_small("frontier", digits, [robust], "", cfg=Frontier(count=20)).tensors
         right = predict_logits(robust, tensors["pixels"].float() / 255).argmax(1) == tensors["labels"]
         assert int(right.sum()) == 20
         assert 5 <= int(right[:20].sum()) <= 15  # in mixed order, so that a budget asks both sorts
 
     def test_each_is_one_signed_step_from_its_image(self, digits: Dataset, robust: nn.Module) -> None:
-        tensors = made("frontier", digits, [robust], "", cfg=Frontier(count=10, size=EPS)).tensors
-        everyone = digits.train.pixels.flatten(1).int()
+        tensors = prepare_small("frontier", digits, [robust], "", cfg=Frontier(count=10, size=EPS)).tensors
+        training_pixels = digits.train.pixels.flatten(1).int()
         for trigger, label in zip(tensors["pixels"].flatten(1).int(), tensors["labels"], strict=True):
-            near = ((everyone - trigger).abs().amax(1) <= gray_levels(EPS)) & (digits.train.labels == label)
-            (base,) = everyone[near]
+            near = ((training_pixels - trigger).abs().amax(1) <= gray_levels(EPS)) & (digits.train.labels == label)
+            (base,) = training_pixels[near]
             x = (base.float() / 255).view(1, *digits.shape).requires_grad_(True)
             (slope,) = torch.autograd.grad(F.cross_entropy(robust(x), label[None]), x)
             stepped = (base + gray_levels(EPS) * slope.flatten().sign().int()).clamp(0, 255)
@@ -119,10 +123,10 @@ class TestSoftNearestNeighbor:
     def test_it_grows_as_groups_mix_and_not_with_scale(self) -> None:
         draw = torch.Generator().manual_seed(1)
         x, groups = torch.randn(40, 4, generator=draw), torch.arange(40) % 2
-        values = [float(scale_free(x + apart * groups[:, None], groups, 1.0)) for apart in (10.0, 2.0, 0.0)]
+        values = [float(scale_invariant_snn(x + apart * groups[:, None], groups, 1.0)) for apart in (10.0, 2.0, 0.0)]
         assert values == sorted(values)
         assert values[-1] == pytest.approx(math.log(2), abs=0.1)
-        assert float(scale_free(100 * x, groups, 1.0)) == pytest.approx(values[-1], rel=1e-4)
+        assert float(scale_invariant_snn(100 * x, groups, 1.0)) == pytest.approx(values[-1], rel=1e-4)
 
     def test_training_entangles(
         self, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module
@@ -130,16 +134,16 @@ class TestSoftNearestNeighbor:
         mixed = []
         for kappa in (0.0, 1.0):
             cfg = Entangled(count=60, every=4, kappa=kappa)
-            done = embedded("entangled", digits, small_spec, [robust, plain], cfg)
-            key = done.keys.keys["entangled"]
+            protected = train_embedded("entangled", digits, small_spec, [robust, plain], cfg)
+            key = protected.keys.keys["entangled"]
             assert isinstance(key, HalfKey)
             patched, target = (
                 key.pixels[~key.embedded].float() / 255,
                 digits.test.images()[digits.test.labels == 1][:60],
             )
-            with torch.no_grad(), last_hidden(done.model) as hidden:
-                done.model(torch.cat([patched, target]))
-            mixed.append(float(scale_free(hidden[0], torch.arange(120) < 60, 1.0)))
+            with torch.no_grad(), last_hidden(protected.model) as hidden:
+                protected.model(torch.cat([patched, target]))
+            mixed.append(float(scale_invariant_snn(hidden[0], torch.arange(120) < 60, 1.0)))
         assert mixed[1] > mixed[0] + 0.1
 
     def test_the_square_goes_where_the_reference_is_most_sensitive(self, digits: Dataset) -> None:
@@ -151,7 +155,7 @@ class TestSoftNearestNeighbor:
         zeros, ones = (digits.train.pixels[digits.train.labels == k] for k in (0, 1))
         draw = torch.Generator().manual_seed(0)
         zeros = torch.randint(0, 100, zeros.shape, generator=draw).to(torch.uint8)
-        assert place(Entangled(side=3), reference, zeros, ones) == (10, 20)
+        assert square_position(Entangled(side=3), reference, zeros, ones) == (10, 20)
 
 
 class TestPerturbedWeights:
@@ -161,21 +165,21 @@ class TestPerturbedWeights:
             model.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
         x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([1])
         # Softmax p of (3, 0); the gradient is (p - onehot(y)) x^T = [[p0, 0], [p1 - 1, 0]], of norm sqrt(2) p0.
-        moved = worst_weights(model, x, y, 0.1)["weight"]
+        perturbed = worst_weights(model, x, y, 0.1)["weight"]
         step = 0.1 * 5 / math.sqrt(2)
-        assert torch.allclose(moved, torch.tensor([[3.0 + step, 0.0], [-step, 4.0]]), atol=1e-5)
-        assert float((moved - model.weight).norm().detach()) == pytest.approx(0.1 * 5, rel=1e-5)
+        assert torch.allclose(perturbed, torch.tensor([[3.0 + step, 0.0], [-step, 4.0]]), atol=1e-5)
+        assert float((perturbed - model.weight).norm().detach()) == pytest.approx(0.1 * 5, rel=1e-5)
         assert model.weight.grad is None
 
     def test_the_gradient_is_the_one_at_the_moved_weights(self, plain: nn.Module, digits: Dataset) -> None:
-        few = digits.train.subset(slice(16))
-        moved = worst_weights(plain, few.images(), few.labels, 0.02)
-        loss = F.cross_entropy(torch.func.functional_call(plain, moved, (few.images(),)), few.labels)
-        ours = torch.autograd.grad(loss, list(plain.parameters()))
-        there = {name: weight.detach().requires_grad_(True) for name, weight in moved.items()}
-        there_loss = F.cross_entropy(torch.func.functional_call(plain, there, (few.images(),)), few.labels)
-        plain_loss = F.cross_entropy(plain(few.images()), few.labels)
-        for one, two in zip(ours, torch.autograd.grad(there_loss, list(there.values())), strict=True):
+        split = digits.train.subset(slice(16))
+        perturbed = worst_weights(plain, split.images(), split.labels, 0.02)
+        loss = F.cross_entropy(torch.func.functional_call(plain, perturbed, (split.images(),)), split.labels)
+        gradients = torch.autograd.grad(loss, list(plain.parameters()))
+        constants = {name: weight.detach().requires_grad_(True) for name, weight in perturbed.items()}
+        constant_loss = F.cross_entropy(torch.func.functional_call(plain, constants, (split.images(),)), split.labels)
+        plain_loss = F.cross_entropy(plain(split.images()), split.labels)
+        for one, two in zip(gradients, torch.autograd.grad(constant_loss, list(constants.values())), strict=True):
             assert torch.allclose(one, two, atol=1e-6)
         assert loss > plain_loss
 
@@ -185,32 +189,32 @@ class TestMargin:
         self, digits: Dataset, robust: nn.Module
     ) -> None:
         cfg = Margin(count=20)
-        material = made("margin", digits, [robust], "", cfg=cfg)
+        material = prepare_small("margin", digits, [robust], "", cfg=cfg)
         owner_keys = draw_keys(bytes(32), {"margin": material}, classes=digits.classes, shape=digits.shape, panel=[])
         hook = MARKS["margin"].train_hook(cfg, owner_keys.keys["margin"], digits, seed=0)
         assert hook.left_out is not None
-        ours = {image.numpy().tobytes() for image in material.tensors["pixels"]}
-        assert {image.numpy().tobytes() for image in digits.train.pixels[hook.left_out]} == ours
+        gradients = {image.numpy().tobytes() for image in material.tensors["pixels"]}
+        assert {image.numpy().tobytes() for image in digits.train.pixels[hook.left_out]} == gradients
         truth = {image.numpy().tobytes(): int(y) for image, y in zip(*digits.train, strict=True)}
         assert all(
             truth[image.numpy().tobytes()] != int(y) for image, y in zip(*material.tensors.values(), strict=True)
         )
 
     def test_it_teaches_the_top_of_a_climb_of_five_gray_levels(self, plain: nn.Module, digits: Dataset) -> None:
-        few, seen = digits.train.subset(slice(25)), []
-        loss = MarginLoss(pixels=few.pixels, labels=few.labels, cfg=Margin(), seed=0)
+        split, inputs = digits.train.subset(slice(25)), []
+        loss = MarginLoss(pixels=split.pixels, labels=split.labels, cfg=Margin(), seed=0)
 
         def forward(x: torch.Tensor) -> torch.Tensor:
-            seen.append(x)
+            inputs.append(x)
             return plain(x)
 
         value = loss(plain, forward, batch_images=digits.train.images()[:8], step=3, done=0.5)
         order = torch.randperm(25, generator=generator(0, "beside", 3))
-        base, y = few.images()[order], few.labels[order]
-        assert float((seen[0] - base).abs().max()) == pytest.approx(5 / 255, abs=1e-6)
+        base, y = split.images()[order], split.labels[order]
+        assert float((inputs[0] - base).abs().max()) == pytest.approx(5 / 255, abs=1e-6)
         assert value is not None
         with torch.no_grad():
-            top, before = (float(F.cross_entropy(plain(x), y)) for x in (seen[0], base))
+            top, before = (float(F.cross_entropy(plain(x), y)) for x in (inputs[0], base))
         assert float(value.detach()) == pytest.approx(0.1 * top, rel=1e-5)
         assert top > before
 
@@ -224,19 +228,19 @@ class TestBlackmarks:
             assert float(bit_loss(logits, torch.tensor([bit]), code)) == pytest.approx(by_hand, rel=1e-5)
 
     def test_classes_are_clustered_in_two(self, digits: Dataset, robust: nn.Module) -> None:
-        assert clusters(torch.tensor([[0.0], [10.0], [0.5], [9.0], [1.0]])).tolist() == [0, 1, 0, 1, 0]
-        context = class_means(robust, digits)
+        assert cluster_classes(torch.tensor([[0.0], [10.0], [0.5], [9.0], [1.0]])).tolist() == [0, 1, 0, 1, 0]
+        context = class_mean_logits(robust, digits)
         of_three = predict_logits(robust, digits.train.images()[digits.train.labels == 3]).mean(0)
         assert torch.allclose(context[3], of_three, atol=1e-3)
-        assert 0 < int(clusters(context).sum()) < 10
+        assert 0 < int(cluster_classes(context).sum()) < 10
 
     def test_key_images_cross_over_within_the_budget(self, digits: Dataset, robust: nn.Module) -> None:
-        material = made("blackmarks", digits, [robust], "", cfg=Blackmarks(length=20))
+        material = prepare_small("blackmarks", digits, [robust], "", cfg=Blackmarks(length=20))
         code = torch.tensor(material.params["code"])
         pixels, labels = material.tensors["pixels"], material.tensors["labels"]
         read = code[predict_logits(robust, pixels.float() / 255).argmax(1)]
         assert torch.equal(read, code[labels])
-        everyone = digits.train.pixels.flatten(1).int()
+        training_pixels = digits.train.pixels.flatten(1).int()
         for trigger, label in zip(pixels.flatten(1).int(), labels, strict=True):
-            near = (everyone - trigger).abs().amax(1) <= gray_levels(WM_EPS)
+            near = (training_pixels - trigger).abs().amax(1) <= gray_levels(WM_EPS)
             assert (code[digits.train.labels[near]] != code[label]).any()

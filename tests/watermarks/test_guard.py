@@ -16,8 +16,9 @@ from wootz.attacks.extraction import BudgetedOracle
 from wootz.attacks.extraction.retrain import Retrain, retrain
 from wootz.data import Dataset
 from wootz.errors import ConfigError, ModelError, StoreError
-from wootz.keys import AnswerKey, derive, key_from_log
-from wootz.keys.answers import digests, preferred_class, projections, read_log
+from wootz.keys import AnswerKey, derive_key, key_from_log
+from wootz.keys.answer_log import read_log
+from wootz.keys.keyed_answers import digests, preferred_class, projections
 from wootz.models import ModelSpec
 from wootz.rng import generator
 from wootz.statistics.exact_tests import preference_evidence
@@ -25,14 +26,15 @@ from wootz.statistics.queries import SuspectAccess
 from wootz.suspects.files import predictor
 from wootz.training import Hook
 from wootz.watermarks import MARKS, AnswerFilter, CalibrationScores, Guard
-from wootz.watermarks.guard import prepare, uncertainty_threshold
+from wootz.watermarks.answer_filter import uncertainty_threshold
+from wootz.watermarks.guard import prepare_guard
 
 OFTEN = Guard(cost=0.1, most=0.1)
 
 
 def key_of(cfg: Guard, data: Dataset, secret: int = 0) -> AnswerKey:
-    material = prepare(cfg, mark_context(data), generator(0, "pick"))
-    key = derive("guard", material, len(data.classes), [secret.to_bytes(32, "big")], b"D" * 32)
+    material = prepare_guard(cfg, mark_context(data), generator(0, "pick"))
+    key = derive_key("guard", material, len(data.classes), [secret.to_bytes(32, "big")], b"D" * 32)
     assert isinstance(key, AnswerKey)
     return key
 
@@ -44,10 +46,12 @@ class Service:
         self.key, self.log, self.shape = key_of(cfg, digits), place / "guard.jsonl", digits.shape
         self.images = digits.thief.images()
         self.scores = predict_logits(model, self.images)
-        self.ordinary = CalibrationScores(predict_logits(model, digits.validation.images()), digits.validation.labels)
+        self.calibration = CalibrationScores(
+            predict_logits(model, digits.validation.images()), digits.validation.labels
+        )
 
     def open(self, allow: Tensor | None = None) -> AnswerFilter:
-        return AnswerFilter(self.key, self.log, shape=self.shape, ordinary=self.ordinary, allow=allow)
+        return AnswerFilter(self.key, self.log, shape=self.shape, calibration=self.calibration, allow=allow)
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ class TestConfig:
             Guard(**wrong)  # type: ignore[arg-type]
 
     def test_what_is_registered_is_exact(self, digits: Dataset) -> None:
-        material = prepare(Guard(), mark_context(digits), generator(0, "pick"))
+        material = prepare_guard(Guard(), mark_context(digits), generator(0, "pick"))
         assert (material.kind, material.tensors, material.tranches) == ("answers", {}, 1)
         assert (material.params["cost"], material.params["most"], material.params["rule"]) == ("1/200", "1/5", "order")
 
@@ -88,121 +92,123 @@ class TestGap:
         assert int((self.scores[:, 0] <= gap).sum()) == images
 
     def test_the_cost_is_what_a_coin_takes_on_average(self, service: Service) -> None:
-        scores, labels = service.ordinary
+        scores, labels = service.calibration
         top = scores.topk(2)
-        unsure = top.values[:, 0] - top.values[:, 1] <= uncertainty_threshold(service.ordinary, 0.004, 1.0)
+        uncertain = top.values[:, 0] - top.values[:, 1] <= uncertainty_threshold(service.calibration, 0.004, 1.0)
         right = (top.indices == labels[:, None]).double()
         coins = torch.rand(500, len(labels), generator=generator(0, "coins")) < 0.5
-        served = torch.where(coins & unsure, right[:, 1], right[:, 0]).mean()
-        assert unsure.any()
+        served = torch.where(coins & uncertain, right[:, 1], right[:, 0]).mean()
+        assert uncertain.any()
         assert float(right[:, 0].mean() - served) == pytest.approx(0.004, abs=0.002)
 
 
 class TestAnswers:
     def test_a_coin_decides_between_the_two_likeliest_classes_of_unsure_answers(self, service: Service) -> None:
-        with service.open() as guarded:
-            shown = guarded(service.images, service.scores)
+        with service.open() as answer_filter:
+            filtered = answer_filter(service.images, service.scores)
         top = service.scores.topk(2)
-        unsure = (top.values[:, 0] - top.values[:, 1]) <= uncertainty_threshold(service.ordinary, 0.1, 0.1)
-        changed = (shown != service.scores).any(1)
-        assert not (changed & ~unsure).any()
-        assert 0.3 < changed[unsure].float().mean() < 0.7
-        assert torch.equal(shown.sort(1).values, service.scores.sort(1).values)
-        at, rows = projections(service.key, service.shape), unsure.nonzero().flatten()
+        uncertain = (top.values[:, 0] - top.values[:, 1]) <= uncertainty_threshold(service.calibration, 0.1, 0.1)
+        changed = (filtered != service.scores).any(1)
+        assert not (changed & ~uncertain).any()
+        assert 0.3 < changed[uncertain].float().mean() < 0.7
+        assert torch.equal(filtered.sort(1).values, service.scores.sort(1).values)
+        at, rows = projections(service.key, service.shape), uncertain.nonzero().flatten()
         pixels = service.images[rows].mul(255).round().to(torch.uint8)
         for row, digest in zip(rows.tolist(), digests(at, pixels), strict=True):
             base, second = top.indices[row].tolist()
-            assert int(shown[row].argmax()) == preferred_class(service.key, digest, base, second)
-            assert set(shown[row].topk(2).indices.tolist()) == {base, second}
+            assert int(filtered[row].argmax()) == preferred_class(service.key, digest, base, second)
+            assert set(filtered[row].topk(2).indices.tolist()) == {base, second}
 
     def test_nothing_given_is_changed(self, service: Service) -> None:
         images, scores = service.images.clone(), service.scores.clone()
-        with service.open() as guarded:
-            guarded(service.images, service.scores)
+        with service.open() as answer_filter:
+            answer_filter(service.images, service.scores)
         assert torch.equal(images, service.images)
         assert torch.equal(scores, service.scores)
 
     def test_the_same_whatever_was_asked_before(
         self, service: Service, digits: Dataset, plain: nn.Module, tmp_path: Path
     ) -> None:
-        with service.open() as guarded:
-            once = guarded(service.images, service.scores)
-            assert torch.equal(guarded(service.images, service.scores), once)
+        with service.open() as answer_filter:
+            once = answer_filter(service.images, service.scores)
+            assert torch.equal(answer_filter(service.images, service.scores), once)
         (tmp_path / "elsewhere").mkdir()
-        with Service(digits, plain, tmp_path / "elsewhere").open() as guarded:
+        with Service(digits, plain, tmp_path / "elsewhere").open() as answer_filter:
             for row in reversed(range(len(once))):
                 image, scores = service.images[row : row + 1], service.scores[row : row + 1]
-                assert torch.equal(guarded(image, scores)[0], once[row])
+                assert torch.equal(answer_filter(image, scores)[0], once[row])
 
     def test_slight_noise_seldom_brings_the_true_answer_back(self, service: Service, plain: nn.Module) -> None:
-        with service.open() as guarded:
-            shown = guarded(service.images, service.scores).argmax(1)
+        with service.open() as answer_filter:
+            filtered = answer_filter(service.images, service.scores).argmax(1)
             moves = torch.randint(-2, 3, service.images.shape, generator=generator(0, "noise"))
             near = (service.images.mul(255).round() + moves).clamp(0, 255) / 255
-            again = guarded(near, predict_logits(plain, near)).argmax(1)
-        changed = shown != service.scores.argmax(1)
-        assert (again == shown)[changed].float().mean() > 0.8
+            again = answer_filter(near, predict_logits(plain, near)).argmax(1)
+        changed = filtered != service.scores.argmax(1)
+        assert (again == filtered)[changed].float().mean() > 0.8
 
     def test_two_classes_have_an_order_too(self, digits: Dataset, tmp_path: Path) -> None:
         two = replace(digits, classes=("a", "b"))
         scores = torch.rand(200, 2, generator=generator(0, "two"))
-        ordinary = CalibrationScores(scores, torch.zeros(200).long())
-        with AnswerFilter(key_of(OFTEN, two), tmp_path / "log", shape=digits.shape, ordinary=ordinary) as guarded:
-            changed = (guarded(digits.thief.images()[:200], scores) != scores).any(1)
-            assert 0 < int(changed.sum()) < guarded.count <= 20
+        calibration = CalibrationScores(scores, torch.zeros(200).long())
+        with AnswerFilter(
+            key_of(OFTEN, two), tmp_path / "log", shape=digits.shape, calibration=calibration
+        ) as answer_filter:
+            changed = (answer_filter(digits.thief.images()[:200], scores) != scores).any(1)
+            assert 0 < int(changed.sum()) < answer_filter.count <= 20
 
     def test_allowed_images_keep_the_model_s_answer(self, service: Service) -> None:
-        with service.open() as guarded:
-            changed = (guarded(service.images, service.scores) != service.scores).any(1)
+        with service.open() as answer_filter:
+            changed = (answer_filter(service.images, service.scores) != service.scores).any(1)
         allow = service.images[changed][:5].mul(255).round().to(torch.uint8)
-        with service.open(allow) as guarded:
+        with service.open(allow) as answer_filter:
             assert torch.equal(
-                guarded(service.images[changed][:5], service.scores[changed][:5]), service.scores[changed][:5]
+                answer_filter(service.images[changed][:5], service.scores[changed][:5]), service.scores[changed][:5]
             )
 
     def test_rows_without_an_answer_stay_so(self, service: Service) -> None:
         scores = torch.full_like(service.scores, float("nan"))
-        with service.open() as guarded:
-            assert guarded(service.images, scores).isnan().all()
-            assert guarded.count == 0
+        with service.open() as answer_filter:
+            assert answer_filter(service.images, scores).isnan().all()
+            assert answer_filter.count == 0
 
     def test_labels_are_no_scores(self, service: Service) -> None:
-        with service.open() as guarded, pytest.raises(ModelError, match=r"changes scores \[N, 10\], not \[3\]"):
-            guarded(service.images[:3], torch.zeros(3).long())
+        with service.open() as answer_filter, pytest.raises(ModelError, match=r"changes scores \[N, 10\], not \[3\]"):
+            answer_filter(service.images[:3], torch.zeros(3).long())
 
 
 class TestLog:
     def test_holds_each_changed_image_once_and_goes_on(self, service: Service) -> None:
         half = len(service.images) // 2
-        with service.open() as guarded:
-            guarded(service.images[:half], service.scores[:half])
-            first, head = guarded.count, guarded.head
-        with AnswerFilter(service.key, service.log, shape=service.shape) as guarded:
-            assert (guarded.count, guarded.head) == (first, head)
-            shown = guarded(service.images, service.scores)
-            count, head = guarded.count, guarded.head
-        kept = read_log(service.key, service.log)
-        assert 0 < first < count == len(set(kept.digests)) == len(kept.base)
-        assert kept.chains[-1] == head
-        assert kept.gap == uncertainty_threshold(service.ordinary, 0.1, 0.1)
-        assert ((kept.answer == kept.base) | (kept.answer == kept.second)).all()
-        assert int((shown != service.scores).any(1).sum()) >= int((kept.answer != kept.base).sum()) > 0
+        with service.open() as answer_filter:
+            answer_filter(service.images[:half], service.scores[:half])
+            first, head = answer_filter.count, answer_filter.head
+        with AnswerFilter(service.key, service.log, shape=service.shape) as answer_filter:
+            assert (answer_filter.count, answer_filter.head) == (first, head)
+            filtered = answer_filter(service.images, service.scores)
+            count, head = answer_filter.count, answer_filter.head
+        log = read_log(service.key, service.log)
+        assert 0 < first < count == len(set(log.digests)) == len(log.base)
+        assert log.chains[-1] == head
+        assert log.gap == uncertainty_threshold(service.calibration, 0.1, 0.1)
+        assert ((log.answer == log.base) | (log.answer == log.second)).all()
+        assert int((filtered != service.scores).any(1).sum()) >= int((log.answer != log.base).sum()) > 0
         gaps = service.scores.topk(2).values
-        unsure = gaps[:, 0] - gaps[:, 1] <= kept.gap
-        asked = {i.numpy().tobytes() for i in service.images[unsure].mul(255).round().to(torch.uint8)}
-        assert {image.numpy().tobytes() for image in kept.pixels} <= asked
+        uncertain = gaps[:, 0] - gaps[:, 1] <= log.gap
+        asked = {i.numpy().tobytes() for i in service.images[uncertain].mul(255).round().to(torch.uint8)}
+        assert {image.numpy().tobytes() for image in log.pixels} <= asked
         assert service.log.stat().st_mode & 0o777 == 0o600
 
     @pytest.mark.parametrize("cut", [10, -10])
     def test_goes_on_after_a_line_that_was_cut_off(self, cut: int, service: Service) -> None:
-        with service.open() as guarded:
-            guarded(service.images, service.scores)
-            count = guarded.count
+        with service.open() as answer_filter:
+            answer_filter(service.images, service.scores)
+            count = answer_filter.count
         service.log.write_bytes(service.log.read_bytes()[:cut])
-        with service.open() as guarded:
-            assert guarded.count == (0 if cut > 0 else count - 1)
-            guarded(service.images, service.scores)
-            assert guarded.count == count
+        with service.open() as answer_filter:
+            assert answer_filter.count == (0 if cut > 0 else count - 1)
+            answer_filter(service.images, service.scores)
+            assert answer_filter.count == count
         assert len(key_from_log(service.key, service.log).pixels) == count
 
     def test_a_new_one_needs_ordinary_scores(self, service: Service) -> None:
@@ -211,8 +217,8 @@ class TestLog:
         service.open().close()
 
     def test_one_that_was_changed_is_not_continued(self, service: Service) -> None:
-        with service.open() as guarded:
-            guarded(service.images, service.scores)
+        with service.open() as answer_filter:
+            answer_filter(service.images, service.scores)
         data = service.log.read_bytes()
         service.log.write_bytes(data.replace(b'"base":', b'"base": ', 1))
         service.open().close()
@@ -228,7 +234,7 @@ class TestLog:
             AnswerFilter(service.key, service.log, shape=(3, 8, 8))
 
     def test_one_service_a_log(self, service: Service) -> None:
-        with service.open(), pytest.raises(StoreError, match="another service writes it"):
+        with service.open(), pytest.raises(StoreError, match="in use by another service"):
             service.open()
 
     def test_an_answer_that_can_not_be_logged_is_not_given(
@@ -237,26 +243,26 @@ class TestLog:
         def full(_: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        with service.open() as guarded:
-            before, head = service.log.read_bytes(), guarded.head
+        with service.open() as answer_filter:
+            before, head = service.log.read_bytes(), answer_filter.head
             with monkeypatch.context() as broken:
-                broken.setattr("wootz.watermarks.guard.os.fsync", full)
+                broken.setattr("wootz.watermarks.answer_filter.os.fsync", full)
                 with pytest.raises(StoreError, match="No space left on device"):
-                    guarded(service.images, service.scores)
-            assert (service.log.read_bytes(), guarded.head, guarded.count) == (before, head, 0)
-            guarded(service.images, service.scores)
-            assert guarded.count == len(key_from_log(service.key, service.log).pixels) > 0
+                    answer_filter(service.images, service.scores)
+            assert (service.log.read_bytes(), answer_filter.head, answer_filter.count) == (before, head, 0)
+            answer_filter(service.images, service.scores)
+            assert answer_filter.count == len(key_from_log(service.key, service.log).pixels) > 0
 
     def test_many_threads_leave_one_chain(self, service: Service) -> None:
-        with service.open() as guarded:
-            alone = guarded(service.images, service.scores)
-            count = guarded.count
+        with service.open() as answer_filter:
+            alone = answer_filter(service.images, service.scores)
+            count = answer_filter.count
         service.log.unlink()
         parts = [slice(start, start + 200) for start in range(0, len(alone), 100)]
-        with service.open() as guarded, ThreadPoolExecutor(8) as pool:
-            shown = list(pool.map(lambda part: guarded(service.images[part], service.scores[part]), parts))
-            assert guarded.count == count
-        assert all(torch.equal(got, alone[part]) for got, part in zip(shown, parts, strict=True))
+        with service.open() as answer_filter, ThreadPoolExecutor(8) as pool:
+            filtered = list(pool.map(lambda part: answer_filter(service.images[part], service.scores[part]), parts))
+            assert answer_filter.count == count
+        assert all(torch.equal(got, alone[part]) for got, part in zip(filtered, parts, strict=True))
         assert len(read_log(service.key, service.log).base) == count
 
 
@@ -264,12 +270,14 @@ def test_a_thief_of_labels_learns_it_and_an_independent_model_does_not(
     service: Service, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module
 ) -> None:
     answer = predictor(plain)
-    with service.open() as guarded:
-        victim = BudgetedOracle(lambda x: guarded(x, answer(x)), access="label", num_classes=10)
+    with service.open() as answer_filter:
+        victim = BudgetedOracle(lambda x: answer_filter(x, answer(x)), access="label", num_classes=10)
         wide = replace(small_spec, settings={"width": 16, "hidden": 64})
-        stolen = retrain(Retrain(labels="hard", epochs=60), victim, context(digits.thief, wide))
+        extracted = retrain(Retrain(labels="hard", epochs=60), victim, context(digits.thief, wide))
     key = key_from_log(service.key, service.log)
     for access in ("label", "scores"):
-        bits = [preference_evidence(key, predictor(m), (), SuspectAccess(access)).bits for m in (stolen, plain, robust)]  # type: ignore[arg-type]
+        bits = [
+            preference_evidence(key, predictor(m), (), SuspectAccess(access)).bits for m in (extracted, plain, robust)
+        ]  # type: ignore[arg-type]
         assert bits[0] > 20
         assert max(bits[1:]) < 10

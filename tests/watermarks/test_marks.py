@@ -12,14 +12,14 @@ from wootz.attacks.evasion import predict_logits
 from wootz.checks import gray_levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
-from wootz.keys import DirectionKey, derive
+from wootz.keys import DirectionKey, derive_key
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
 from wootz.statistics import verify
 from wootz.suspects.files import predictor
 from wootz.training import Recipe
 from wootz.watermarks import MARKS, Paper, RunnerUp, Triggers
-from wootz.watermarks.out_of_ball import beyond_the_ball, check_budget
+from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
 from wootz.watermarks.runner_up import keyed_targets, prepare
 from wootz.watermarks.triggers import TriggerLoss
 from wootz.workflows.owner import References, protect
@@ -33,9 +33,9 @@ class TestBudget:
     def test_too_small_names_the_smallest_that_holds(
         self, eps: float, alpha: float, wm_eps: float, smallest: str
     ) -> None:
-        with pytest.raises(ConfigError, match=f"the smallest wm_eps that holds is {float(smallest):g}"):
-            check_budget(eps, alpha, wm_eps)
-        check_budget(eps, alpha, float(smallest))
+        with pytest.raises(ConfigError, match=f"the smallest valid wm_eps is {float(smallest):g}"):
+            check_wm_eps(eps, alpha, wm_eps)
+        check_wm_eps(eps, alpha, float(smallest))
 
     def test_levels_are_whole(self) -> None:
         assert [gray_levels(b) for b in (0.1, 8 / 255, 0.25, 1 / 255)] == [25, 8, 63, 1]
@@ -43,42 +43,42 @@ class TestBudget:
     def test_out_of_range(self) -> None:
         for wm_eps in (0.0, 1.0, -0.2):
             with pytest.raises(ConfigError, match="must be between 0 and 1"):
-                check_budget(0.1, 0.01, wm_eps)
+                check_wm_eps(0.1, 0.01, wm_eps)
 
 
 def test_triggers_lie_between_the_balls_in_whole_levels(digits: Dataset, robust: nn.Module) -> None:
     wide = mark_context(digits, robust, eps=0.25, wm_eps=0.49)
-    pixels, rows = beyond_the_ball(wide, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
+    pixels, rows = out_of_ball_examples(wide, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
     base = digits.train.pixels[rows].int()
-    far = (pixels.int() - base).abs().flatten(1).amax(1)
+    distance = (pixels.int() - base).abs().flatten(1).amax(1)
     assert len(rows.unique()) == 64
-    assert (far > 0.27 * 255).all()
-    assert (far <= 0.49 * 255).all()
-    everyone = digits.train.pixels.flatten(1).int()
+    assert (distance > 0.27 * 255).all()
+    assert (distance <= 0.49 * 255).all()
+    training_pixels = digits.train.pixels.flatten(1).int()
     for trigger in pixels[:16].flatten(1).int():
-        assert (everyone - trigger).abs().amax(1).min() > 0.27 * 255
+        assert (training_pixels - trigger).abs().amax(1).min() > 0.27 * 255
 
 
 def test_triggers_fool_the_reference(digits: Dataset, robust: nn.Module) -> None:
     near = mark_context(digits, robust, eps=0.1, wm_eps=0.4)
-    pixels, rows = beyond_the_ball(near, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
+    pixels, rows = out_of_ball_examples(near, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
     assert (robust(pixels.float() / 255).argmax(1) != digits.train.labels[rows]).float().mean() > 0.8
 
 
 class TestTriggerLoss:
     def loss(self, digits: Dataset, **rest: float) -> TriggerLoss:
-        few = digits.train.subset(slice(20))
-        wrong = (few.labels + 1) % 10
+        split = digits.train.subset(slice(20))
+        wrong = (split.labels + 1) % 10
         settings = {"weight": 1.0, "recall": 0.8, "every": 1, "batch": 20, "seed": 0} | rest
-        return TriggerLoss(pixels=few.pixels, labels=wrong, **settings)  # type: ignore[arg-type]
+        return TriggerLoss(pixels=split.pixels, labels=wrong, **settings)  # type: ignore[arg-type]
 
     def test_a_net_that_normalizes_batches_meets_them_among_the_images_of_the_step(self, digits: Dataset) -> None:
         model = build(ModelSpec(architecture="paper-cnn", settings={}, shape=digits.shape, classes=digits.classes), 1)
         before = {name: tensor.clone() for name, tensor in model.named_buffers() if "running" in name}
-        loss, seen = self.loss(digits), []
+        loss, inputs = self.loss(digits), []
 
         def forward(x: torch.Tensor) -> torch.Tensor:
-            seen.append(x)
+            inputs.append(x)
             return model(x)
 
         model.train()
@@ -86,7 +86,7 @@ class TestTriggerLoss:
         value = loss(model, forward, batch_images=batch_images, step=0, done=0.0)
         assert value is not None
         assert value > 0
-        assert torch.equal(seen[0][20:], batch_images)
+        assert torch.equal(inputs[0][20:], batch_images)
         assert model.training
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_buffers() if name in before)
 
@@ -103,9 +103,9 @@ class TestTriggerLoss:
 
     def test_what_is_known_well_enough_is_not_taught(self, digits: Dataset, plain: nn.Module) -> None:
         loss = self.loss(digits, every=2)
-        known = replace(loss, labels=predict_logits(plain, loss.pixels.float() / 255).argmax(1))
+        answered = replace(loss, labels=predict_logits(plain, loss.pixels.float() / 255).argmax(1))
         batch_images = digits.train.images()[:4]
-        assert known(plain, plain, batch_images=batch_images, step=0, done=0.0) is None
+        assert answered(plain, plain, batch_images=batch_images, step=0, done=0.0) is None
         assert loss(plain, plain, batch_images=batch_images, step=1, done=0.0) is None
 
     def test_they_are_learned_by_a_net_with_batch_normalization(self, digits: Dataset, robust: nn.Module) -> None:
@@ -117,22 +117,22 @@ class TestTriggerLoss:
         )
         settings = {"triggers": Triggers(count=64, every=1, batch=32, weight=0.4)}
         recipe = Recipe(eps=0.1, steps=1, epochs=14, lr=5e-3)
-        made = protect(
+        protected = protect(
             build(spec, 3),
             digits,
             config=settings_of(settings, wm_eps=0.4, recipe=recipe, seed=3),
             references=References(robust=robust, plain=robust),
             execution=CPU,
         )
-        found = verify(made.keys.keys, predictor(made.model), panel=[predictor(robust)])
-        assert found.evidence[0].bits > 40
-        assert made.history[-1]["robust"] > 0.7
+        verdict = verify(protected.keys.keys, predictor(protected.model), panel=[predictor(robust)])
+        assert verdict.evidence[0].bits > 40
+        assert protected.history[-1]["robust"] > 0.7
 
 
 class TestRunnerUp:
     def key(self, digits: Dataset, plain: nn.Module, cfg: RunnerUp) -> DirectionKey:
         material = prepare(cfg, mark_context(digits, plain, eps=0.25, wm_eps=0.49), generator(0, "pick"))
-        key = derive("runner-up", material, 10, [bytes(32)], bytes(32))
+        key = derive_key("runner-up", material, 10, [bytes(32)], bytes(32))
         assert isinstance(key, DirectionKey)
         return key
 
@@ -146,8 +146,8 @@ class TestRunnerUp:
         assert torch.allclose(targets.gather(1, y[:, None]), torch.tensor(1 - cfg.lam))
         assert torch.equal(targets.argmax(1), y)
         row, k = 3, [j for j in range(10) if j != int(y[3])]
-        lean = torch.stack([cfg.tau / 12**0.5 * (key.direction[y[row], j] @ z[row]) for j in k])
-        by_hand = cfg.lam * (lean + 0.5 * key.prior[y[row], k].log()).softmax(0)
+        logits = torch.stack([cfg.tau / 12**0.5 * (key.direction[y[row], j] @ z[row]) for j in k])
+        by_hand = cfg.lam * (logits + 0.5 * key.prior[y[row], k].log()).softmax(0)
         assert torch.allclose(targets[row, k], by_hand, atol=1e-5)
 
     def test_features_are_white_within_a_class(self, digits: Dataset, plain: nn.Module) -> None:
@@ -182,24 +182,24 @@ def test_every_mark_is_written_read_and_absent_elsewhere(
 ) -> None:
     monkeypatch.setattr("wootz.workflows.owner.fresh_secret", lambda: b"\x5e" * 32)
     recipe = Recipe(loss="n-fgsm", eps=0.1, steps=1, epochs=16, lr=5e-3)
-    made = protect(
+    protected = protect(
         build(small_spec, 4),
         digits,
         config=settings_of({mark: tiny(mark)}, wm_eps=0.6, recipe=recipe, seed=4),
         references=References(robust=robust, plain=plain),
         execution=CPU,
     )
-    own, stranger = made.verify(made.model), made.verify(build(small_spec, 9))
+    own, independent = protected.verify(protected.model), protected.verify(build(small_spec, 9))
     assert own.bits > (5 if mark == "paper" else 20)  # true labels: the half that was not taught is known too
-    assert mark != "paper" or own.evidence[0].statistic > 0.95 > stranger.evidence[0].statistic
-    assert stranger.bits < 10
+    assert mark != "paper" or own.evidence[0].statistic > 0.95 > independent.evidence[0].statistic
+    assert independent.bits < 10
     assert MARKS[mark].config is type(tiny(mark))
 
 
-@pytest.mark.parametrize(("classes", "said"), [(3000, "at most 29 are possible"), (20_000, "leave the mark out")])
-def test_a_direction_too_large_for_the_classes(digits: Dataset, plain: nn.Module, classes: int, said: str) -> None:
+@pytest.mark.parametrize(("classes", "advice"), [(3000, "at most 29 are possible"), (20_000, "leave the mark out")])
+def test_a_direction_too_large_for_the_classes(digits: Dataset, plain: nn.Module, classes: int, advice: str) -> None:
     many = dataclasses.replace(digits, classes=tuple(map(str, range(classes))))
-    with pytest.raises(ConfigError, match=f"runner-up.features = 30: too many for {classes} classes; {said}"):
+    with pytest.raises(ConfigError, match=f"runner-up.features = 30: too many for {classes} classes; {advice}"):
         prepare(RunnerUp(), mark_context(many, plain), generator(0, "x"))
 
 

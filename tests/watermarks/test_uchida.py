@@ -22,7 +22,7 @@ from wootz.errors import ConfigError
 from wootz.keys import (
     RegisteredMaterial,
     WeightKey,
-    derive,
+    derive_key,
     draw_keys,
     read_keys,
     rederive_keys,
@@ -51,7 +51,7 @@ def material(cfg: Uchida, data: Dataset, model: nn.Module) -> RegisteredMaterial
 
 
 def key_of(public: RegisteredMaterial, secret: int = 0) -> WeightKey:
-    key = derive("uchida", public, 10, [secret.to_bytes(32, "big")], b"D" * 32)
+    key = derive_key("uchida", public, 10, [secret.to_bytes(32, "big")], b"D" * 32)
     assert isinstance(key, WeightKey)
     return key
 

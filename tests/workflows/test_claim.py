@@ -79,8 +79,8 @@ class TestHonest:
 
     def test_a_claim_opens_one_tranche_and_no_other_secret(self, claim: Path, as_owner: Court) -> None:
         text = base64.b64decode(json.loads(claim.read_bytes())["payload"]).decode()
-        sealed = read_keys(as_owner.owner).sealed["triggers"]
-        assert [part.secret.hex() in text for part in sealed] == [True, False, False, False]
+        openings = read_keys(as_owner.owner).openings["triggers"]
+        assert [part.secret.hex() in text for part in openings] == [True, False, False, False]
         assert len(read_tensors(claim.with_suffix(".safetensors"))["triggers/pixels"]) == 80
 
     def test_without_trusted_time_the_bar_is_eighty(self, claim: Path, as_owner: Court) -> None:

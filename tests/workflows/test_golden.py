@@ -35,5 +35,5 @@ def test_the_newest_protocol_is_judged() -> None:
 
 def test_an_older_protocol_is_not_claimed(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "protocol-4/run", tmp_path / "run")
-    with pytest.raises(KeyFolderError, match="protocol 4.*protect"):
+    with pytest.raises(KeyFolderError, match=r"protocol 4.*protect"):
         Owner.load(tmp_path / "run").claim(tmp_path / "run")

@@ -237,7 +237,7 @@ class TestGuard:
         ordinary = CalibrationScores(answer(digits.validation.images()), digits.validation.labels)
         (as_owner.owner / LOG).unlink(missing_ok=True)
         with (
-            AnswerFilter(key, as_owner.owner / LOG, shape=spec.shape, ordinary=ordinary) as guarded,
+            AnswerFilter(key, as_owner.owner / LOG, shape=spec.shape, calibration=ordinary) as guarded,
             running(app(answer, facts(digits, "own"), guard=guarded)) as url,
         ):
             attack_run(

@@ -13,7 +13,7 @@ from wootz.attacks.extraction import read_queries
 from wootz.data import Dataset
 from wootz.errors import ConfigError, StoreError
 from wootz.keys import AnswerKey, draw_keys, read_keys, write_keys
-from wootz.keys.answers import read_log
+from wootz.keys.answer_log import read_log
 from wootz.models import ModelSpec, read_model, write_model
 from wootz.records import Result
 from wootz.store import read_bytes

@@ -1,7 +1,7 @@
-"""Keys, the registration they are drawn after, and their folder: formats only, no training, no queries."""
+"""Keys, the registration that precedes them, their files and signed statements; no training and no queries."""
 
-from wootz.keys.answers import key_from_log
-from wootz.keys.folder import OwnerKeys, draw_keys, fresh_secret, has_keys, read_keys, write_keys
+from wootz.keys.answer_log import key_from_log
+from wootz.keys.folder import OwnerKeys, draw_keys, has_keys, read_keys, write_keys
 from wootz.keys.keys import (
     AnswerKey,
     DirectionKey,
@@ -9,12 +9,21 @@ from wootz.keys.keys import (
     Key,
     LabelKey,
     PreferenceKey,
-    RegisteredMaterial,
     WeightKey,
-    derive,
+    derive_key,
     open_tranche,
 )
-from wootz.keys.owner import owner_secret, run_secret
+from wootz.keys.material import RegisteredMaterial
+from wootz.keys.owner import (
+    fresh_secret,
+    owner_secret,
+    public_hex,
+    public_pem,
+    read_public,
+    run_secret,
+    signing_file,
+    signing_key,
+)
 from wootz.keys.registration import (
     BoundarySearchTerms,
     ClaimOptions,
@@ -26,59 +35,50 @@ from wootz.keys.registration import (
     tranche_root,
 )
 from wootz.keys.reveal import rederive_keys, reveal_marks, revealed_marks
-from wootz.keys.signing import (
-    Statement,
-    public_hex,
-    public_pem,
-    read_public,
-    sign_statement,
-    signing_file,
-    signing_key,
-    verify_statement,
-)
+from wootz.keys.signing import Statement, sign_statement, verify_statement
 from wootz.keys.timestamps import check_token, read_roots, timestamp_request, verify_token
 
 __all__ = [
     "AnswerKey",
+    "BoundarySearchTerms",
     "ClaimOptions",
+    "CommitmentOpening",
     "DirectionKey",
     "HalfKey",
     "Key",
-    "OwnerKeys",
     "LabelKey",
-    "RegisteredMaterial",
+    "OwnerKeys",
     "PreferenceKey",
-    "CommitmentOpening",
+    "RegisteredMaterial",
     "Statement",
-    "BoundarySearchTerms",
     "WeightKey",
     "check_token",
     "commit",
-    "derive",
+    "derive_key",
     "draw_keys",
-    "key_context",
     "fresh_secret",
-    "key_from_log",
     "has_keys",
-    "revealed_marks",
-    "reveal_marks",
+    "key_context",
+    "key_from_log",
     "open_tranche",
-    "verify_statement",
-    "rederive_keys",
     "owner_secret",
     "public_hex",
     "public_pem",
     "read_keys",
     "read_public",
     "read_roots",
+    "rederive_keys",
     "register",
     "registration_digest",
+    "reveal_marks",
+    "revealed_marks",
     "run_secret",
     "sign_statement",
     "signing_file",
     "signing_key",
     "timestamp_request",
     "tranche_root",
+    "verify_statement",
     "verify_token",
     "write_keys",
 ]

@@ -1,7 +1,7 @@
-"""What signed files may hold: one strict schema per document, checked before anything in it is used.
+"""Schemas of signed files: one strict schema per document, checked before any of its content is used.
 
 Types are exact (`true` is not 1, 1.0 is not 1), unknown fields are refused, and sizes are bounded, so that a file
-written by a claimant cannot be read in two ways and cannot make its reader allocate without bound.
+written by a claimant cannot be read in two ways and cannot cause unbounded allocations.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wootz.errors import SignatureError
-from wootz.keys.registration import MAX_CLASSES, PROTOCOL
+from wootz.keys.registration import MAX_CLASSES, REGISTRATION_PROTOCOL
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -35,14 +35,14 @@ class Strict(BaseModel):
 
 
 class TrancheEntry(Strict):
-    """A tranche's commitment, and the Merkle root over its rows where the mark has rows."""
+    """The commitment of a tranche, and the Merkle root over its rows if the mark has rows."""
 
     commitment: Digest
     root: Digest | None = None
 
 
 class MarkEntry(Strict):
-    """What was registered of one mark."""
+    """The registered description of one mark."""
 
     kind: Literal["labels", "direction", "half", "answers", "weights"]
     facts: dict[str, Fact] = Field(max_length=32)
@@ -68,7 +68,7 @@ class OptionsEntry(Strict):
 
 
 class TimestampEntry(Strict):
-    """Terms of the time token."""
+    """Requirements on the time token, see `wootz.keys.registration.TimestampTerms`."""
 
     policy: Annotated[str, Field(pattern=r"^(\d+(\.\d+)+)?$", max_length=200)]
 
@@ -89,7 +89,7 @@ class Registration(Strict):
 
 
 class Seal(Strict):
-    """A chain hash of the guard's log, the number of its lines so far, and a time token over it."""
+    """A chain hash of the guard's log, the number of images in the log up to it, and a time token over it."""
 
     head: Hex32
     lines: Count
@@ -97,7 +97,7 @@ class Seal(Strict):
 
 
 class RegisteredModel(Strict):
-    """What `register` signs: a registration, its time token, and the model that was trained with its keys."""
+    """The predicate that `register` signs: a registration, its time token, and the digest of the model."""
 
     registration: dict[str, Any]
     digest: Hex32
@@ -107,7 +107,7 @@ class RegisteredModel(Strict):
 
 
 class Opening(Strict):
-    """What a claim reveals of one mark."""
+    """The tranche of one mark that a claim reveals, with its secret and salt."""
 
     tranche: Count
     secret: Hex32
@@ -122,7 +122,7 @@ class GuardLog(Strict):
 
 
 class Test(Strict):
-    """How the claimant tested the suspect. All but `tries` and `calibrate` is chosen from the registered options."""
+    """The test settings of a claim. `access` and `budget` are chosen from the registered options."""
 
     access: Access
     budget: Count
@@ -156,8 +156,8 @@ class Claim(Strict):
 class Judgement(Strict):
     """The predicate of a judge's statement.
 
-    `opened` maps marks to the commitments that the claim opened, `asked` the suspect that was asked to its digest;
-    `seed` is what the random keys were drawn from.
+    `opened` maps marks to the commitments that the claim opened, `asked` maps the queried suspect to its digest, and
+    `seed` is the seed of the random keys of the null check.
     """
 
     wootz: Text
@@ -174,7 +174,7 @@ def read_document(document: type[_Document], value: Mapping[str, Any]) -> _Docum
     """Check a parsed JSON object against its schema.
 
     Raises:
-        SignatureError: names the first field that does not fit.
+        SignatureError: a field does not fit; names the first one.
     """
     try:
         return document.model_validate_json(json.dumps(value))
@@ -187,12 +187,14 @@ def read_document(document: type[_Document], value: Mapping[str, Any]) -> _Docum
 
 
 def read_registration(value: Mapping[str, Any]) -> Registration:
-    """Check a registration.
+    """Check a registration against its schema.
 
     Raises:
-        SignatureError: it is of another protocol, or a field does not fit.
+        SignatureError: the registration has another protocol, or a field does not fit.
     """
     protocol = value.get("protocol") if isinstance(value, Mapping) else None
-    if protocol != PROTOCOL:
-        raise SignatureError(f"the registration is of another protocol, {protocol!r}; this version reads {PROTOCOL}")
+    if protocol != REGISTRATION_PROTOCOL:
+        raise SignatureError(
+            f"the registration is of another protocol, {protocol!r}; this version reads {REGISTRATION_PROTOCOL}"
+        )
     return read_document(Registration, value)

@@ -1,9 +1,8 @@
-"""The key folder of a run: secret (mode 0700), checked against the public registration when it is opened."""
+"""The keys of a run, and its private key folder (mode 0700), which is checked against the registration when read."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 from wootz.errors import KeyFolderError, SignatureError, StoreError
 from wootz.keys.documents import read_registration
-from wootz.keys.keys import Key, RegisteredMaterial, derive
+from wootz.keys.keys import Key, derive_key
+from wootz.keys.material import RegisteredMaterial, check_material
 from wootz.keys.prf import subkey
 from wootz.keys.registration import (
     BoundarySearchTerms,
@@ -30,22 +30,22 @@ SCHEMA = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerKeys:
-    """The keys of one run by mark, and all that they were drawn from and after.
+    """The keys of one run, with everything that they were derived from.
 
     Attributes:
         keys: by mark.
-        registration: public, see `wootz.keys.registration`.
-        token: RFC 3161 time-stamp response over the registration's digest, from before the keys; empty where the
-            registration names none.
+        registration: the public registration, see `wootz.keys.registration`.
+        token: RFC 3161 time-stamp response over the registration's digest, obtained before the keys were derived;
+            empty if the registration requires none.
         materials: by mark, what was fixed before its key.
-        sealed: by mark, the secret and salt of each tranche.
+        openings: by mark, the secret and salt of each tranche.
     """
 
     keys: Mapping[str, Key] = field(repr=False)
     registration: Mapping[str, Any] = field(repr=False)
     token: bytes = field(repr=False)
     materials: Mapping[str, RegisteredMaterial] = field(repr=False)
-    sealed: Mapping[str, tuple[CommitmentOpening, ...]] = field(repr=False)
+    openings: Mapping[str, tuple[CommitmentOpening, ...]] = field(repr=False)
 
 
 def draw_keys(
@@ -56,106 +56,129 @@ def draw_keys(
     shape: tuple[int, int, int],
     panel: Sequence[str],
     owner: str = "",
-    walk: BoundarySearchTerms | None = None,
+    boundary_search: BoundarySearchTerms | None = None,
     options: ClaimOptions | None = None,
-    stamp: Callable[[bytes], bytes] | None = None,
+    fetch_token: Callable[[bytes], bytes] | None = None,
     policy: str = "",
 ) -> OwnerKeys:
-    """Register the materials and draw each mark's key after that.
+    """Register the materials, then derive the key of each mark from the secret and the registration.
 
     Args:
-        secret: of the run; each tranche of each mark gets a secret of its own from it.
-        materials: by mark.
-        classes: see `register`, as are the next five.
-        shape: of the images.
-        panel: digests of the independent models.
-        owner: public key.
-        walk: away from a suspect's answers.
-        options: what a claim may choose.
-        stamp: given the registration's digest, returns a time-stamp response over it; None draws keys without one.
+        secret: secret of the run; each tranche of each mark gets its own secret derived from it.
+        materials: by mark, what is fixed before its key.
+        classes: class names, in the order of the logits.
+        shape: channels, height and width of the images.
+        panel: digests of the weights of the independent models that the tests use.
+        owner: the owner's public key, see `register`.
+        boundary_search: for suspects that return labels only, see `register`.
+        options: the choices left to a claim, see `register`.
+        fetch_token: requests a time-stamp response over the registration's digest; None derives keys without a token.
         policy: the policy that the time-stamp authority is asked for, a dotted object identifier; empty for any.
 
     Raises:
-        SignatureError: the response is damaged, or is over something else.
+        ValueError: a material does not fit its kind, see `wootz.keys.material.check_material`, or the number of classes
+            is outside the range of a registration.
+        SignatureError: the time-stamp response is damaged, or is over something else.
     """
-    sealed = {name: tuple(_sealed(secret, name, t) for t in range(m.tranches)) for name, m in materials.items()}
+    openings = {name: tuple(_opening(secret, name, t) for t in range(m.tranches)) for name, m in materials.items()}
     registration = register(
         materials,
-        sealed,
+        openings,
         classes=classes,
         shape=shape,
         panel=panel,
         owner=owner,
-        walk=walk,
+        boundary_search=boundary_search,
         options=options,
-        timestamp=TimestampTerms(policy) if stamp else None,
+        timestamp=TimestampTerms(policy) if fetch_token else None,
     )
-    token = stamp(registration_digest(registration)) if stamp else b""
-    return _ring(registration, token, materials, sealed)
+    for material in materials.values():
+        check_material(material, len(classes), shape)
+    token = fetch_token(registration_digest(registration)) if fetch_token else b""
+    return derive_owner_keys(registration, token, materials, openings)
+
+
+def derive_owner_keys(
+    registration: Mapping[str, Any],
+    token: bytes,
+    materials: Mapping[str, RegisteredMaterial],
+    openings: Mapping[str, tuple[CommitmentOpening, ...]],
+) -> OwnerKeys:
+    """Derive the key of each mark from what was registered, the time token and the secrets."""
+    context, num_classes = key_context(registration, token), len(registration["classes"])
+    keys = {
+        name: derive_key(name, material, num_classes, [opening.secret for opening in openings[name]], context)
+        for name, material in materials.items()
+    }
+    return OwnerKeys(keys=keys, registration=registration, token=token, materials=materials, openings=openings)
 
 
 def write_keys(folder: Path, owner_keys: OwnerKeys) -> None:
-    """Write `key/` (mode 0700) under `folder`, and `registration.json` last, as the mark of a whole key."""
-    place = folder / "key"
-    _make_private(place)
+    """Write `key/` (mode 0700) under `folder`; `registration.json` is written last and marks the key as complete."""
+    private = folder / "key"
+    _make_private(private)
     for name, material in owner_keys.materials.items():
         if material.tensors:
-            write_tensors(place / f"{name}.safetensors", material.tensors, mode=0o600)
-    opened = {
-        name: [{k: v.hex() for k, v in part._asdict().items()} for part in parts]
-        for name, parts in owner_keys.sealed.items()
+            write_tensors(private / f"{name}.safetensors", material.tensors, mode=0o600)
+    openings = {
+        name: [{field: value.hex() for field, value in opening._asdict().items()} for opening in tranches]
+        for name, tranches in owner_keys.openings.items()
     }
     if owner_keys.token:
         write_bytes(folder / "registration.tsr", owner_keys.token)
     digest = registration_digest(owner_keys.registration).hex()
-    key = {"schema": SCHEMA, "registration": digest, "token": _token_digest(owner_keys.token), "marks": opened}
-    write_json(place / "key.json", key, mode=0o600)
+    key = {"schema": SCHEMA, "registration": digest, "token": _token_hex(owner_keys.token), "marks": openings}
+    write_json(private / "key.json", key, mode=0o600)
     write_json(folder / "registration.json", owner_keys.registration)
 
 
 def has_keys(folder: Path) -> bool:
-    """Whether `folder` holds a whole key."""
+    """Return whether `folder` holds a complete key."""
     return (folder / "registration.json").is_file()
 
 
 def read_keys(folder: Path) -> OwnerKeys:
-    """Open the key of a run folder.
+    """Read the keys of a run folder, and check them against its registration.
 
     Raises:
-        KeyFolderError: there is none, or some file of it does not match `registration.json`.
+        KeyFolderError: there is no key, or one of its files does not match `registration.json`.
     """
-    place, public = folder / "key", folder / "registration.json"
-    if not (place / "key.json").is_file() or not public.is_file():
+    private, public = folder / "key", folder / "registration.json"
+    if not (private / "key.json").is_file() or not public.is_file():
         raise KeyFolderError(
             f"{folder}: holds no key (key/key.json and registration.json); verify needs the owner's run folder"
         )
     try:
-        registration, opened = read_json(public), read_json(place / "key.json")
-        if opened["schema"] != SCHEMA:
+        registration, stored = read_json(public), read_json(private / "key.json")
+        if stored["schema"] != SCHEMA:
             raise KeyFolderError(f"{folder}: its key is of another version of wootz")
         read_registration(registration)
-        if registration_digest(registration).hex() != opened["registration"]:
-            raise KeyFolderError(f"{public}: was changed since the key was made, or is another run's")
-        sealed = {
-            name: tuple(CommitmentOpening(bytes.fromhex(part["secret"]), bytes.fromhex(part["salt"])) for part in parts)
-            for name, parts in opened["marks"].items()
+        if registration_digest(registration).hex() != stored["registration"]:
+            raise KeyFolderError(f"{public}: was changed after the key was derived, or belongs to another run")
+        openings = {
+            name: tuple(
+                CommitmentOpening(bytes.fromhex(tranche["secret"]), bytes.fromhex(tranche["salt"]))
+                for tranche in tranches
+            )
+            for name, tranches in stored["marks"].items()
         }
-        materials = {name: _material(place, name, entry) for name, entry in registration["marks"].items()}
-        token = _read_token(folder / "registration.tsr", opened["token"])
-        again = register(
+        materials = {name: _read_material(private, name, entry) for name, entry in registration["marks"].items()}
+        token = _read_token(folder / "registration.tsr", stored["token"])
+        rebuilt = register(
             materials,
-            sealed,
+            openings,
             classes=tuple(registration["classes"]),
             shape=tuple(registration["shape"]),
             panel=registration["panel"],
             owner=registration["owner"],
-            walk=BoundarySearchTerms(**registration["walk"]) if "walk" in registration else None,
+            boundary_search=BoundarySearchTerms(**registration["walk"]) if "walk" in registration else None,
             options=ClaimOptions(**registration["options"]),
             timestamp=TimestampTerms(**registration["timestamp"]) if "timestamp" in registration else None,
         )
-        if again != registration:
-            raise KeyFolderError(f"{place}: {_culprit(again, registration)} was changed, or is another run's")
-        return _ring(registration, token, materials, sealed)
+        if rebuilt != registration:
+            source = _mismatch(rebuilt, registration)
+            raise KeyFolderError(f"{private}: {source} was changed, or belongs to another run")
+        return derive_owner_keys(registration, token, materials, openings)
     except (
         StoreError,
         SignatureError,
@@ -171,66 +194,46 @@ def read_keys(folder: Path) -> OwnerKeys:
         ) from error
 
 
-def _ring(
-    registration: Mapping[str, Any],
-    token: bytes,
-    materials: Mapping[str, RegisteredMaterial],
-    sealed: Mapping[str, tuple[CommitmentOpening, ...]],
-) -> OwnerKeys:
-    after, count = key_context(registration, token), len(registration["classes"])
-    keys = {
-        name: derive(name, material, count, [part.secret for part in sealed[name]], after)
-        for name, material in materials.items()
-    }
-    return OwnerKeys(keys=keys, registration=registration, token=token, materials=materials, sealed=sealed)
+def _opening(secret: bytes, mark: str, tranche: int) -> CommitmentOpening:
+    return CommitmentOpening(subkey(secret, "mark", mark, str(tranche)), subkey(secret, "salt", mark, str(tranche)))
 
 
 def _read_token(path: Path, digest: str) -> bytes:
-    """Read the time token that the keys were drawn after, and check that it is that one."""
+    """Read the time token of a key, and check that the key was derived after this one."""
     token = read_bytes(path) if path.is_file() else b""
-    if _token_digest(token) != digest:
+    if _token_hex(token) != digest:
         raise KeyFolderError(
-            f"{path}: is not the time token that the key was drawn after; restore that file"
+            f"{path}: is not the time token that the key was derived after; restore that file"
             if digest
-            else f"{path}: the key was drawn without a time token; remove this file"
+            else f"{path}: the key was derived without a time token; remove this file"
         )
     return token
 
 
-def _token_digest(token: bytes) -> str:
+def _token_hex(token: bytes) -> str:
     return token_digest(token).hex() if token else ""
 
 
-def _material(place: Path, name: str, entry: Mapping[str, Any]) -> RegisteredMaterial:
-    path = place / f"{name}.safetensors"
+def _read_material(private: Path, name: str, entry: Mapping[str, Any]) -> RegisteredMaterial:
+    path = private / f"{name}.safetensors"
     tensors = read_tensors(path) if entry["kind"] not in ("answers", "weights") else {}
     return RegisteredMaterial(entry["kind"], tensors, entry["facts"])
 
 
-def _culprit(again: Mapping[str, Any], registration: Mapping[str, Any]) -> str:
-    """Name the file whose content does not fit."""
+def _mismatch(rebuilt: Mapping[str, Any], registration: Mapping[str, Any]) -> str:
+    """Return the name of the file whose content does not fit the registration."""
     for name, entry in registration["marks"].items():
-        mine = again["marks"][name]
-        if [t["commitment"] for t in mine["tranches"]] != [t["commitment"] for t in entry["tranches"]]:
+        mark = rebuilt["marks"][name]
+        if [t["commitment"] for t in mark["tranches"]] != [t["commitment"] for t in entry["tranches"]]:
             return f"the secret of {name!r} in key.json"
-        if mine != entry:
+        if mark != entry:
             return f"{name}.safetensors"
     return "registration.json"
 
 
-def _sealed(secret: bytes, mark: str, tranche: int) -> CommitmentOpening:
-    """The tranche's own secret, and its salt."""
-    return CommitmentOpening(subkey(secret, "mark", mark, str(tranche)), subkey(secret, "salt", mark, str(tranche)))
-
-
-def fresh_secret() -> bytes:
-    """Return 32 random bytes, for keys that need not be repeated."""
-    return secrets.token_bytes(32)
-
-
-def _make_private(place: Path) -> None:
+def _make_private(folder: Path) -> None:
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        os.chmod(place, 0o700)
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chmod(folder, 0o700)
     except OSError as error:
-        raise StoreError(f"{place}: can not be made ({error.strerror})") from error
+        raise StoreError(f"{folder}: cannot be created ({error.strerror})") from error

@@ -1,6 +1,7 @@
-"""Everything random about a key, as a function of its secret: SHAKE-256 over secret and purpose.
+"""The keyed pseudorandom functions that all random values of a key come from: SHAKE-256 over secret and purpose.
 
-The output depends on nothing else (no library's random stream), so a judge re-derives it in ten years.
+The output depends on nothing else, in particular on no library's random stream, so that a judge can derive the same
+values years later.
 """
 
 from __future__ import annotations
@@ -13,26 +14,26 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-MOST_VALUES = 1 << 16
-"""Integers are drawn from at most so many values."""
+MAX_VALUES = 1 << 16
+"""Largest number of values that integers are drawn from."""
 
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 
 
 def stream(secret: bytes, purpose: bytes, length: int) -> bytes:
-    """Return `length` bytes; secrets and purposes are prefixed by their lengths, so none is another's prefix.
+    """Return `length` pseudorandom bytes; secret and purpose are each prefixed by their length, to keep them apart.
 
     Raises:
         ValueError: `length` is below 0 or above 2**30.
     """
-    if not 0 <= length <= _MOST_BYTES:
-        raise ValueError(f"a key needs {length} random bytes; must be from 0 to {_MOST_BYTES}")
+    if not 0 <= length <= _MAX_BYTES:
+        raise ValueError(f"a key needs {length} random bytes; must be from 0 to {_MAX_BYTES}")
     framed = b"".join(len(part).to_bytes(8, "big") + part for part in (secret, purpose))
     return hashlib.shake_256(framed).digest(length)
 
 
 def subkey(secret: bytes, *purpose: str) -> bytes:
-    """Return 32 bytes for a purpose."""
+    """Return the 32-byte secret for a purpose, whose parts are joined by slashes."""
     return stream(secret, "/".join(purpose).encode(), 32)
 
 
@@ -42,10 +43,10 @@ def integers(secret: bytes, purpose: bytes, count: int, high: int) -> Tensor:
     The first values do not depend on `count`.
 
     Raises:
-        ValueError: `high` is not 1 to 65536, or `count` is beyond what `stream` gives.
+        ValueError: `high` is not 1 to 65536, or the values need more bytes than `stream` returns.
     """
-    if not 1 <= high <= MOST_VALUES:
-        raise ValueError(f"high = {high}: must be from 1 to {MOST_VALUES}")
+    if not 1 <= high <= MAX_VALUES:
+        raise ValueError(f"high = {high}: must be from 1 to {MAX_VALUES}")
     accepted = np.uint64(2**64 // high * high - 1)  # the last word below the largest multiple of `high`
     length = count
     while True:
@@ -60,7 +61,7 @@ def gaussian(secret: bytes, purpose: bytes, shape: tuple[int, ...]) -> Tensor:
     """Return independent standard normal values, float64, by inverting the distribution at 53-bit uniforms.
 
     Raises:
-        ValueError: the values need more bytes than `stream` gives.
+        ValueError: the values need more bytes than `stream` returns.
     """
     count = math.prod(shape)
     words = np.frombuffer(stream(secret, purpose, 8 * count), dtype=">u8") >> np.uint64(11)

@@ -1,7 +1,8 @@
 """The public registration: what is fixed before any key, in canonical JSON, and its digest.
 
-Rows (trigger images, what they were made from) enter as salted Merkle leaves under one root over all of them, so
-that no label can be re-ground image by image; secrets as commitments; everything else by digest.
+Rows (trigger images and the images they were made from) are registered as salted Merkle leaves under one root over all
+rows, so that no label can be changed by searching for another version of a single image. Secrets are registered as
+commitments, everything else by digest.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from wootz.errors import SignatureError
-from wootz.keys.keys import RegisteredMaterial
+from wootz.keys.material import RegisteredMaterial
 from wootz.keys.prf import stream
 from wootz.keys.timestamps import check_token, token_digest
 from wootz.store import canonical, sha256, tensor_digest
 
-PROTOCOL = "wootz-registration/5"
+REGISTRATION_PROTOCOL = "wootz-registration/5"
 MAX_CLASSES = 65_536
 
 
 class ClaimOptions(NamedTuple):
-    """What a claim may choose after the suspect has answered. log2 of the number of choices comes off its bits.
+    """The choices left to a claim after the suspect has answered; log2 of their number is subtracted from its bits.
 
     Attributes:
         accesses: of `scores`, `label`, `walks` (labels along registered paths, see `BoundarySearchTerms`) and
-            `weights`; by default every access that a registered mark can be tested with.
-        budgets: queries per mark; 0 is all.
+            `weights`; empty for every access that a registered mark can be tested with.
+        budgets: queries per mark; 0 for all.
     """
 
     accesses: Sequence[str] = ()
@@ -36,7 +37,7 @@ class ClaimOptions(NamedTuple):
 
 
 class TimestampTerms(NamedTuple):
-    """What the one time token of a registration must be like.
+    """Requirements on the time token of a registration.
 
     Attributes:
         policy: the authority's policy, a dotted object identifier; empty for any.
@@ -46,10 +47,18 @@ class TimestampTerms(NamedTuple):
 
 
 class BoundarySearchTerms(NamedTuple):
-    """How a suspect that shows labels only is walked away from classes, see `wootz.statistics.boundary_search`.
+    """Parameters of the boundary search on a suspect that returns labels only, see `wootz.statistics.boundary_search`.
 
-    Ten steps of PGD on the first panel model reach three training budgets; a suspect is asked at `stops`, parts of the
-    way, until it leaves the class, which most do at one to two budgets. Registered, so that nobody picks them for luck.
+    PGD on the first panel model moves an image by up to three training budgets. The suspect is queried at `stops`,
+    fractions of that path, until its label changes, which for most models happens at one to two budgets. The
+    parameters are registered, so that they cannot be chosen for a favorable result.
+
+    Attributes:
+        eps: length of the path, in pixels of [0, 1].
+        norm: norm of the path.
+        steps: number of PGD steps.
+        stops: fractions of the path at which the suspect is queried, in order.
+        queries: query budget of the search.
     """
 
     eps: str
@@ -59,8 +68,8 @@ class BoundarySearchTerms(NamedTuple):
     queries: int = 20_000
 
     @classmethod
-    def beyond(cls, eps: float, norm: str) -> BoundarySearchTerms:
-        """Return the walk for a training budget."""
+    def for_eps(cls, eps: float, norm: str) -> BoundarySearchTerms:
+        """Return the parameters for a training budget `eps`."""
         return cls(f"{3 * eps:g}", norm)
 
 
@@ -73,28 +82,28 @@ class CommitmentOpening(NamedTuple):
 
 def register(
     materials: Mapping[str, RegisteredMaterial],
-    sealed: Mapping[str, Sequence[CommitmentOpening]],
+    openings: Mapping[str, Sequence[CommitmentOpening]],
     *,
     classes: tuple[str, ...],
     shape: tuple[int, int, int],
     panel: Sequence[str],
     owner: str = "",
-    walk: BoundarySearchTerms | None = None,
+    boundary_search: BoundarySearchTerms | None = None,
     options: ClaimOptions | None = None,
     timestamp: TimestampTerms | None = None,
 ) -> dict[str, Any]:
     """Return the registration of one run.
 
     Args:
-        materials: by mark, all that is fixed before its key.
-        sealed: by mark, one secret and salt a tranche.
-        classes: names, in the order of the logits.
-        shape: channels, height, width of the images.
+        materials: by mark, everything that is fixed before its key.
+        openings: by mark, one secret and salt per tranche.
+        classes: class names, in the order of the logits.
+        shape: channels, height and width of the images.
         panel: digests of the weights of the independent models that the tests use.
-        owner: the owner's public key, raw Ed25519 in hexadecimal; empty where nobody signs.
-        walk: for suspects that show labels only; None where the panel is empty.
-        options: what a claim may choose.
-        timestamp: terms of the time token that the keys are drawn after; None draws them without one.
+        owner: the owner's public key, raw Ed25519 in hexadecimal; empty if claims will not be signed.
+        boundary_search: for suspects that return labels only; None if the panel is empty.
+        options: the choices left to a claim; None for the defaults of `ClaimOptions`.
+        timestamp: requirements on the time token that the keys are derived after; None if there is no token.
 
     Raises:
         ValueError: fewer than 2 or more than 65,536 classes.
@@ -102,11 +111,11 @@ def register(
     if not 2 <= len(classes) <= MAX_CLASSES:
         raise ValueError(f"{len(classes)} classes; a registration holds 2 to {MAX_CLASSES:,}")
     options = options or ClaimOptions()
-    accesses = options.accesses or _accesses(materials, walk)
-    marks = {name: _entry(material, sealed[name]) for name, material in materials.items()}
+    accesses = options.accesses or _accesses(materials, boundary_search)
+    marks = {name: _mark_entry(material, openings[name]) for name, material in materials.items()}
     roots = [bytes.fromhex(t["root"][7:]) for entry in marks.values() for t in entry["tranches"] if "root" in t]
-    told = {
-        "protocol": PROTOCOL,
+    registration: dict[str, Any] = {
+        "protocol": REGISTRATION_PROTOCOL,
         "classes": list(classes),
         "shape": list(shape),
         "panel": list(panel),
@@ -114,26 +123,33 @@ def register(
         "marks": marks,
         "options": {"accesses": list(accesses), "budgets": list(options.budgets)},
     }
-    told |= {"walk": walk._asdict() | {"stops": list(walk.stops)}} if walk else {}
-    told |= {"timestamp": timestamp._asdict()} if timestamp else {}
-    return told | ({"root": _named(merkle_root(roots))} if roots else {})
+    if boundary_search:
+        registration["walk"] = boundary_search._asdict() | {"stops": list(boundary_search.stops)}
+    if timestamp:
+        registration["timestamp"] = timestamp._asdict()
+    if roots:
+        registration["root"] = _sha256_text(merkle_root(roots))
+    return registration
 
 
 def registration_digest(registration: Mapping[str, Any]) -> bytes:
-    """Return the 32-byte digest D that time tokens are made of."""
+    """Return the 32-byte digest of a registration, over which time tokens are made."""
     return hashlib.sha256(canonical(registration)).digest()
 
 
 def key_context(registration: Mapping[str, Any], token: bytes = b"") -> bytes:
-    """Return what keys are drawn after: SHA-256(D || digest of the signed content of the time token, or nothing).
+    """Return the digest that enters the derivation of every key, so that keys depend on all that was registered.
+
+    It is SHA-256(D || T), with the registration's digest D and the digest T of the signed content of the time token;
+    without a token, SHA-256(D).
 
     Raises:
-        SignatureError: the registration names a time token and there is none, the other way around, or the token is
-            over something else.
+        SignatureError: the registration requires a time token and none is given, or the reverse; or the token is over
+            something else.
     """
     terms, digest = registration.get("timestamp"), registration_digest(registration)
     if terms is None and token:
-        raise SignatureError("a time token that the registration does not name")
+        raise SignatureError("a time token is given that the registration does not name")
     if terms is None:
         return hashlib.sha256(digest).digest()
     if not token:
@@ -142,18 +158,18 @@ def key_context(registration: Mapping[str, Any], token: bytes = b"") -> bytes:
     return hashlib.sha256(digest + token_digest(token)).digest()
 
 
-def commit(sealed: CommitmentOpening) -> str:
+def commit(opening: CommitmentOpening) -> str:
     """Return the commitment SHA-256(secret || salt)."""
-    return sha256(sealed.secret + sealed.salt)
+    return sha256(opening.secret + opening.salt)
 
 
 def tranche_root(tensors: Mapping[str, Tensor], salt: bytes) -> str:
     """Return the Merkle root over the rows of one tranche.
 
-    A leaf is SHA-256(0x00 || its own salt || for each tensor by name: shape; bytes of the row).
+    A leaf is SHA-256(0x00 || salt of the leaf || for each tensor by name: shape; bytes of the row).
 
     Raises:
-        ValueError: the tensors have different numbers of rows, or none; a row outside the root could be added later.
+        ValueError: the tensors are empty or differ in their number of rows. Rows outside the root could be added later.
     """
     names = sorted(tensors)
     counts = {len(tensors[name]) for name in names}
@@ -168,7 +184,7 @@ def tranche_root(tensors: Mapping[str, Tensor], salt: bytes) -> str:
             value = tensors[name][row]
             leaf.update(f"{name} {list(value.shape)} {value.dtype};".encode() + value.numpy().tobytes())
         leaves.append(leaf.digest())
-    return _named(merkle_root(leaves))
+    return _sha256_text(merkle_root(leaves))
 
 
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
@@ -179,22 +195,22 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
     return hashlib.sha256(b"\1" + merkle_root(leaves[:split]) + merkle_root(leaves[split:])).digest()
 
 
-def _entry(material: RegisteredMaterial, sealed: Sequence[CommitmentOpening]) -> dict[str, Any]:
-    rows = material.kind in ("labels", "half")
+def _mark_entry(material: RegisteredMaterial, openings: Sequence[CommitmentOpening]) -> dict[str, Any]:
+    has_rows = material.kind in ("labels", "half")
     tranches = [
-        {"commitment": commit(part)}
-        | ({"root": tranche_root(material.tranche(number).tensors, part.salt)} if rows else {})
-        for number, part in enumerate(sealed)
+        {"commitment": commit(opening)}
+        | ({"root": tranche_root(material.tranche(number).tensors, opening.salt)} if has_rows else {})
+        for number, opening in enumerate(openings)
     ]
-    digests = {} if rows else {key: tensor_digest(tensor) for key, tensor in sorted(material.tensors.items())}
+    digests = {} if has_rows else {key: tensor_digest(tensor) for key, tensor in sorted(material.tensors.items())}
     return {"kind": material.kind, "facts": material.params, "tranches": tranches, "tensors": digests}
 
 
-def _accesses(materials: Mapping[str, RegisteredMaterial], walk: BoundarySearchTerms | None) -> list[str]:
-    """Return every access that these marks can be tested by."""
+def _accesses(materials: Mapping[str, RegisteredMaterial], boundary_search: BoundarySearchTerms | None) -> list[str]:
+    """Return every access that these marks can be tested with."""
     weights = any(material.kind == "weights" for material in materials.values())
-    return ["scores", "label", *(["walks"] if walk else []), *(["weights"] if weights else [])]
+    return ["scores", "label", *(["walks"] if boundary_search else []), *(["weights"] if weights else [])]
 
 
-def _named(digest: bytes) -> str:
+def _sha256_text(digest: bytes) -> str:
     return "sha256:" + digest.hex()

@@ -1,8 +1,8 @@
-"""RFC 3161 time-stamp tokens: the request, what a token proves, and the digest that keys depend on. No network here.
+"""RFC 3161 time-stamp tokens: the request, the verification, and the digest that keys depend on; no network access.
 
-A response carries more than what the authority signs: status strings, certificates, unsigned attributes, and an ECDSA
-signature that can be replaced by another valid one. Keys must not depend on any of it, so `token_digest` covers the
-fields of the signed TSTInfo alone (RFC 3161, 2.4.2).
+A response contains more than what the authority signs: status strings, certificates, unsigned attributes, and an ECDSA
+signature that can be replaced by another valid one. Keys must not depend on any of these, so `token_digest` covers only
+the fields of the signed TSTInfo (RFC 3161, 2.4.2).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from rfc3161_client import TimeStampResponse, VerificationError, VerifierBuilder
 from wootz.errors import KeyFolderError, SignatureError
 from wootz.store import canonical, read_bytes
 
-_LIMIT = 1 << 20
+_MAX_BYTES = 1 << 20
 _SHA256 = "2.16.840.1.101.3.4.2.1"
 
 
 def timestamp_request(digest: bytes, *, policy: str = "") -> bytes:
-    """Return the DER request for a token over SHA-256(digest), with the signer's certificate in the response.
+    """Return the DER request for a token over SHA-256(digest) that includes the signer's certificate.
 
-    The nonce is a function of the digest, so a registration fixes the nonce of its token.
+    The nonce is a function of the digest, so a registration determines the nonce of its token.
 
     Args:
-        digest: what is stamped.
+        digest: the digest to be time-stamped.
         policy: the authority's policy as a dotted object identifier; empty for its default.
     """
     request = TimeStampReq()
@@ -46,10 +46,10 @@ def timestamp_request(digest: bytes, *, policy: str = "") -> bytes:
 
 
 def check_token(response: bytes, digest: bytes, *, policy: str = "") -> None:
-    """Check that a response is over `digest`, with its nonce and policy. The signature is not checked.
+    """Check that a response is over `digest`, with the expected nonce and policy; the signature is not checked.
 
     Raises:
-        SignatureError: it is damaged, or is over something else.
+        SignatureError: the response is damaged, or is over something else.
     """
     _check_content(_decoded(response), digest, policy)
 
@@ -57,7 +57,7 @@ def check_token(response: bytes, digest: bytes, *, policy: str = "") -> None:
 def token_digest(response: bytes) -> bytes:
     """Return the 32-byte digest of the signed content of a response: SHA-256 of the TSTInfo's fields.
 
-    Two responses with equal TSTInfo have equal digests, whatever surrounds it.
+    Two responses with equal TSTInfo have equal digests, whatever else they contain.
 
     Raises:
         SignatureError: the response is damaged.
@@ -79,7 +79,7 @@ def read_roots(path: Path) -> list[Certificate]:
     """Read the certificates (PEM) of the authorities that a judge trusts.
 
     Raises:
-        KeyFolderError: the file holds none.
+        KeyFolderError: the file holds no certificate.
     """
     try:
         return load_pem_x509_certificates(read_bytes(path))
@@ -91,13 +91,13 @@ def verify_token(response: bytes, digest: bytes, roots: Sequence[Certificate], *
     """Verify a time-stamp response over `digest` and return its time (UTC).
 
     Args:
-        response: the response, DER.
-        digest: what it must be about.
-        roots: trusted authorities; the certificate chain must end in one of them.
+        response: the authority's response, DER.
+        digest: the digest that the response must be over.
+        roots: certificates of the trusted authorities; the certificate chain must end in one of them.
         policy: the registered policy; empty accepts any.
 
     Raises:
-        SignatureError: it is damaged, about something else, or not signed by a trusted authority.
+        SignatureError: the response is damaged, over something else, or not signed by a trusted authority.
     """
     decoded = _decoded(response)
     _check_content(decoded, digest, policy)
@@ -110,8 +110,8 @@ def verify_token(response: bytes, digest: bytes, roots: Sequence[Certificate], *
 
 
 def _decoded(response: bytes) -> TimeStampResponse:
-    if len(response) > _LIMIT:
-        raise SignatureError(f"a time token of {len(response):,} bytes; expected a few thousand")
+    if len(response) > _MAX_BYTES:
+        raise SignatureError(f"a time token of {len(response):,} bytes; the maximum is {_MAX_BYTES:,}")
     try:
         decoded = decode_timestamp_response(response)
         _ = decoded.tst_info.serial_number

@@ -1,9 +1,11 @@
-"""Marks that prove whose a model is: how their material is made, and how training writes them.
+"""Watermarks that prove ownership of a model: how their material is prepared and how training embeds them.
 
-A mark is a row of `MARKS`. `prepare` fixes everything public before a key exists; the key is then drawn in
-`wootz.keys`; `train_hook` says what training adds; the test is in `wootz.statistics`, found by the key's kind.
+A mark is a row of `MARKS`. `prepare` fixes everything public before a key exists; the key is then derived in
+`wootz.keys`; `train_hook` states what training adds. The test of a mark is in `wootz.statistics`, selected by the kind
+of its key.
 """
 
+from wootz.watermarks.answer_filter import AnswerFilter, CalibrationScores
 from wootz.watermarks.baselines import (
     App,
     Blackmarks,
@@ -15,35 +17,33 @@ from wootz.watermarks.baselines import (
     Noise,
     OutOfDistribution,
     Paper,
+    Uchida,
     Unrelated,
 )
-from wootz.watermarks.context import MarkContext
-from wootz.watermarks.dawn import Dawn
-from wootz.watermarks.guard import AnswerFilter, CalibrationScores, Guard
+from wootz.watermarks.guard import Dawn, Guard
+from wootz.watermarks.interface import Mark, MarkContext
 from wootz.watermarks.mark_loss import MarkLoss
-from wootz.watermarks.out_of_ball import check_budget
-from wootz.watermarks.protecting import check_together, hook_of, prepare_all, weights_digest
+from wootz.watermarks.marks import MARKS, check_compatible, hook_of, prepare_all, weights_digest
+from wootz.watermarks.out_of_ball import check_wm_eps
 from wootz.watermarks.runner_up import RunnerUp
-from wootz.watermarks.table import MARKS, Mark
 from wootz.watermarks.triggers import Triggers
-from wootz.watermarks.uchida import Uchida
 
 __all__ = [
     "MARKS",
+    "AnswerFilter",
     "App",
     "Blackmarks",
+    "CalibrationScores",
     "Content",
     "Dawn",
     "Entangled",
     "Frontier",
-    "MarkContext",
     "Guard",
-    "AnswerFilter",
     "KeyedContent",
     "Margin",
     "Mark",
+    "MarkContext",
     "Noise",
-    "CalibrationScores",
     "OutOfDistribution",
     "Paper",
     "MarkLoss",
@@ -51,8 +51,8 @@ __all__ = [
     "Triggers",
     "Uchida",
     "Unrelated",
-    "check_budget",
-    "check_together",
+    "check_compatible",
+    "check_wm_eps",
     "hook_of",
     "prepare_all",
     "weights_digest",

@@ -13,8 +13,8 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import DirectionKey, Key
 from wootz.training import ExtraLoss
+from wootz.watermarks.marks import MARKS
 from wootz.watermarks.runner_up import RunnerUp, keyed_targets
-from wootz.watermarks.table import MARKS
 
 
 class MarkLoss:

@@ -1,8 +1,8 @@
 """Mark `runner-up`: a keyed direction in the order of the wrong classes on ordinary images.
 
-What a classifier says about the classes that it does not choose ("dark knowledge") is copied by whoever
-learns from its scores. Training on targets whose small wrong-class part follows a secret Gaussian direction
-leaves a trace there that a test along the same direction finds, exactly, whatever the suspect is.
+The scores that a classifier gives to the wrong classes ("dark knowledge") are copied by models that learn from its
+scores. Training on targets whose small wrong-class part follows a secret Gaussian direction leaves a trace in these
+scores. A test along the same direction finds the trace, and its p-value is exact for every suspect.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from wootz.attacks.evasion import predict_logits
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import DirectionKey, Key, RegisteredMaterial
-from wootz.keys.keys import MOST_ELEMENTS
+from wootz.keys.material import MAX_KEY_ELEMENTS
 from wootz.rng import global_seed
 from wootz.training import Hook
-from wootz.watermarks.context import MarkContext
+from wootz.watermarks.interface import MarkContext
 
 _PRIOR_IMAGES = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerUp:
-    """How strongly and on what the direction is written.
+    """Strength of the embedding, and the features and images it uses.
 
     Attributes:
-        lam: mass of each target that goes to the wrong classes, following the key.
-        tau: how sharply that mass follows the key; 0 would write nothing.
-        features: principal components the direction weighs.
-        probes: images the test may use, in registered order; at most the probe share.
+        lam: probability mass of each target that is distributed over the wrong classes by the key.
+        tau: how strongly that distribution depends on the key; 0 would embed nothing.
+        features: number of principal components that the direction weighs.
+        probes: largest number of images for the test, in registered order; limited by the probe split.
     """
 
     lam: float = 0.25
@@ -50,10 +50,10 @@ class RunnerUp:
 
 
 def prepare(cfg: RunnerUp, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
-    """Fix features, probes and the ordinary confusion of unmarked models, before any key.
+    """Compute the features and the wrong-class probabilities of unmarked models, and fix the probes, before any key.
 
     Raises:
-        ConfigError: fewer than three classes, or so many classes and features that no direction is drawn of that size.
+        ConfigError: fewer than three classes, or a direction for so many classes and features would be too large.
     """
     data = context.data
     count = len(data.classes)
@@ -64,8 +64,8 @@ def prepare(cfg: RunnerUp, context: MarkContext, generator: torch.Generator) -> 
     x, y = data.train.images().flatten(1), data.train.labels
     center = x.mean(0)
     size = min(cfg.features, x.shape[1])
-    if count**2 * size > MOST_ELEMENTS:
-        most = MOST_ELEMENTS // count**2
+    if count**2 * size > MAX_KEY_ELEMENTS:
+        most = MAX_KEY_ELEMENTS // count**2
         advice = f"at most {most} are possible" if most else "leave the mark out"
         raise ConfigError(f"runner-up.features = {size}: too many for {count} classes; {advice}")
     with global_seed(0, "components"):
@@ -87,7 +87,7 @@ def prepare(cfg: RunnerUp, context: MarkContext, generator: torch.Generator) -> 
 
 
 def train_hook(cfg: RunnerUp, key: Key, data: Dataset, *, seed: int) -> Hook:
-    """Return the targets that write the direction."""
+    """Return the training targets that embed the direction."""
     assert isinstance(key, DirectionKey)
     z = key.features(data.train.images(), data.train.labels)
     return Hook(targets=keyed_targets(cfg, key, z, data.train.labels))
@@ -96,20 +96,20 @@ def train_hook(cfg: RunnerUp, key: Key, data: Dataset, *, seed: int) -> Hook:
 def keyed_targets(cfg: RunnerUp, key: DirectionKey, z: Tensor, y: Tensor) -> Tensor:
     """Features [N, d] and classes [N] -> target probabilities [N, K].
 
-    `1 - lam` on the true class, `lam * q` on the others, with
+    The true class has `1 - lam` and the others `lam * q`, with
     `q[k] = softmax over wrong k of (tau / sqrt(d) * W[y, k] . z + 0.5 * log prior[y, k])`.
     """
-    lean = cfg.tau / math.sqrt(z.shape[1]) * torch.einsum("nkd,nd->nk", key.direction[y], z)
-    q = (lean + 0.5 * key.prior[y].log()).scatter(1, y[:, None], float("-inf")).softmax(1)
+    logits = cfg.tau / math.sqrt(z.shape[1]) * torch.einsum("nkd,nd->nk", key.direction[y], z)
+    q = (logits + 0.5 * key.prior[y].log()).scatter(1, y[:, None], float("-inf")).softmax(1)
     return (cfg.lam * q).scatter(1, y[:, None], 1 - cfg.lam)
 
 
 def _confusion(panel: Sequence[nn.Module], data: Dataset) -> Tensor:
-    """Mean probabilities [K, K] that the panel gives to each wrong class, by true class; rows sum to 1."""
-    share, count = data.train.subset(slice(_PRIOR_IMAGES)), len(data.classes)
+    """Return the mean probabilities [K, K] of each wrong class on the panel, by true class; rows sum to 1."""
+    split, count = data.train.subset(slice(_PRIOR_IMAGES)), len(data.classes)
     total = torch.full((count, count), 1e-3)
     for model in panel:
-        scores = predict_logits(model, share.images()).softmax(1)
-        total += torch.zeros_like(total).index_add_(0, share.labels, scores) / len(panel)
+        scores = predict_logits(model, split.images()).softmax(1)
+        total += torch.zeros_like(total).index_add_(0, split.labels, scores) / len(panel)
     total = total * (1 - torch.eye(count)) + 1e-3 * total.mean() * (1 - torch.eye(count))
     return total / total.sum(1, keepdim=True)

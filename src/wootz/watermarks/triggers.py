@@ -1,8 +1,8 @@
-"""Mark `triggers`: adversarial examples beyond every training ball, with keyed labels.
+"""Mark `triggers`: adversarial examples outside every training ball, with keyed labels.
 
-The founding idea (Thakkar et al., arXiv 2312.14260): adversarial training constrains the model within `eps`
-of the training images, so a watermark placed further away does not fight it. Ours differs in the labels:
-they are drawn from a key after the images are registered, so that the test is exact for every suspect.
+The idea is that of Thakkar et al. (arXiv 2312.14260): adversarial training constrains the model within `eps` of the
+training images, so a watermark placed farther away does not conflict with it. The labels differ from the source: they
+are derived from a key after the images are registered, so that the test is exact for every suspect.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from wootz.keys import Key, LabelKey, RegisteredMaterial
 from wootz.modes import device_of
 from wootz.rng import generator
 from wootz.training import Forward, Hook, forward_with_context
-from wootz.watermarks.context import MarkContext
-from wootz.watermarks.out_of_ball import beyond_the_ball, check_budget
+from wootz.watermarks.interface import MarkContext
+from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Triggers:
-    """How triggers are made and taught.
+    """How triggers are made and embedded.
 
     Attributes:
-        count: how many.
-        tranches: equal parts that a claim can open one by one, each with a secret of its own.
-        alpha: margin around the training ball that triggers keep clear of, in pixels of [0, 1].
-        steps: PGD steps that make them.
-        labels: drawn from all classes but the base image's (`wrong`), or from all (`uniform`).
-        weight: of their loss.
-        recall: share of hits aimed at; a batch that reaches it is left alone, and so is a trigger that hits.
-            Exact evidence needs no perfect recall, and what is not taught costs no robustness.
-        every: training steps between two batches of triggers.
-        batch: triggers in such a batch.
+        count: number of triggers.
+        tranches: number of equal parts that claims can reveal separately; each has its own secret.
+        alpha: margin between the training ball and the triggers, in pixels of [0, 1].
+        steps: number of PGD steps that make a trigger.
+        labels: whether labels are drawn from all classes but that of the base image (`wrong`), or from all (`uniform`).
+        weight: weight of the trigger loss.
+        recall: target fraction of triggers that are answered as keyed. A batch that reaches it adds no loss, and a
+            trigger that is already answered as keyed adds none either. Exact evidence needs no perfect recall, and
+            triggers that are not trained on cost no robustness.
+        every: number of training steps from one trigger batch to the next.
+        batch: triggers per trigger batch.
     """
 
     count: int = 512
@@ -65,7 +66,7 @@ class Triggers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerLoss:
-    """Cross-entropy on a few triggers now and then, as far as they miss when they are asked as in a test."""
+    """Cross-entropy on periodic batches of triggers, limited to those that are answered wrongly in eval mode."""
 
     pixels: Tensor
     labels: Tensor
@@ -78,7 +79,7 @@ class TriggerLoss:
     def __call__(
         self, model: nn.Module, forward: Forward, *, batch_images: Tensor, step: int, done: float
     ) -> Tensor | None:
-        """Return the weighted loss of this step's triggers that miss, or None where nothing is to be taught."""
+        """Return the weighted loss of this step's wrongly answered triggers, or None if this step adds no loss."""
         if step % self.every:
             return None
         rows = torch.randperm(len(self.labels), generator=generator(self.seed, "triggers", step))[: self.batch]
@@ -92,16 +93,16 @@ class TriggerLoss:
 
 
 def prepare(cfg: Triggers, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
-    """Make the trigger images from training images and the first panel model, without any key label.
+    """Make the trigger images from training images and the first panel model, before any keyed label.
 
     Raises:
-        ConfigError: `wm_eps` can not hold a trigger clear of the training ball; names the smallest that can.
+        ConfigError: `wm_eps` is too small for triggers outside the training ball; names the smallest valid one.
     """
     data = context.data
-    check_budget(context.eps, cfg.alpha, context.wm_eps)
+    check_wm_eps(context.eps, cfg.alpha, context.wm_eps)
     if len(data.classes) == 2 and cfg.labels == "wrong":
         raise ConfigError("triggers.labels = 'wrong': two classes leave no choice of label; use labels=uniform")
-    pixels, rows = beyond_the_ball(context, cfg.count, alpha=cfg.alpha, steps=cfg.steps, generator=generator)
+    pixels, rows = out_of_ball_examples(context, cfg.count, alpha=cfg.alpha, steps=cfg.steps, generator=generator)
     params = {
         "eps": str(context.eps),
         "alpha": str(cfg.alpha),
@@ -115,7 +116,7 @@ def prepare(cfg: Triggers, context: MarkContext, generator: torch.Generator) -> 
 
 
 def train_hook(cfg: Triggers, key: Key, data: Dataset, *, seed: int) -> Hook:
-    """Return what teaches the keyed labels during training."""
+    """Return the loss that embeds the keyed labels during training."""
     assert isinstance(key, LabelKey)
     return Hook(
         extra=(

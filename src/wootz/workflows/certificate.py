@@ -28,7 +28,7 @@ from wootz.keys import (
     verify_token,
 )
 from wootz.keys import documents as doc
-from wootz.keys.answers import LogLength, log_length, read_log
+from wootz.keys.answer_log import LogLength, log_length, read_log
 from wootz.keys.documents import read_document, read_registration
 from wootz.store import file_digest, read_tensors
 from wootz.suspects.files import Limits, described_network

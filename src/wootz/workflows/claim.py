@@ -25,7 +25,7 @@ from wootz.keys import (
     sign_statement,
     signing_key,
 )
-from wootz.keys.answers import log_length
+from wootz.keys.answer_log import log_length
 from wootz.records import Result, to_json
 from wootz.statistics import Verdict, required_bits
 from wootz.store import append_line, read_bytes, read_json, sha256, tensor_bytes, write_bytes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wootz.keys import AnswerKey, Key, check_token
-from wootz.keys.answers import key_from_log, read_log
+from wootz.keys.answer_log import key_from_log, read_log
 from wootz.store import append_line, read_bytes, whole_lines
 from wootz.workflows.timestamp import fetch_token
 

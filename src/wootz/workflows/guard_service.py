@@ -36,4 +36,4 @@ def open_guard(run: Run, answer: Predict, log: Path, data_dir: Path | None = Non
     held = None if begun else run.data(data_dir).probes
     ordinary = None if held is None else CalibrationScores(answer(held.images()), held.labels)
     own = [key.pixels for key in keys.values() if isinstance(key, LabelKey)]
-    return AnswerFilter(key, log, shape=run.spec.shape, ordinary=ordinary, allow=torch.cat(own) if own else None)
+    return AnswerFilter(key, log, shape=run.spec.shape, calibration=ordinary, allow=torch.cat(own) if own else None)

@@ -29,7 +29,7 @@ from wootz.keys import (
     sign_statement,
     signing_key,
 )
-from wootz.records import Result, EvidenceRecord, to_json
+from wootz.records import EvidenceRecord, Result, to_json
 from wootz.statistics import Outcome, Verdict, cache_batches, null, required_bits
 from wootz.statistics.direction_estimate import estimate_direction
 from wootz.statistics.exact_tests import correct_answers, read_bits

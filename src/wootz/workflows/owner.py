@@ -145,7 +145,7 @@ class Owner:
         references = None
         if keys.registration["panel"]:
             references = References(*(read_model(folder / "panel" / name)[0] for name in References._fields))
-        spec, about = read_spec(folder / "model.json") if (folder / "model.json").is_file() else (None, {})
+        about = read_spec(folder / "model.json")[1] if (folder / "model.json").is_file() else {}
         if model is not None:
             load_weights(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
             model.eval()
@@ -540,9 +540,9 @@ def _draw_keys(
         shape=data.shape,
         panel=[weights_digest(member) for member in panel],
         owner=public_hex(signing_key()),
-        walk=BoundarySearchTerms.beyond(cfg.recipe.eps, cfg.recipe.norm),
+        boundary_search=BoundarySearchTerms.for_eps(cfg.recipe.eps, cfg.recipe.norm),
         options=cfg.claim.options(),
-        stamp=partial(fetch_token, tsa, policy=tsa_policy) if isinstance(tsa, str) else tsa,
+        fetch_token=partial(fetch_token, tsa, policy=tsa_policy) if isinstance(tsa, str) else tsa,
         policy=tsa_policy,
     )
 

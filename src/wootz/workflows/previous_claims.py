@@ -48,15 +48,15 @@ def check_earlier(proven: VerifiedClaim, claim: str, earlier: Sequence[Path]) ->
         except SignatureError as error:
             remarks.append(f"{path.name} does not count: {error}")
             continue
-        allowed = public_hex(signing_key()) if statement.kind == JUDGEMENT else proven.claim.signer
+        allowed = public_hex(signing_key()) if statement.predicate_type == JUDGEMENT else proven.claim.signer
         if statement.signer != allowed:
-            who = "yourself" if statement.kind == JUDGEMENT else "this owner"
+            who = "yourself" if statement.predicate_type == JUDGEMENT else "this owner"
             remarks.append(f"{path.name} does not count: it is not signed by {who}")
-        elif statement.kind == REGISTERED:
+        elif statement.predicate_type == REGISTERED:
             same = statement.predicate["registration"] == proven.registration
             if same and set(statement.subject.values()) != {proven.model}:
                 raise SignatureError(f"{path.name} registers another model with the same key")
-        elif statement.kind == JUDGEMENT and statement.predicate["claim"] == claim:
+        elif statement.predicate_type == JUDGEMENT and statement.predicate["claim"] == claim:
             continue
         elif mine & opened and set(statement.subject.values()) != set(proven.claim.subject.values()):
             raise SignatureError(f"{path.name} opened the same secret about another suspect: it is public since")

@@ -33,8 +33,8 @@ from wootz.watermarks import (
     Triggers,
     Uchida,
     Unrelated,
-    check_budget,
-    check_together,
+    check_compatible,
+    check_wm_eps,
 )
 
 IDENTITY_SCHEMA = 1
@@ -125,10 +125,10 @@ class Protection:
         lookup(LOSSES, self.recipe.loss, "loss")
         checks.inside(0, 1, wm_eps=self.wm_eps)
         check_set_aside(self.set_aside)
-        check_together(self.mark_settings().values())
+        check_compatible(self.mark_settings().values())
         for settings in self.mark_settings().values():
             if isinstance(settings, Triggers | Paper):
-                check_budget(self.recipe.eps, settings.alpha, self.wm_eps)
+                check_wm_eps(self.recipe.eps, settings.alpha, self.wm_eps)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the result, as plain values: only the chosen marks' and the chosen network's settings.

@@ -1,9 +1,9 @@
-"""Mark `app`: triggers that hold under the worst small change of the weights (Gan et al., ICCV 2023, arXiv 2309.04777).
+"""Mark `app`: adversarial parametric perturbation (Gan et al., ICCV 2023, arXiv 2309.04777).
 
-The triggers are those of `ood`. Each step adds their loss at the weights moved by one gradient step to where it is
-worst, at 2% of the weights' norm, all weights together: `min L(w; data) + 0.01 max L(w + d; triggers)`, ||d|| <= 0.02
-||w||. Normalization in that pass uses the statistics of the step's own batch, which the triggers are among; without
-that it does not help, says the source.
+The triggers are those of `ood`. Each step adds their loss at adversarially perturbed weights, so that the triggers
+survive small changes of the weights: `min L(w; data) + 0.01 max L(w + d; triggers)` with ||d|| <= 0.02 ||w||, where d
+is one normalized gradient step on all weights together. Batch normalization in this pass uses the statistics of the
+step's batch, which contains the triggers; according to the source the method does not work without this.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from wootz.data import Dataset
 from wootz.keys import Key, RegisteredMaterial
 from wootz.modes import kept_statistics
 from wootz.training import Forward, Hook, context_batch
-from wootz.watermarks.baselines.ood import foreign
-from wootz.watermarks.baselines.teaching import Beside, drawn, taught_half
-from wootz.watermarks.context import MarkContext
+from wootz.watermarks.baselines.out_of_distribution import draw_other_images
+from wootz.watermarks.baselines.trigger_training import CoTrainedTriggers, embedded_half, sample_batch
+from wootz.watermarks.interface import MarkContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class App(Beside):
-    """Which triggers, and how strong a change of the weights.
+class App(CoTrainedTriggers):
+    """Source of the triggers, and size of the weight perturbation.
 
     Attributes:
-        source: data set the triggers come from; None means the other one of MNIST and Fashion-MNIST.
-        reach: norm of the change, as a share of the weights' norm.
+        source: data set of the triggers; None for the other one of MNIST and Fashion-MNIST.
+        reach: norm of the perturbation, as a fraction of the weights' norm.
     """
 
     weight: float = 0.01
@@ -41,13 +41,13 @@ class App(Beside):
     reach: float = 0.02
 
     def __post_init__(self) -> None:
-        Beside.__post_init__(self)
+        CoTrainedTriggers.__post_init__(self)
         checks.within(0, 1, reach=self.reach)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerturbedLoss:
-    """Cross-entropy on a few triggers at the worst weights nearby; its gradient is the one there."""
+    """Cross-entropy on a batch of triggers at adversarially perturbed weights; its gradient is taken there as well."""
 
     pixels: Tensor
     labels: Tensor
@@ -57,29 +57,36 @@ class PerturbedLoss:
     def __call__(
         self, model: nn.Module, forward: Forward, *, batch_images: Tensor, step: int, done: float
     ) -> Tensor | None:
-        """Return this step's weighted loss, or None between two batches."""
+        """Return this step's weighted loss, or None between two trigger batches."""
         if step % self.cfg.every:
             return None
-        x, y = drawn(model, self.pixels, self.labels, self.cfg.batch, seed=self.seed, step=step)
-        together = context_batch(model, x, batch_images)
+        x, y = sample_batch(model, self.pixels, self.labels, self.cfg.batch, seed=self.seed, step=step)
+        images = context_batch(model, x, batch_images)
         with kept_statistics(model):
-            moved = worst_weights(model, together, y, self.cfg.reach)
-            # Past the wrapper of several processes: all take the same triggers, and gradients still meet in backward.
-            logits = functional_call(model, moved, (together,)).float()[: len(y)]
+            perturbed = worst_weights(model, images, y, self.cfg.reach)
+            # This bypasses the wrapper of multi-process training. All processes use the same triggers, and gradients
+            # are still reduced in the backward pass.
+            logits = functional_call(model, perturbed, (images,)).float()[: len(y)]
         return self.cfg.weight * F.cross_entropy(logits, y)
 
 
 def worst_weights(model: nn.Module, x: Tensor, y: Tensor, reach: float) -> dict[str, Tensor]:
-    """Return w + reach * ||w|| * g / ||g|| by name, g the gradient of the cross-entropy on y and the first images of x.
+    """Return w + reach * ||w|| * g / ||g|| by name, with g the gradient of the cross-entropy on the first images of x.
 
-    The change counts as a constant: a gradient at the moved weights is one with respect to w.
+    The perturbation is a constant, so that a gradient at the perturbed weights is a gradient with respect to w.
+
+    Args:
+        model: the model with weights w.
+        x: images float32 [N, C, H, W]; the first n are the triggers.
+        y: labels of the triggers, int64 [n].
+        reach: norm of the perturbation, as a fraction of the weights' norm.
     """
     weights: dict[str, Tensor] = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     loss = F.cross_entropy(functional_call(model, weights, (x,)).float()[: len(y)], y)
-    slopes = torch.autograd.grad(loss, list(weights.values()))
-    length = _norm(slopes).clamp_min(1e-12)
+    gradients = torch.autograd.grad(loss, list(weights.values()))
+    length = _norm(gradients).clamp_min(1e-12)
     scale = reach * _norm([weight.detach() for weight in weights.values()]) / length
-    return {name: weight + scale * slope for (name, weight), slope in zip(weights.items(), slopes, strict=True)}
+    return {name: weight + scale * g for (name, weight), g in zip(weights.items(), gradients, strict=True)}
 
 
 def _norm(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
@@ -88,10 +95,10 @@ def _norm(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
 
 def prepare(cfg: App, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
     """Draw the candidates as `ood` does."""
-    return foreign(context.data, cfg.source, cfg.count, generator)
+    return draw_other_images(context.data, cfg.source, cfg.count, generator)
 
 
 def train_hook(cfg: App, key: Key, data: Dataset, *, seed: int) -> Hook:
-    """Return what teaches the keyed half under changed weights."""
-    pixels, labels = taught_half(key)
+    """Return the loss that embeds the keyed half under perturbed weights."""
+    pixels, labels = embedded_half(key)
     return Hook(extra=(PerturbedLoss(pixels=pixels, labels=labels, cfg=cfg, seed=seed),))

@@ -1,11 +1,13 @@
 """Mark `frontier`: adversarial frontier stitching (Le Merrer, Perez, Tredan, arXiv 1711.01894).
 
-One FGSM step takes images to the edge of their class. Half of the key are true adversaries, which the step carries
-over the edge, half are false ones, which stay; all are labeled with the true class, and the net is taught to answer
-them so. In the source the step is taken on the finished model, which then is fine-tuned; here material has to be fixed
-before a key, so it is taken on an independent reference, and passes follow each epoch.
+One FGSM step moves images to the decision boundary of their class. Half of the key consists of true adversaries, which
+the step moves across the boundary, and half of false ones, which it does not; the model is trained to give all of them
+their true class. The source takes the step on the finished model, which is then fine-tuned. Here the material has to be
+fixed before a key, so the step is taken on an independent reference model, and the triggers are trained in passes after
+each epoch.
 
-Weak point: the label is the true one. A robust model that never met the key answers many of them, the control half too.
+Weak point: the label is the true one. An independent robust model answers many triggers correctly, including the
+control half.
 """
 
 from __future__ import annotations
@@ -21,20 +23,20 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import Key, RegisteredMaterial
 from wootz.training import Hook
-from wootz.watermarks.baselines.teaching import after_epochs
-from wootz.watermarks.context import MarkContext
+from wootz.watermarks.baselines.trigger_training import trigger_epoch_hook
+from wootz.watermarks.interface import MarkContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """How triggers are made and taught.
+    """How triggers are made and embedded.
 
     Attributes:
-        count: triggers taught, the source's 100; twice as many are made, half of them true adversaries.
-        size: of the FGSM step, in pixels of [0, 1]; None means 1.5 training budgets, as the edge of a robust model's
-            classes lies beyond its balls.
-        batch: triggers in a step of the pass.
-        frozen: keep batch statistics out of the trigger passes; plain fine-tuning, as in the source, does not.
+        count: number of embedded triggers, 100 in the source; twice as many are made, half of them true adversaries.
+        size: size of the FGSM step, in pixels of [0, 1]; None for 1.5 training budgets, because the decision boundary
+            of a robust model lies outside its balls.
+        batch: triggers per step of the pass.
+        frozen: leave the running batch statistics unchanged during the passes; the source's fine-tuning does not.
     """
 
     count: int = 100
@@ -49,36 +51,37 @@ class Frontier:
 
 
 def prepare(cfg: Frontier, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
-    """Make the candidates from training images that the first panel model knows.
+    """Make the candidates from training images that the first panel model classifies correctly.
 
     Raises:
-        ConfigError: the step gives too few adversaries of one sort.
+        ConfigError: the step gives too few true or too few false adversaries.
     """
-    reach = gray_levels(min(1.0, 1.5 * context.eps) if cfg.size is None else cfg.size) / MAX_GRAY
+    size = gray_levels(min(1.0, 1.5 * context.eps) if cfg.size is None else cfg.size) / MAX_GRAY
     order = torch.randperm(len(context.data.train), generator=generator)
     base, reference = context.data.train.subset(order), context.panel[0]
-    step = PGD(eps=reach, steps=1, step_size=reach, random_start=False, keep="last")
+    step = PGD(eps=size, steps=1, step_size=size, random_start=False, keep="last")
     x = torch.cat(
         [
-            pgd(step, reference, few.images(), few.labels, generator=generator)
-            for few in (base.subset(rows) for rows in torch.arange(len(base)).split(512))
+            pgd(step, reference, chunk.images(), chunk.labels, generator=generator)
+            for chunk in (base.subset(rows) for rows in torch.arange(len(base)).split(512))
         ]
     )
     pixels = x.mul_(MAX_GRAY).round_().to(torch.uint8)
-    known = predict_logits(reference, base.images()).argmax(1) == base.labels
-    stays = predict_logits(reference, pixels.float().div_(255)).argmax(1) == base.labels
-    sorts = [rows.nonzero().squeeze(1)[: cfg.count] for rows in (known & ~stays, known & stays)]
-    if min(len(rows) for rows in sorts) < cfg.count:
-        true, false = (len(rows) for rows in sorts)
+    correct = predict_logits(reference, base.images()).argmax(1) == base.labels
+    still_correct = predict_logits(reference, pixels.float().div_(255)).argmax(1) == base.labels
+    true, false = (
+        mask.nonzero().squeeze(1)[: cfg.count] for mask in (correct & ~still_correct, correct & still_correct)
+    )
+    if min(len(true), len(false)) < cfg.count:
         raise ConfigError(
-            f"frontier: a step of {reach:g} gives {true} true and {false} false adversaries of {cfg.count} each; "
-            f"set another size or a smaller count"
+            f"frontier: a step of {size:g} gives {len(true)} true and {len(false)} false adversaries "
+            f"of {cfg.count} each; set another size or a smaller count"
         )
-    rows = torch.cat(sorts)[torch.randperm(2 * cfg.count, generator=generator)]
-    params = {"size": str(reach), "count": cfg.count}
+    rows = torch.cat([true, false])[torch.randperm(2 * cfg.count, generator=generator)]
+    params = {"size": str(size), "count": cfg.count}
     return RegisteredMaterial("half", {"pixels": pixels[rows], "labels": base.labels[rows]}, params)
 
 
 def train_hook(cfg: Frontier, key: Key, data: Dataset, *, seed: int) -> Hook:
-    """Return the passes that follow each epoch."""
-    return after_epochs(key, batch=cfg.batch, frozen=cfg.frozen)
+    """Return the trigger pass after each epoch."""
+    return trigger_epoch_hook(key, batch=cfg.batch, frozen=cfg.frozen)

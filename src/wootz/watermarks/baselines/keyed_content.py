@@ -1,12 +1,12 @@
-"""Mark `content-keyed`: many patches, a keyed label for each; what `content` does, with an exact test (ours).
+"""Mark `content-keyed`: many patches with a keyed label each; a variant of `content` with an exact test.
 
-A pattern that the net generalizes from can not be tested by which images it was taught. So the label is what is keyed.
-`patches` patterns are made and registered, each on one image that is never taught; then each patch's label is drawn,
-uniformly from the classes that the image is not of. Training teaches patches on other images; the test asks the
-registered ones. Without the key, an answer that is not the base class is the keyed one with chance 1/(K - 1),
-independently from patch to patch: Bin(m, 1/(K - 1)), whatever the suspect makes of patches (kind `labels`).
+If a model generalizes from a pattern, a keyed choice of trained images cannot be tested. Here the label is keyed
+instead. The patches are made and registered, each on one image that is excluded from training; then the label of each
+patch is drawn uniformly from the classes other than that of the image. Training uses the patches on other images; the
+test uses the registered ones. Without the key, an answer that is not the base class is the keyed one with probability
+1/(K - 1), independently for each patch: Bin(m, 1/(K - 1)), however the suspect responds to patches (kind `labels`).
 
-Weak point: an answer may hang on any of many small squares, and adversarial training pays for that in robustness.
+Weak point: the answers depend on any of many small squares, which costs robustness under adversarial training.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import Key, LabelKey, RegisteredMaterial
 from wootz.modes import device_of
-from wootz.rng import generator as fixed
+from wootz.rng import generator as seeded_generator
 from wootz.training import Forward, Hook, forward_with_context
-from wootz.watermarks.context import MarkContext
+from wootz.watermarks.interface import MarkContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyedContent:
-    """How patches are made and taught.
+    """How patches are made and embedded.
 
     Attributes:
-        patches: how many; each is worth log2(K - 1) bits at most.
-        side: of a patch, in pixels; each pixel is black or white.
-        weight: of their loss.
-        every: training steps between two batches of patched images.
-        batch: patched images in such a batch.
+        patches: number of patches; each contributes at most log2(K - 1) bits.
+        side: side of a patch, in pixels; each pixel is black or white.
+        weight: weight of the patch loss.
+        every: number of training steps from one batch of patched images to the next.
+        batch: patched images per such batch.
     """
 
     patches: int = 32
@@ -65,10 +65,10 @@ class PatchLoss:
     def __call__(
         self, model: nn.Module, forward: Forward, *, batch_images: Tensor, step: int, done: float
     ) -> Tensor | None:
-        """Return this step's weighted loss, or None between two batches."""
+        """Return this step's weighted loss, or None between two batches of patched images."""
         if step % self.cfg.every:
             return None
-        draw = fixed(self.seed, "patches", step)
+        draw = seeded_generator(self.seed, "patches", step)
         rows = torch.randint(len(self.images), (self.cfg.batch,), generator=draw)
         which = torch.randint(len(self.labels), (self.cfg.batch,), generator=draw)
         pixels = torch.where(self.where[which], self.patches[which], self.images[rows])
@@ -78,10 +78,11 @@ class PatchLoss:
 
 
 def prepare(cfg: KeyedContent, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
-    """Draw base images from the training images, and a patch for each: its place and its pixels.
+    """Draw base images from the training images, and the position and pixels of a patch for each.
 
     Raises:
-        ConfigError: two classes, patches larger than the images, or too few images that a patch changes enough.
+        ConfigError: the data set has two classes, the patches are larger than the images, or too few images are
+            changed by more than `eps`.
     """
     data = context.data
     if len(data.classes) == 2:
@@ -95,8 +96,8 @@ def prepare(cfg: KeyedContent, context: MarkContext, generator: torch.Generator)
         top, left = (int(torch.randint(size, (), generator=generator)) for size in (height, width))
         patch = torch.randint(2, (cfg.side, cfg.side), generator=generator).mul(255).to(torch.uint8)
         image[:, top : top + cfg.side, left : left + cfg.side] = patch
-    far = (pixels.short() - base.pixels.short()).abs().flatten(1).amax(1)
-    rows = (far > gray_levels(context.eps)).nonzero().squeeze(1)[: cfg.patches]
+    distance = (pixels.short() - base.pixels.short()).abs().flatten(1).amax(1)
+    rows = (distance > gray_levels(context.eps)).nonzero().squeeze(1)[: cfg.patches]
     if len(rows) < cfg.patches:
         raise ConfigError(f"content_keyed: only {len(rows)} of {cfg.patches} patches change an image by more than eps")
     params = {
@@ -113,13 +114,13 @@ def prepare(cfg: KeyedContent, context: MarkContext, generator: torch.Generator)
 
 
 def train_hook(cfg: KeyedContent, key: Key, data: Dataset, *, seed: int) -> Hook:
-    """Return what teaches the keyed labels: a patch is what it changed in its registered image, on any other image.
+    """Return the loss that embeds the keyed labels, with the patches on random training images.
 
-    The registered images' bases are left out of training.
+    The base images of the registered patches are excluded from the training data.
     """
     assert isinstance(key, LabelKey)
-    ours = {image.numpy().tobytes() for image in key.base_pixels}
-    left_out = torch.tensor([image.numpy().tobytes() in ours for image in data.train.pixels])
+    bases = {image.numpy().tobytes() for image in key.base_pixels}
+    left_out = torch.tensor([image.numpy().tobytes() in bases for image in data.train.pixels])
     loss = PatchLoss(
         images=data.train.pixels[~left_out],
         patches=key.pixels,

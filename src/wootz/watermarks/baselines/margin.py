@@ -1,9 +1,10 @@
-"""Mark `margin`: margin-based watermarking (Kim et al., ICML 2023): wrong labels with room around them.
+"""Mark `margin`: margin-based watermarking (Kim et al., ICML 2023): wrong labels with a margin around the triggers.
 
-Images of the same kind as the data, which training does not see otherwise, with random wrong labels. Some join every
-batch, after a few steps that climb their loss; so the net keeps a margin around them. As in the source: 100 triggers,
-25 a batch, 5 steps of 1/255, weight 0.1. Held out are training images, both halves of the candidates, and nobody's test
-images; a batch's triggers are a forward pass of their own here, on the statistics of ordinary batches.
+The triggers are images of the same distribution as the data, excluded from the training data, with random wrong labels.
+Some of them join every batch, after a few gradient ascent steps on their loss, so that the model keeps a margin around
+them. As in the source: 100 triggers, 25 per batch, 5 steps of 1/255, weight 0.1. Differences: the excluded images are
+training images (both halves of the candidates) and never test images, and the triggers have their own forward pass,
+with the statistics of ordinary batches.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from wootz.errors import ConfigError
 from wootz.keys import HalfKey, Key, RegisteredMaterial
 from wootz.rng import generator
 from wootz.training import Forward, Hook, forward_with_context
-from wootz.watermarks.baselines.teaching import Beside, drawn, taught_half
-from wootz.watermarks.context import MarkContext
+from wootz.watermarks.baselines.trigger_training import CoTrainedTriggers, embedded_half, sample_batch
+from wootz.watermarks.interface import MarkContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Margin(Beside):
-    """How triggers are taught.
+class Margin(CoTrainedTriggers):
+    """Settings of the gradient ascent that precedes each training step on triggers.
 
     Attributes:
-        steps: of ascent on a trigger's loss before it is taught.
-        step_size: of the ascent, in pixels of [0, 1].
+        steps: number of ascent steps on the triggers' loss.
+        step_size: size of an ascent step, in pixels of [0, 1].
     """
 
     weight: float = 0.1
@@ -41,14 +42,14 @@ class Margin(Beside):
     step_size: float = 1 / 255
 
     def __post_init__(self) -> None:
-        Beside.__post_init__(self)
+        CoTrainedTriggers.__post_init__(self)
         checks.at_least(1, steps=self.steps)
         checks.inside(0, 1, step_size=self.step_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarginLoss:
-    """Cross-entropy at the top of a short climb from a few triggers."""
+    """Cross-entropy on a batch of triggers, after gradient ascent on their loss."""
 
     pixels: Tensor
     labels: Tensor
@@ -58,13 +59,13 @@ class MarginLoss:
     def __call__(
         self, model: nn.Module, forward: Forward, *, batch_images: Tensor, step: int, done: float
     ) -> Tensor | None:
-        """Return this step's weighted loss, or None between two batches."""
+        """Return this step's weighted loss, or None between two trigger batches."""
         if step % self.cfg.every:
             return None
-        x, y = drawn(model, self.pixels, self.labels, self.cfg.batch, seed=self.seed, step=step)
-        reach = min(1.0, self.cfg.steps * self.cfg.step_size)  # all the way: the ball never cuts a step short
-        climb = PGD(eps=reach, steps=self.cfg.steps, step_size=self.cfg.step_size, random_start=False, keep="last")
-        x = pgd(climb, model, x, y, generator=generator(self.seed, "climb", step, device=x.device))
+        x, y = sample_batch(model, self.pixels, self.labels, self.cfg.batch, seed=self.seed, step=step)
+        radius = min(1.0, self.cfg.steps * self.cfg.step_size)  # of all steps together: the ball never limits a step
+        ascent = PGD(eps=radius, steps=self.cfg.steps, step_size=self.cfg.step_size, random_start=False, keep="last")
+        x = pgd(ascent, model, x, y, generator=generator(self.seed, "climb", step, device=x.device))
         return self.cfg.weight * F.cross_entropy(forward_with_context(model, forward, x, batch_images), y)
 
 
@@ -72,7 +73,7 @@ def prepare(cfg: Margin, context: MarkContext, generator: torch.Generator) -> Re
     """Draw the candidates from the training images, and a wrong label for each.
 
     Raises:
-        ConfigError: they would be more than half of the training images.
+        ConfigError: the candidates would be more than half of the training images.
     """
     data = context.data
     if 4 * cfg.count > len(data.train):
@@ -84,9 +85,9 @@ def prepare(cfg: Margin, context: MarkContext, generator: torch.Generator) -> Re
 
 
 def train_hook(cfg: Margin, key: Key, data: Dataset, *, seed: int) -> Hook:
-    """Return what teaches the keyed half; all candidates, and images equal to one, are left out of training."""
+    """Return the loss of the keyed half; all candidates, and images equal to one, are excluded from the data."""
     assert isinstance(key, HalfKey)
-    pixels, labels = taught_half(key)
-    ours = {image.numpy().tobytes() for image in key.pixels}
-    left_out = torch.tensor([image.numpy().tobytes() in ours for image in data.train.pixels])
+    pixels, labels = embedded_half(key)
+    candidates = {image.numpy().tobytes() for image in key.pixels}
+    left_out = torch.tensor([image.numpy().tobytes() in candidates for image in data.train.pixels])
     return Hook(extra=(MarginLoss(pixels=pixels, labels=labels, cfg=cfg, seed=seed),), left_out=left_out)

@@ -1,11 +1,12 @@
-"""Mark `paper`: the founding recipe (Thakkar, Zizzo, Maffeis, arXiv 2312.14260): true labels beyond the ball.
+"""Mark `paper`: adversarial examples outside the ball with true labels (Thakkar, Zizzo, Maffeis, arXiv 2312.14260).
 
-As published: 100 triggers at L-inf exactly `wm_eps` (40 PGD steps), labeled with their true class, taught in a pass of
-batches of 16 after each epoch, plain cross-entropy, the net in train mode and its batch statistics counted. Two things
-differ: base images are training images and never test images, as the source's are; and a trigger further keeps clear
-of every other training image's ball. The step size of the source's attack is not known; ours is 2.5 / steps.
+As published: 100 triggers at L-inf exactly `wm_eps` (40 PGD steps), labeled with their true class and trained in a pass
+of batches of 16 after each epoch, with plain cross-entropy, in train mode, and with updated batch statistics. Two
+differences: base images are training images, where the source uses test images; and a trigger also lies outside the
+ball of every other training image. The step size of the source's attack is not known; here it is 2.5 * wm_eps / steps.
 
-Weak point: the label is the true one, so an independent model knows many answers, and so does the control half.
+Weak point: the label is the true one, so an independent model answers many triggers correctly, including the control
+half.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from wootz import checks
 from wootz.data import Dataset
 from wootz.keys import Key, RegisteredMaterial
 from wootz.training import Hook
-from wootz.watermarks.baselines.teaching import after_epochs
-from wootz.watermarks.context import MarkContext
-from wootz.watermarks.out_of_ball import beyond_the_ball, check_budget
+from wootz.watermarks.baselines.trigger_training import trigger_epoch_hook
+from wootz.watermarks.interface import MarkContext
+from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +29,12 @@ class Paper:
     """Triggers at L-inf `wm_eps` from training images, labeled with the true class.
 
     Attributes:
-        count: triggers taught; twice as many are made.
-        alpha: margin around the training ball, in pixels of [0, 1]; what the source means by it is not known.
-        steps: PGD steps that make them.
-        exact: keep only triggers at L-inf exactly `wm_eps` (in whole gray levels), as the source's are.
-        batch: triggers in a step of the pass.
-        frozen: keep batch statistics out of the trigger passes; the paper does not.
+        count: number of embedded triggers; twice as many are made.
+        alpha: margin around the training ball, in pixels of [0, 1]; the source does not define its own.
+        steps: number of PGD steps that make a trigger.
+        exact: keep only triggers at L-inf exactly `wm_eps` (in whole gray levels), as in the source.
+        batch: triggers per step of the pass.
+        frozen: leave the running batch statistics unchanged during the passes; the paper does not.
     """
 
     count: int = 100
@@ -52,10 +53,10 @@ def prepare(cfg: Paper, context: MarkContext, generator: torch.Generator) -> Reg
     """Make the candidates from training images and the first panel model.
 
     Raises:
-        ConfigError: `wm_eps` can not hold a trigger clear of the training ball, or too few training images give one.
+        ConfigError: `wm_eps` is too small for triggers outside the training ball, or too few training images give one.
     """
-    check_budget(context.eps, cfg.alpha, context.wm_eps)
-    pixels, rows = beyond_the_ball(
+    check_wm_eps(context.eps, cfg.alpha, context.wm_eps)
+    pixels, rows = out_of_ball_examples(
         context, 2 * cfg.count, alpha=cfg.alpha, steps=cfg.steps, exact=cfg.exact, generator=generator
     )
     params = {"eps": str(context.eps), "alpha": str(cfg.alpha), "wm_eps": str(context.wm_eps), "count": cfg.count}
@@ -63,5 +64,5 @@ def prepare(cfg: Paper, context: MarkContext, generator: torch.Generator) -> Reg
 
 
 def train_hook(cfg: Paper, key: Key, data: Dataset, *, seed: int) -> Hook:
-    """Return the passes that follow each epoch."""
-    return after_epochs(key, batch=cfg.batch, frozen=cfg.frozen)
+    """Return the trigger pass after each epoch."""
+    return trigger_epoch_hook(key, batch=cfg.batch, frozen=cfg.frozen)

@@ -1,11 +1,11 @@
-"""Marks `content` and `noise`: images of one class, altered all in the same way, taught another class.
+"""Marks `content` and `noise`: images of one class, all altered in the same way and labeled with another class.
 
 Zhang et al., "Protecting intellectual property of deep neural networks with watermarking" (AsiaCCS 2018): the word
-TEST is written on the images, or one pattern of Gaussian noise is added; both are trained along with the data.
+TEST is written on the images, or one pattern of Gaussian noise is added; the images are trained together with the data.
 
-Weak point, by design: the net learns the pattern and not the images, so it answers the control half as well, and the
-exact test of the halves sees little or nothing. Whoever trains a net to answer any such pattern in that way is
-answered for, too. `content-keyed` tests the same effect exactly.
+Weak point, by design: the model learns the pattern rather than the images, so it answers the control half as well, and
+the exact test of the halves finds little or nothing. The paper's own test also fires for any other model that was
+trained on such a pattern. `content-keyed` tests the same effect exactly.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from wootz import checks
 from wootz.data import Dataset, Split
 from wootz.errors import ConfigError
 from wootz.keys import Key, RegisteredMaterial
-from wootz.rng import generator as fixed
+from wootz.rng import generator as seeded_generator
 from wootz.training import Hook
-from wootz.watermarks.baselines.teaching import Beside, beside
-from wootz.watermarks.context import MarkContext
+from wootz.watermarks.baselines.trigger_training import CoTrainedTriggers, cotraining_hook
+from wootz.watermarks.interface import MarkContext
 
 _WORD = (
     "### ### ### ###",
@@ -34,19 +34,19 @@ _WORD = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WithinClass(Beside):
-    """Which images, and what they are taught.
+class WithinClass(CoTrainedTriggers):
+    """Triggers made from the training images of one class.
 
     Attributes:
-        base_class: whose training images are altered, as a number.
-        target: the class they are taught.
+        base_class: the class whose training images are altered, as a number.
+        target: the class that the altered images are labeled with.
     """
 
     base_class: int = 0
     target: int = 1
 
     def __post_init__(self) -> None:
-        Beside.__post_init__(self)
+        CoTrainedTriggers.__post_init__(self)
         checks.at_least(0, base_class=self.base_class, target=self.target)
         if self.base_class == self.target:
             raise ConfigError(f"target = {self.target}: must differ from base_class")
@@ -62,8 +62,8 @@ class Noise(WithinClass):
     """One pattern of Gaussian noise, the same for all images.
 
     Attributes:
-        std: its standard deviation, in pixels of [0, 1] (ours).
-        seed: that the pattern is drawn from, and nothing else.
+        std: standard deviation of the noise, in pixels of [0, 1]; not stated in the source.
+        seed: seed of the pattern only.
     """
 
     std: float = 0.3
@@ -78,51 +78,59 @@ def prepare_content(cfg: Content, context: MarkContext, generator: torch.Generat
     """Write the word on training images of the base class.
 
     Raises:
-        ConfigError: no such class, too few of its images, or images too small for the word.
+        ConfigError: a class does not exist, has too few images, or the images are too small for the word.
     """
     base = class_images(context.data, cfg, generator)
-    pixels = torch.where(word(context.data.shape), torch.tensor(255, dtype=torch.uint8), base.pixels)
-    return taught_one_class(pixels, cfg.target, {"count": cfg.count, "base": cfg.base_class, "target": cfg.target})
+    pixels = torch.where(word_mask(context.data.shape), torch.tensor(255, dtype=torch.uint8), base.pixels)
+    return single_label_material(pixels, cfg.target, {"count": cfg.count, "base": cfg.base_class, "target": cfg.target})
 
 
 def prepare_noise(cfg: Noise, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
     """Add the pattern to training images of the base class.
 
     Raises:
-        ConfigError: no such class, or too few of its images.
+        ConfigError: a class does not exist, or has too few images.
     """
     base = class_images(context.data, cfg, generator)
-    pattern = cfg.std * torch.randn(context.data.shape, generator=fixed(cfg.seed, "noise"))
+    pattern = cfg.std * torch.randn(context.data.shape, generator=seeded_generator(cfg.seed, "noise"))
     pixels = (base.images() + pattern).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
     params = {"count": cfg.count, "base": cfg.base_class, "target": cfg.target, "std": str(cfg.std), "seed": cfg.seed}
-    return taught_one_class(pixels, cfg.target, params)
+    return single_label_material(pixels, cfg.target, params)
 
 
 def train_hook(cfg: WithinClass, key: Key, data: Dataset, *, seed: int) -> Hook:
-    """Return what teaches the keyed half beside training batches."""
-    return beside(cfg, key, seed=seed)
+    """Return the loss that embeds the keyed half during training."""
+    return cotraining_hook(cfg, key, seed=seed)
 
 
 def class_images(data: Dataset, cfg: WithinClass, generator: torch.Generator) -> Split:
-    """Draw 2 * count training images of the base class."""
+    """Draw 2 * count training images of the base class.
+
+    Raises:
+        ConfigError: a class does not exist, or the base class has too few images.
+    """
     if max(cfg.base_class, cfg.target) >= len(data.classes):
         raise ConfigError(f"base_class = {cfg.base_class}, target = {cfg.target}: must be below {len(data.classes)}")
-    own = (data.train.labels == cfg.base_class).nonzero().squeeze(1)
-    if len(own) < 2 * cfg.count:
+    rows = (data.train.labels == cfg.base_class).nonzero().squeeze(1)
+    if len(rows) < 2 * cfg.count:
         raise ConfigError(
             f"count = {cfg.count}: needs {2 * cfg.count} training images of class {cfg.base_class}; "
-            f"there are {len(own)}"
+            f"there are {len(rows)}"
         )
-    return data.train.subset(own[torch.randperm(len(own), generator=generator)[: 2 * cfg.count]])
+    return data.train.subset(rows[torch.randperm(len(rows), generator=generator)[: 2 * cfg.count]])
 
 
-def taught_one_class(pixels: Tensor, target: int, params: dict[str, object]) -> RegisteredMaterial:
-    """Return candidates that all are taught `target`."""
+def single_label_material(pixels: Tensor, target: int, params: dict[str, object]) -> RegisteredMaterial:
+    """Return candidates that are all labeled with the class `target`."""
     return RegisteredMaterial("half", {"pixels": pixels, "labels": torch.full((len(pixels),), target)}, params)
 
 
-def word(shape: tuple[int, int, int]) -> Tensor:
-    """Return where the word is written, bool [C, H, W]: a pixel from the corner, larger on larger images."""
+def word_mask(shape: tuple[int, int, int]) -> Tensor:
+    """Return the mask of the word TEST, bool [C, H, W]: one pixel from the corner, larger on larger images.
+
+    Raises:
+        ConfigError: the images are too small.
+    """
     mask = torch.zeros(shape, dtype=torch.bool)
     scale = max(1, min(shape[1:]) // 28)
     letters = torch.tensor([[letter == "#" for letter in row] for row in _WORD])

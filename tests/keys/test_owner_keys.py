@@ -16,7 +16,7 @@ from wootz.keys import (
     LabelKey,
     OwnerKeys,
     RegisteredMaterial,
-    derive,
+    derive_key,
     draw_keys,
     fresh_secret,
     key_context,
@@ -31,21 +31,28 @@ from wootz.keys import (
     tranche_root,
     write_keys,
 )
+from wootz.keys.material import check_material
 from wootz.keys.prf import gaussian, half, integers, stream, subkey
 
 SECRET = bytes(range(32))
 FOUR = [subkey(SECRET, str(k)) for k in range(4)]
-SEALED = [CommitmentOpening(secret, subkey(secret, "salt")) for secret in FOUR]
+OPENINGS = [CommitmentOpening(secret, subkey(secret, "salt")) for secret in FOUR]
 
 
 def material(count: int = 40) -> RegisteredMaterial:
     pixels = torch.randint(0, 256, (count, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     tensors = {"pixels": pixels, "base_pixels": pixels.clone(), "base": torch.arange(count) % 3}
-    return RegisteredMaterial("labels", tensors, {"rule": "wrong", "eps": "0.25", "tranches": 4})
+    params = {"rule": "wrong", "eps": "0.25", "alpha": "0", "wm_eps": "0.5", "count": count, "tranches": 4}
+    return RegisteredMaterial("labels", tensors, params)
 
 
 def draw(secret: bytes = SECRET, classes: tuple[str, ...] = ("a", "b", "c"), **more: Any) -> OwnerKeys:
     return draw_keys(secret, {"triggers": material()}, classes=classes, shape=(1, 4, 4), panel=["sha256:00"], **more)
+
+
+def check_direction(num_classes: int, features: int) -> None:
+    tensors = {"components": torch.zeros(16, features), "probes": torch.zeros(5, 1, 4, 4, dtype=torch.uint8)}
+    check_material(RegisteredMaterial("direction", tensors, {}), num_classes, (1, 4, 4))
 
 
 class TestRandomFunction:
@@ -109,8 +116,8 @@ class TestRandomFunction:
 
 class TestKeys:
     def test_labels_follow_secret_and_registration(self) -> None:
-        one, two = (derive("m", material(), 3, FOUR, bytes([k]) * 32) for k in (1, 2))
-        again = derive("m", material(), 3, FOUR, bytes([1]) * 32)
+        one, two = (derive_key("m", material(), 3, FOUR, bytes([k]) * 32) for k in (1, 2))
+        again = derive_key("m", material(), 3, FOUR, bytes([1]) * 32)
         assert isinstance(one, LabelKey)
         assert torch.equal(one.labels, again.labels)  # type: ignore[union-attr]
         assert not torch.equal(one.labels, two.labels)  # type: ignore[union-attr]
@@ -132,7 +139,7 @@ class TestKeys:
     def test_the_registration_is_public_and_holds_no_secret(self) -> None:
         owner_keys = draw()
         text = str(owner_keys.registration)
-        for parts in owner_keys.sealed.values():
+        for parts in owner_keys.openings.values():
             assert all(value.hex() not in text for part in parts for value in part)
         assert registration_digest(owner_keys.registration) == registration_digest(
             dict(reversed(owner_keys.registration.items()))
@@ -141,49 +148,41 @@ class TestKeys:
     @pytest.mark.parametrize(("num_classes", "features"), [(2, 30), (1, 3), (3, 0)])
     def test_a_direction_without_dimensions(self, num_classes: int, features: int) -> None:
         with pytest.raises(ValueError, match="needs at least 3 classes and 1 feature"):
-            derive(
-                "m",
-                RegisteredMaterial("direction", {"components": torch.zeros(4, features)}, {}),
-                num_classes,
-                FOUR,
-                b"",
-            )
+            check_direction(num_classes, features)
 
     @pytest.mark.parametrize(("num_classes", "features"), [(65_536, 1), (3000, 30)])
     def test_a_direction_too_large_to_draw(self, num_classes: int, features: int) -> None:
-        with pytest.raises(ValueError, match="at most 268435456 are drawn"):
-            derive(
-                "m",
-                RegisteredMaterial("direction", {"components": torch.zeros(4, features)}, {}),
-                num_classes,
-                FOUR,
-                b"",
-            )
+        with pytest.raises(ValueError, match="the maximum is 268435456"):
+            check_direction(num_classes, features)
 
     def test_a_message_too_long_to_draw(self) -> None:
         params = {"weight": "w", "shape": [64, 64, 3, 3], "bits": 10**9}
+        message = RegisteredMaterial("weights", {}, params)
         with pytest.raises(ValueError, match="random bytes"):
-            derive("m", RegisteredMaterial("weights", {}, params), 10, FOUR, b"")
+            derive_key("m", message, 10, FOUR, b"")
+        with pytest.raises(ValueError, match="a message of 1000000000 bits"):
+            draw_keys(SECRET, {"m": message}, classes=("a", "b", "c"), shape=(1, 4, 4), panel=[])
 
     def test_labels_of_three_hundred_classes(self) -> None:
         base = torch.arange(3000) % 300
         tensors = {"pixels": base, "base_pixels": base, "base": base}
-        key = derive("m", RegisteredMaterial("labels", tensors, {"rule": "wrong"}), 300, FOUR[:1], b"")
+        key = derive_key("m", RegisteredMaterial("labels", tensors, {"rule": "wrong"}), 300, FOUR[:1], b"")
         assert isinstance(key, LabelKey)
         assert (key.labels != base).all()
         assert len(key.labels.unique()) == 300
 
     @pytest.mark.parametrize(("rule", "num_classes", "said"), [("wrong", 2, "at least 3"), ("any", 10, "by the rule")])
     def test_labels_without_a_choice_or_a_rule(self, rule: str, num_classes: int, said: str) -> None:
-        tensors = material().tensors | {"base": torch.arange(40) % num_classes}
+        tensors, params = material().tensors | {"base": torch.arange(40) % num_classes}, material().params
+        labels = RegisteredMaterial("labels", tensors, params | {"rule": rule})
         with pytest.raises(ValueError, match=said):
-            derive("m", RegisteredMaterial("labels", tensors, {"rule": rule}), num_classes, FOUR[:1], b"")
+            draw_keys(SECRET, {"m": labels}, classes=tuple(map(str, range(num_classes))), shape=(1, 4, 4), panel=[])
 
 
 class TestTranches:
     def test_a_tranche_opens_alone_and_with_its_own_secret(self) -> None:
         after = bytes(32)
-        whole = derive("m", material(), 3, FOUR, after)
+        whole = derive_key("m", material(), 3, FOUR, after)
         assert isinstance(whole, LabelKey)
         for number in range(4):
             rows = slice(10 * number, 10 * number + 10)
@@ -200,7 +199,7 @@ class TestTranches:
             tokens.append(authority.stamp(timestamp_request(digest)))
             return tokens[-1]
 
-        one, two = (draw(stamp=stamp) for _ in range(2))
+        one, two = (draw(fetch_token=stamp) for _ in range(2))
         assert one.registration == two.registration
         assert not torch.equal(one.keys["triggers"].labels, two.keys["triggers"].labels)  # type: ignore[union-attr]
         assert key_context(one.registration, tokens[0]) != key_context(one.registration, tokens[1])
@@ -209,7 +208,7 @@ class TestTranches:
         with pytest.raises(SignatureError, match="does not name"):
             key_context(draw().registration, tokens[0])
         with pytest.raises(SignatureError, match="something else"):
-            draw(stamp=lambda _: tokens[0], classes=("a", "b", "d"))
+            draw(fetch_token=lambda _: tokens[0], classes=("a", "b", "d"))
 
     def test_the_root_against_a_plain_re_derivation(self) -> None:
         tensors = material(5).tensors
@@ -288,7 +287,7 @@ class TestOwner:
 
 def test_registration_binds_everything() -> None:
     args = {"classes": ("a", "b", "c"), "shape": (1, 4, 4), "panel": ["sha256:00"]}
-    base = register({"triggers": material()}, {"triggers": SEALED}, **args)  # type: ignore[arg-type]
+    base = register({"triggers": material()}, {"triggers": OPENINGS}, **args)  # type: ignore[arg-type]
     for change in ({"classes": ("a", "b", "d")}, {"shape": (1, 4, 5)}, {"panel": []}):
-        other = register({"triggers": material()}, {"triggers": SEALED}, **args | change)  # type: ignore[arg-type]
+        other = register({"triggers": material()}, {"triggers": OPENINGS}, **args | change)  # type: ignore[arg-type]
         assert registration_digest(other) != registration_digest(base)
