@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import torch
-from wootz.statistics.exact import binomial_tail
+from wootz.statistics.tails import binomial_tail
 
 from answer_logs import CHANGE_PARAMS, FULL_SIZE_PARAMS, SHAPE, K, make_key, random_images
 from wootz.data import Dataset
