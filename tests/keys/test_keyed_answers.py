@@ -8,7 +8,6 @@ from collections import Counter
 
 import numpy as np
 import torch
-from wootz.statistics.tails import binomial_tail
 
 from answer_logs import CHANGE_PARAMS, FULL_SIZE_PARAMS, SHAPE, K, make_key, random_images
 from wootz.data import Dataset
@@ -22,6 +21,7 @@ from wootz.keys.keyed_answers import (
     projections,
 )
 from wootz.keys.prf import integers, stream
+from wootz.statistics.tails import binomial_tail
 
 
 class TestDigests:

@@ -37,3 +37,10 @@ def test_an_older_protocol_is_not_claimed(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "protocol-4/run", tmp_path / "run")
     with pytest.raises(KeyFolderError, match=r"protocol 4.*protect"):
         Owner.load(tmp_path / "run").claim(tmp_path / "run")
+
+
+def test_a_claim_of_an_older_protocol_is_refused() -> None:
+    place = GOLDEN / "protocol-4"
+    judgement = judge(place / "claim.json", place / "run", JudgePolicy(isolated=False))
+    assert judgement.outcome == "INVALID CLAIM"
+    assert "is a 'urn:wootz:claim:1', not a 'urn:wootz:claim:2'" in judgement.notes[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wootz.errors import KeyFolderError, SignatureError, StoreError
+from wootz.keys import protocol4
 from wootz.keys.documents import read_registration
 from wootz.keys.keys import Key, derive_key
 from wootz.keys.material import RegisteredMaterial, check_material
@@ -105,9 +106,11 @@ def derive_owner_keys(
     openings: Mapping[str, tuple[CommitmentOpening, ...]],
 ) -> OwnerKeys:
     """Derive the key of each mark from what was registered, the time token and the secrets."""
-    context, num_classes = key_context(registration, token), len(registration["classes"])
+    older, num_classes = registration["protocol"] == protocol4.PROTOCOL, len(registration["classes"])
+    context = (protocol4.key_context if older else key_context)(registration, token)
+    derive = protocol4.derive_key if older else derive_key
     keys = {
-        name: derive_key(name, material, num_classes, [opening.secret for opening in openings[name]], context)
+        name: derive(name, material, num_classes, [opening.secret for opening in openings[name]], context)
         for name, material in materials.items()
     }
     return OwnerKeys(keys=keys, registration=registration, token=token, materials=materials, openings=openings)
@@ -140,6 +143,8 @@ def has_keys(folder: Path) -> bool:
 def read_keys(folder: Path) -> OwnerKeys:
     """Read the keys of a run folder, and check them against its registration.
 
+    Keys of protocol 4 are read as well, for verification only; see `check_protocol`.
+
     Raises:
         KeyFolderError: there is no key, or one of its files does not match `registration.json`.
     """
@@ -150,9 +155,11 @@ def read_keys(folder: Path) -> OwnerKeys:
         )
     try:
         registration, stored = read_json(public), read_json(private / "key.json")
-        if stored["schema"] != SCHEMA:
-            raise KeyFolderError(f"{folder}: its key is of another version of wootz")
-        read_registration(registration)
+        older = stored["schema"] == protocol4.SCHEMA and registration["protocol"] == protocol4.PROTOCOL
+        if not older:
+            if stored["schema"] != SCHEMA:
+                raise KeyFolderError(f"{folder}: its key is of another version of wootz")
+            read_registration(registration)
         if registration_digest(registration).hex() != stored["registration"]:
             raise KeyFolderError(f"{public}: was changed after the key was derived, or belongs to another run")
         openings = {
@@ -163,7 +170,11 @@ def read_keys(folder: Path) -> OwnerKeys:
             for name, tranches in stored["marks"].items()
         }
         materials = {name: _read_material(private, name, entry) for name, entry in registration["marks"].items()}
-        token = _read_token(folder / "registration.tsr", stored["token"])
+        token_file = folder / "registration.tsr"
+        if older:
+            token = read_bytes(token_file) if token_file.is_file() else b""
+        else:
+            token = _read_token(token_file, stored["token"])
         rebuilt = register(
             materials,
             openings,
@@ -172,9 +183,12 @@ def read_keys(folder: Path) -> OwnerKeys:
             panel=registration["panel"],
             owner=registration["owner"],
             boundary_search=BoundarySearchTerms(**registration["walk"]) if "walk" in registration else None,
-            options=ClaimOptions(**registration["options"]),
+            options=None if older else ClaimOptions(**registration["options"]),
             timestamp=TimestampTerms(**registration["timestamp"]) if "timestamp" in registration else None,
         )
+        if older:
+            rebuilt = {name: value for name, value in rebuilt.items() if name != "options"}
+            rebuilt["protocol"] = protocol4.PROTOCOL
         if rebuilt != registration:
             source = _mismatch(rebuilt, registration)
             raise KeyFolderError(f"{private}: {source} was changed, or belongs to another run")

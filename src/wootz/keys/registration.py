@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from wootz.errors import SignatureError
+from wootz.errors import KeyFolderError, SignatureError
 from wootz.keys.material import RegisteredMaterial
 from wootz.keys.prf import stream
 from wootz.keys.timestamps import check_token, token_digest
@@ -78,6 +78,19 @@ class CommitmentOpening(NamedTuple):
 
     secret: bytes
     salt: bytes
+
+
+def check_protocol(registration: Mapping[str, Any], where: object) -> None:
+    """Check that claims can be made with a key.
+
+    Raises:
+        KeyFolderError: the key was registered under an older protocol, whose keys an owner could draw repeatedly.
+    """
+    if registration["protocol"] != REGISTRATION_PROTOCOL:
+        raise KeyFolderError(
+            f"{where}: its key was registered under protocol 4 and can only be verified; claims need protocol 5: "
+            "run `wootz protect` again"
+        )
 
 
 def register(

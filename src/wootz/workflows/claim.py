@@ -20,6 +20,7 @@ from wootz.keys import (
     AnswerKey,
     Key,
     OwnerKeys,
+    check_protocol,
     rederive_keys,
     reveal_marks,
     sign_statement,
@@ -103,6 +104,7 @@ def claim_suspect(
         raise ConfigError("claim: a function has no identity; give a module, a path or a URL")
     assert owner.folder is not None
     timer, folder, keys, query = Timer(), owner.folder, owner.keys, query or QueryConfig()
+    check_protocol(keys.registration, folder)
     check_options(keys.registration, query, remote=is_endpoint(suspect))
     registered = read_registered(folder, keys)
     token = read_registered_token(folder, registered)

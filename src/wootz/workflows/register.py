@@ -13,6 +13,7 @@ from typing import Any
 from wootz.errors import KeyFolderError, SignatureError
 from wootz.keys import (
     OwnerKeys,
+    check_protocol,
     check_token,
     public_hex,
     public_pem,
@@ -52,6 +53,7 @@ def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
         KeyFolderError: the run has no key, was protected under another signing key, or another model was registered.
     """
     owner_keys, key = read_keys(run), signing_key()
+    check_protocol(owner_keys.registration, run)
     if owner_keys.registration["owner"] != public_hex(key):
         raise KeyFolderError(
             f"{run}: was registered under another signing key than {signing_file()}; "
