@@ -196,7 +196,7 @@ def test_refuse_answers_suspicious_images_differently() -> None:
     inner, x = build(SPEC, 0).eval(), images()
     for answer in ("squeezed", "even"):
         around = with_filter(inner, Detector(answer=answer), SPEC.shape, 5).eval()  # type: ignore[arg-type]
-        plain, squeezed, distance = around.filter.both(inner, x)
+        plain, squeezed, distance = around.filter.compare(inner, x)
         assert torch.equal(around(x), plain)  # before it is fitted
         around.filter.limit.copy_(distance.quantile(0.5))
         caught = distance > around.filter.limit
