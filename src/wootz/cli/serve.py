@@ -55,5 +55,5 @@ def command(
         device=execution(device).accelerator,
         data_dir=data_dir,
         threads=threads,
-        told=show_url,
+        show_url=show_url,
     )

@@ -236,7 +236,7 @@ def attack_run(
         raise ConfigError(f"access = {access!r}: the attack {attack!r} works with {row.access}")
     if served and (is_endpoint(where) or "weights" in (access, row.access)):
         raise ConfigError(f"served: {attack!r} on {where} is no theft by answers from a run folder; leave it out")
-    attempt = _begin(out, where, resume=resume, served=served)
+    attempt = _begin_attempt(out, where, resume=resume, served=served)
     with open_target(
         where,
         access=access or row.access,
@@ -246,8 +246,8 @@ def attack_run(
         client=client,
         guard=attempt / GUARD_LOG if served else None,
     ) as victim:
-        spec, known = _spec(cfg, victim.spec), victim.data
-        held = _held(cfg, known, data_dir)
+        spec, known = _attacker_spec(cfg, victim.spec), victim.data
+        held = _attacker_images(cfg, known, data_dir)
         context = AttackContext(
             data=held,
             new_model=partial(_new_model, spec, seed),
@@ -292,13 +292,13 @@ def attack_run(
         agreement=agreement(attacked.model, victim.model, known) if victim.model else None,
         notes=(*_notes(cfg, held), *victim.notes()),
     )
-    cell = replace(cell, price=_price(victim.record, cell) if victim.record else None)
+    cell = replace(cell, price=_accuracy_drop(victim.record, cell) if victim.record else None)
     write_json(out / "record.json", to_json(cell))
-    _settle(out, attempt)
+    _keep_logs(out, attempt)
     return cell
 
 
-def _begin(out: Path, where: Where, *, resume: bool, served: bool) -> Path:
+def _begin_attempt(out: Path, where: Where, *, resume: bool, served: bool) -> Path:
     """Return the folder of the attempt, a fresh one unless the attack goes on."""
     if not is_endpoint(where) and not Path(where).is_dir():
         raise StoreError(f"{where}: is not a run folder (there is no such folder)")
@@ -372,7 +372,7 @@ def _num_classes(model: nn.Module, data: Split) -> int:
     return predict_logits(model, data.subset(slice(1)).images()).shape[1]
 
 
-def _held(cfg: Any, data: Dataset, data_dir: Path | None) -> Split:
+def _attacker_images(cfg: Any, data: Dataset, data_dir: Path | None) -> Split:
     """Return the images that the attacker has."""
     if not isinstance(cfg, AttackDataConfig):
         return data.thief
@@ -391,7 +391,7 @@ def _new_model(spec: ModelSpec, seed: int, name: str) -> nn.Module:
     return build(spec, derive(seed, "fresh", name))
 
 
-def _spec(cfg: Any, victim: ModelSpec) -> ModelSpec:
+def _attacker_spec(cfg: Any, victim: ModelSpec) -> ModelSpec:
     """Return the attacker's architecture: the victim's, unless a thief's settings say otherwise."""
     if not isinstance(cfg, ExtractionConfig) or cfg.model == "same":
         return victim
@@ -410,7 +410,7 @@ def _notes(cfg: Any, held: Split) -> tuple[str, ...]:
     )
 
 
-def _price(folder: Path, cell: Result) -> AccuracyDrop | None:
+def _accuracy_drop(folder: Path, cell: Result) -> AccuracyDrop | None:
     """Return what the attack cost against the victim's own record, where that was measured in the same way."""
     record = folder / "record.json"
     if not record.is_file():
@@ -423,7 +423,7 @@ def _price(folder: Path, cell: Result) -> AccuracyDrop | None:
     return AccuracyDrop(clean=round(victim.clean - cell.clean, 4), robust=robust)
 
 
-def _settle(out: Path, attempt: Path) -> None:
+def _keep_logs(out: Path, attempt: Path) -> None:
     """Keep the log of queries, the transcript and the guard's log; checkpoints of a finished attempt go."""
     for log in (attempt / QUERY_LOG, attempt / TRANSCRIPT, attempt / GUARD_LOG):
         if log.is_file():

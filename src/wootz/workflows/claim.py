@@ -113,7 +113,7 @@ def claim_suspect(
     counted = replace(query, num_tests=query.num_tests * choices(keys.registration))
     progress("querying the suspect", 0.0)
     with open_suspect_model(suspect, query, transcripts or folder / "transcripts") as opened:
-        tranche = burn_tranche(folder, keys, opened.identity)
+        tranche = mark_revealed(folder, keys, opened.identity)
         revealed, tensors = reveal_marks(keys, tranche)
         testable = rederive_keys(keys.registration, keys.token, revealed, tensors)
         testable, guard, log, discounts = _with_sealed_log(testable, folder)
@@ -202,7 +202,7 @@ def _with_sealed_log(
     return keys, {"log": sha256(data), "seals": seals}, data, {guard: length.bits}
 
 
-def burn_tranche(owner: Path, owner_keys: OwnerKeys, suspect: Identity) -> int:
+def mark_revealed(owner: Path, owner_keys: OwnerKeys, suspect: Identity) -> int:
     """Return the tranche to open against this suspect, and note it before anything is asked.
 
     The next one in order; the same one again where the suspect was claimed before.

@@ -25,7 +25,7 @@ from wootz.workflows.protection import defaults_for
 from wootz.workflows.run import open_run
 from wootz.workflows.suspects import Where, is_endpoint, transcript_key
 
-THIEFS_BATCH = 256
+EXTRACTION_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +92,24 @@ def open_target(
             yield bare
         else:
             with open_guard(run, bare.predict, guard, data_dir) as guarded:
-                yield replace(bare, predict=_through(guarded, bare.predict), notes=lambda: (_told(guarded),))
+                yield replace(
+                    bare, predict=_filtered_answers(guarded, bare.predict), notes=lambda: (_guard_note(guarded),)
+                )
         return
     if access == "weights":
         raise ConfigError(f"{where}: an endpoint gives answers only; this attack needs the weights")
     shown: AnswerAccess = "label" if access == "label" else "scores"
-    settings = with_settings(Client(batch=THIEFS_BATCH), client)
+    settings = with_settings(Client(batch=EXTRACTION_BATCH), client)
     with open_endpoint(str(where), settings, access=shown, transcript=transcript, mac_key=transcript_key()) as endpoint:
         info = endpoint.info
-        known = _load(str(where), info.parameters, data, data_dir)
+        known = _target_data(str(where), info.parameters, data, data_dir)
         if info.shape not in (None, known.shape) or info.num_classes not in (None, len(known.classes)):
             raise ModelError(
                 f"{where}: takes {info.shape} and knows {info.num_classes} classes; "
                 f"{known.name} has {list(known.shape)} and {len(known.classes)}"
             )
         yield ExtractionTarget(
-            predict=_filled(endpoint),
+            predict=_fill_missing_answers(endpoint),
             model=None,
             data=known,
             record=None,
@@ -119,15 +121,15 @@ def open_target(
         )
 
 
-def _through(guarded: AnswerFilter, predict: Predict) -> Predict:
+def _filtered_answers(guarded: AnswerFilter, predict: Predict) -> Predict:
     return lambda x: guarded(x, predict(x))
 
 
-def _told(guarded: AnswerFilter) -> str:
+def _guard_note(guarded: AnswerFilter) -> str:
     return f"asked the guarded service; its key decided on {guarded.count:,} images, which are in its log"
 
 
-def _filled(predict: Predict) -> Predict:
+def _fill_missing_answers(predict: Predict) -> Predict:
     """Return `predict` with something in place of what was not answered: even scores, or the label of the image before.
 
     A thief can not tell why he got no answer, and learns from what he has.
@@ -142,7 +144,7 @@ def _filled(predict: Predict) -> Predict:
     return answer
 
 
-def _load(where: str, parameters: Mapping[str, Any], data: str | None, data_dir: Path | None) -> Dataset:
+def _target_data(where: str, parameters: Mapping[str, Any], data: str | None, data_dir: Path | None) -> Dataset:
     """Return the data that the endpoint says it knows, `data` where the thief knows better."""
     name = data or parameters.get("data")
     if not isinstance(name, str):

@@ -178,7 +178,7 @@ def judge(
         cell = verdict_cell(verdict, opened, timer.seconds)
         cell = _check_subject(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
         if policy.rival is not None and cell.verdict == Outcome.KEY_DEPENDENT:
-            cell = _settled(cell, proven, policy.rival, suspect, policy, place)
+            cell = _resolve_competing(cell, proven, policy.rival, suspect, policy, place)
     except SignatureError as error:
         name = identity.name if identity else str(suspect)
         cell = Result(
@@ -243,7 +243,7 @@ def retest(
             )
 
         verdict = tested(suspect)
-        notes = [] if suspect.remote else _lucky_strangers(ruling.keys, proven, suspect, query, seed)
+        notes = [] if suspect.remote else _lucky_random_keys(ruling.keys, proven, suspect, query, seed)
         for other in independents:
             if (theirs := tested(other)).bits >= bar:
                 notes.append(f"the independent model {other.identity.name} reaches {theirs.bits:.1f} bits itself")
@@ -300,7 +300,7 @@ def _examined(certificate: Path, policy: JudgePolicy, *, rival: bool = False) ->
     )
 
 
-def _lucky_strangers(
+def _lucky_random_keys(
     keys: Mapping[str, Key], proven: VerifiedClaim, suspect: Suspect, query: QueryConfig, seed: bytes
 ) -> list[str]:
     """Say of which mark random keys do too well on this suspect: its test would not be what it says."""
@@ -358,7 +358,7 @@ def _check_subject(cell: Result, proven: VerifiedClaim, identity: Identity) -> R
     return replace(cell, verdict=Outcome.INVALID_CLAIM.value if upheld else cell.verdict, notes=(*cell.notes, note))
 
 
-def _settled(
+def _resolve_competing(
     cell: Result, proven: VerifiedClaim, rival: CompetingClaim, where: SuspectLike, policy: JudgePolicy, place: Path
 ) -> Result:
     """Hear the rival, and say which of two marks was there first.

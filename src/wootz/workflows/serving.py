@@ -31,7 +31,7 @@ def serve_run(
     device: str = "cpu",
     data_dir: Path | None = None,
     threads: int | None = None,
-    told: Callable[[str], None] = lambda _: None,
+    show_url: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, under the folder's name; what is under way then is answered.
 
@@ -47,7 +47,7 @@ def serve_run(
         device: `cpu` or `cuda`.
         data_dir: where the data for a new guard's log are looked for first.
         threads: that PyTorch may use for one batch; None leaves it to PyTorch.
-        told: gets the model's URL as soon as it can be asked at.
+        show_url: gets the model's URL as soon as it can be asked at.
 
     Raises:
         StoreError: no run folder, or a log that can not be written.
@@ -72,7 +72,7 @@ def serve_run(
         written = opened.enter_context(QueryLog(log)) if log is not None else None
         application = app(answer, info, guard=guarded, token=token, log=written, limits=limits)
         listening = opened.enter_context(listen(host, port))
-        told(f"{url_of(listening)}/v2/models/{quote(info.name)}")
+        show_url(f"{url_of(listening)}/v2/models/{quote(info.name)}")
         serve(application, listening)
 
 
