@@ -99,7 +99,7 @@ def test_neural_cleanse_finds_the_patch_and_unlearns_it(
 def test_attention_distillation_removes_a_plain_mark(
     backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec
 ) -> None:
-    altered = nad(Attention(lr=2e-2), backdoor.model, context(digits.thief, small_spec, seed=1))
+    altered = nad(Attention(lr=1.5e-2), backdoor.model, context(digits.thief, small_spec, seed=1))
     assert backdoor.recall(altered) < 0.5
     assert accuracy(altered, digits) > accuracy(backdoor.model, digits) - 0.02
 
