@@ -72,7 +72,11 @@ def test_settings(wootz, tmp_path: Path, words: list[str], parts: list[str]) -> 
 
 def test_missing_arguments(wootz, tmp_path: Path) -> None:
     assert_usage_error(wootz("protect", "--out", tmp_path / "r"), "--data: missing")
-    assert_usage_error(wootz("steal", "--attack", "retrain-soft"), "needs the victim's run folder")
+    for command, attack in (("steal", "retrain-soft"), ("remove", "prune")):
+        needed = (f"{command}: needs a run folder", "--attack NAME", "--attack list", "--out DIR")
+        assert_usage_error(wootz(command, "--attack", attack), *needed)
+        assert_usage_error(wootz(command, tmp_path / "r1"), *needed)
+        assert wootz(command, "--attack", "list").code == 0
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_plain_loop(prepared: Owner, images: TensorDataset, tmp_path: Path) -> N
     assert Owner.load(tmp_path / "run").verify(tmp_path / "run").outcome == "KEY-DEPENDENT"
 
 
+@pytest.mark.filterwarnings("ignore")  # Lightning warns of its own deprecations and of few workers
 def test_lightning(prepared: Owner, images: TensorDataset, tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning")
 

@@ -222,7 +222,7 @@ class Owner:
         """Sign the registration with this model, once; see `wootz register`. The owner must be saved."""
         from wootz.workflows.register import register_run
 
-        return register_run(self._saved("register"), tsa=tsa)
+        return register_run(self._saved("register"), tsa=tsa, owner=self)
 
     def claim(
         self,

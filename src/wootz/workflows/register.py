@@ -38,7 +38,7 @@ TOKEN = "registration.dsse.tsr"
 PUBLIC = "owner.pub"
 
 
-def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
+def register_run(run: Path, *, tsa: str | None = None, owner: Owner | None = None) -> dict[str, Any]:
     """Register the model of a run folder with its key, and seal the guard's log.
 
     The first call writes the signed statement: the registration, its time token, the model's digest, clean and robust
@@ -47,6 +47,7 @@ def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
 
     Args:
         run: the run folder.
+        owner: the run's owner, if it is open already.
         tsa: address of an RFC 3161 authority that stamps the statement and the guard's log.
 
     Raises:
@@ -73,7 +74,7 @@ def register_run(run: Path, *, tsa: str | None = None) -> dict[str, Any]:
             "digest": registration_digest(owner_keys.registration).hex(),
             "token": base64.b64encode(owner_keys.token).decode(),
             "measured": _measured(run),
-            "evidence": _own_evidence(run, owner_keys),
+            "evidence": _own_evidence(owner or Owner.load(run)),
         }
         write_bytes(run / PUBLIC, public_pem(key))
         write_bytes(run / FILE, sign_statement(key, {identity.name: identity.digest}, REGISTERED, predicate))
@@ -140,12 +141,13 @@ def _measured(run: Path) -> dict[str, str]:
     return measured
 
 
-def _own_evidence(run: Path, owner_keys: OwnerKeys) -> dict[str, str]:
-    """Return the bits of each mark in the run's own model; the guard's are in answers, not in the model."""
-    keys, accesses = without_guard(owner_keys.keys), owner_keys.registration["options"]["accesses"]
+def _own_evidence(owner: Owner) -> dict[str, str]:
+    """Return the bits of each mark in the owner's model; the guard's are in answers, not in the model."""
+    registration, keys = owner.keys.registration, without_guard(owner.keys.keys)
     if not keys:
         return {}
+    accesses = registration["options"]["accesses"]
     query = QueryConfig(access="weights" if "weights" in accesses else "scores", isolated=False)
-    with open_suspect_model(run, query, run / "transcripts") as model:
-        verdict = ask_suspect(keys, owner_keys.registration, model, Owner.load(run).reference_models, query, bar=0.0)
+    with open_suspect_model(owner.model, query, Path()) as model:
+        verdict = ask_suspect(keys, registration, model, owner.reference_models, query, bar=0.0)
     return {item.mark: f"{item.bits:.2f}" for item in verdict.evidence}
