@@ -60,7 +60,7 @@ def test_a_stranger_who_is_walked_is_no_thief(as_owner: Court, tmp_path: Path) -
 def test_as_many_queries_as_were_registered_or_none(as_owner: Court, tmp_path: Path) -> None:
     (as_owner.owner / "key/burnt.jsonl").unlink(missing_ok=True)
     fewer = QueryConfig(access="label", boundary_queries=100, isolated=False)
-    with pytest.raises(ConfigError, match=r"walks = 100: a claim walks with the 20000 queries that were registered"):
+    with pytest.raises(ConfigError, match="boundary queries: 100; a claim with this key uses the registered 20000"):
         claim_run(as_owner.owner, as_owner.owner, tmp_path / "c.json", fewer)
     assert not (as_owner.owner / "key/burnt.jsonl").exists()  # nothing was opened for it
 

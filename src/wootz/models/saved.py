@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wootz.config import from_mapping
 from wootz.errors import ModelError, StoreError
+from wootz.extras import require
 from wootz.models.architectures import MODELS
 from wootz.models.filters import filters_of, with_filters
 from wootz.modes import eval_mode
@@ -181,6 +182,7 @@ def to_onnx(model: nn.Module, spec: ModelSpec) -> bytes:
     The metadata entry `classes` holds the names of the classes as a JSON list. Filters that are not tensor operations
     (JPEG) cannot be exported.
     """
+    require("onnx")
     import onnx
 
     buffer, x = io.BytesIO(), torch.zeros(2, *spec.shape)

@@ -6,11 +6,16 @@ in four formats. `page` puts everything together; equal records give equal bytes
 experiment trackers.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from wootz.extras import require
+
+require("report")
 
 from wootz.report.page import render_grid, render_page
 from wootz.report.read import read_findings, read_grid_metadata, read_runs

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz.errors import ConfigError
+from wootz.extras import require
 from wootz.modes import eval_mode
 from wootz.rng import derive
 from wootz.types import Norm
@@ -57,6 +58,7 @@ def reference_autoattack(
     Raises:
         ConfigError: there are no images.
     """
+    require("autoattack")
     from pyautoattack import AutoAttack
 
     if len(x) == 0:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wootz.errors import ModelError, SuspectError
+from wootz.extras import require
 from wootz.models import ModelSpec
 from wootz.store import sha256
 from wootz.suspects.files.limits import Limits
@@ -97,6 +98,8 @@ def open_file(
     """
     limits = limits or Limits()
     untrusted = read_untrusted(path, limits, allow_torch_zip=allow_torch_zip)
+    if untrusted.kind == "onnx":
+        require("onnx")
     digest, threads, about = sha256(untrusted.data), torch.get_num_threads(), _description_values(untrusted)
     if not isolated:
         predict, spec, weights = load(untrusted, limits, threads=threads)
