@@ -100,7 +100,7 @@ def test_liar_adds_a_second_mark_to_a_stolen_model(
     back = ("--against", mine, "--registered-model", as_owner.owner, "--registered-model", as_owner.thief)
     assert judge(theirs, as_owner.thief, *back).code == 0
     with monkeypatch.context() as weak:
-        weak.setattr(judging, "settle", lambda *_: ("KEY-DEPENDENT", "whoever claims is right"))
+        weak.setattr(judging, "resolve_competing_claims", lambda *_: ("KEY-DEPENDENT", "whoever claims is right"))
         assert judge(mine, as_owner.thief, *against).code == 0
 
 
@@ -135,7 +135,7 @@ def test_liar_stocks_a_registration_and_embeds_it_in_a_stolen_model(
     said = judge(ours, stocked.suspect, *hers)
     assert (said.code, "the rival's claim is not heard" in notes_of(said)) == (0, True)
     with monkeypatch.context() as weak:
-        weak.setattr(judging, "settle", older_key_wins)
+        weak.setattr(judging, "resolve_competing_claims", older_key_wins)
         assert judge(theirs, stocked.suspect, *his).code == 0
         assert judge(ours, stocked.suspect, *hers).code == 4
 
@@ -155,7 +155,7 @@ def test_liar_refutes_with_a_counterfeit_mark(
     assert (said.code, "neither model carries the other's mark" in notes_of(said)) == (0, True)
     for rule in (older_key_wins, rival_refutes):
         with monkeypatch.context() as weak:
-            weak.setattr(judging, "settle", rule)
+            weak.setattr(judging, "resolve_competing_claims", rule)
             assert judge(ours, stocked.suspect, *hers).code == 4
 
 
@@ -319,7 +319,7 @@ def test_liar_points_the_judge_elsewhere(
     said = judge(claim, as_owner.owner)
     assert (said.code, "other weights than these" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
-        weak.setattr(judging, "_about_whom", lambda cell, *_: cell)
+        weak.setattr(judging, "_check_subject", lambda cell, *_: cell)
         assert judge(claim, as_owner.owner).code == 0
 
 

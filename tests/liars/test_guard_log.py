@@ -38,7 +38,7 @@ from wootz.statistics.queries import SuspectAccess
 from wootz.store import file_digest
 from wootz.suspects.files import predictor
 from wootz.training import Recipe, train
-from wootz.workflows import guard_log
+from wootz.workflows import guard_ruling
 from wootz.workflows import judge as judging
 from wootz.workflows.guard_log import LOG, SEALS
 from wootz.workflows.guard_ruling import LogRuling
@@ -210,7 +210,7 @@ class TestOwnPairs:
         assert said.code == 1, notes_of(said)
         strict = bits_of(said)
         with monkeypatch.context() as weak:
-            weak.setattr(guard_log, "_explained", lambda key, *_: torch.ones(len(key.pixels), dtype=torch.bool))
+            weak.setattr(guard_ruling, "_explained", lambda key, *_: torch.ones(len(key.pixels), dtype=torch.bool))
             said = judge(claim, accused, *words)
             assert (said.code, bits_of(said) > strict) == (0, True), notes_of(said)
 
@@ -251,9 +251,9 @@ class TestOwnPairs:
         assert (said.code, why in notes_of(said)) == (1, True), notes_of(said)
         with monkeypatch.context() as weak:
             if gap < 1:
-                weak.setattr(guard_log, "_explained", lambda key, *_: torch.ones(len(key.pixels), dtype=torch.bool))
+                weak.setattr(guard_ruling, "_explained", lambda key, *_: torch.ones(len(key.pixels), dtype=torch.bool))
             else:
-                weak.setattr(guard_log, "_is_rare", lambda *_: True)
+                weak.setattr(guard_ruling, "_is_rare", lambda *_: True)
             said = judge(claim, suspect, *words)
             assert (said.code, "entries of the guard's log count" in notes_of(said)) == (0, True), notes_of(said)
 
@@ -311,8 +311,8 @@ def test_liar_chooses_how_much_of_the_log_counts(
     strict = guard_bits(said)
     with monkeypatch.context() as weak:
         weak.setattr("wootz.workflows.certificate.log_length", lambda lines: LogLength(lines, 0.0))
-        weak.setattr(guard_log, "_explained", lambda key, *_: torch.ones(len(key.pixels), dtype=torch.bool))
-        weak.setattr(guard_log, "_tested", lambda _: iter(()))
+        weak.setattr(guard_ruling, "_explained", lambda key, *_: torch.ones(len(key.pixels), dtype=torch.bool))
+        weak.setattr(guard_ruling, "_tested", lambda _: iter(()))
         loose = guard_bits(judge(claim, accused, *words))
         assert loose == pytest.approx(luck(best), abs=0.02)
         assert loose > strict

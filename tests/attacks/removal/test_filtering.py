@@ -99,7 +99,7 @@ def test_suspicious_images_are_not_believed(answer: Any, fine: Fine, digits: Dat
     assert fine.recall(altered) < 0.3
     lost = accuracy(fine.model, digits) - accuracy(altered, digits)
     assert lost < (0.02 if answer == "squeezed" else 0.06)
-    _, _, distance = altered.filter.both(altered.inner, held.data.images())
+    _, _, distance = altered.filter.compare(altered.inner, held.data.images())
     assert (distance > altered.filter.limit).float().mean().item() == pytest.approx(0.05, abs=0.01)
 
 
