@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import make_dataclass, replace
+
 import pytest
 
-from wootz.workflows.protection import preset
+from wootz.keys import owner_secret, run_secret
+from wootz.models.architectures import CWCNN, SmallCNN
+from wootz.watermarks import Guard, RunnerUp, Triggers
+from wootz.workflows.protection import Protection, preset
 
 
 @pytest.mark.parametrize(
@@ -37,3 +42,31 @@ def test_strong_has_a_loss_and_a_net_of_its_own_and_trains_on_most_images(
     assert (recipe.loss, recipe.steps, recipe.epochs, recipe.robust_weight) == ("trades", 10, epochs, weight)
     assert (found.model, found.set_aside) == (net, 0.25)
     assert (recipe.shift, recipe.mirror) == (shift, False)
+
+
+class TestIdentity:
+    cfg = Protection(marks=("triggers",), seed=3)
+
+    def test_covers_the_chosen_marks_the_chosen_network_and_what_they_share(self) -> None:
+        changes = {
+            "triggers": Triggers(count=256),
+            "small_cnn": SmallCNN(width=8),
+            "model": "cw-cnn",
+            "marks": ("triggers", "guard"),
+            "wm_eps": 0.8,
+            "seed": 4,
+        }
+        digests = {replace(self.cfg, **{name: value}).digest for name, value in changes.items()}  # type: ignore[arg-type]
+        assert len(digests | {self.cfg.digest}) == len(changes) + 1
+
+    def test_leaves_out_marks_and_networks_that_are_not_chosen(self) -> None:
+        for other in ({"guard": Guard(cost=0.1)}, {"runner_up": RunnerUp(lam=0.1)}, {"cw_cnn": CWCNN(dropout=0.1)}):
+            assert replace(self.cfg, **other).digest == self.cfg.digest  # type: ignore[arg-type]
+
+    def test_a_new_setting_of_an_unused_mark_changes_no_digest_and_no_key(self) -> None:
+        wider = make_dataclass("WiderGuard", [("tau", float, 1.5)], bases=(Guard,), frozen=True, kw_only=True)
+        cfg = replace(self.cfg, guard=wider())
+        assert cfg.digest == self.cfg.digest
+        assert run_secret(owner_secret(), cfg.digest) == run_secret(owner_secret(), self.cfg.digest)
+        used = replace(self.cfg, marks=("triggers", "guard"))
+        assert replace(used, guard=wider()).digest != used.digest

@@ -20,7 +20,7 @@ from wootz.watermarks import MARKS
 from wootz.workflows.attack import FAMILIES
 from wootz.workflows.protection import Protection, preset
 
-PROTOCOL = "wootz-bench/1"
+PROTOCOL = "wootz-bench/2"
 
 JobKind: TypeAlias = Literal["panel", "train", "attack", "test"]
 
@@ -228,7 +228,7 @@ class _Planner:
             "evaluation_images": measure.evaluation_images,
         }
         panel = self._panel_job(cfg) if cfg.marks else None
-        config = {"protection": to_mapping(cfg), "panel": panel, "measure": parts}
+        config = {"protection": cfg.used_settings(), "panel": panel, "measure": parts}
         needs = (panel,) if panel else ()
         return self._add_job(
             "train", config, needs, f"train {cfg.data} {cfg.model} {cfg.recipe.loss} {cfg.recipe.epochs}"
@@ -245,7 +245,7 @@ class _Planner:
             small_cnn=cfg.small_cnn,
             recipe=replace(Protection().recipe, eps=cfg.recipe.eps, norm=cfg.recipe.norm),
         )
-        return self._add_job("panel", {"protection": to_mapping(base)}, (), f"panel {cfg.data}")
+        return self._add_job("panel", {"protection": base.used_settings()}, (), f"panel {cfg.data}")
 
     def _attack_job(self, name: str, owner: str, data: str, seed: int) -> tuple[Kind, str]:
         if name not in self._attack_configs:

@@ -44,7 +44,7 @@ from wootz.training import Execution, Recipe, check_shift, train
 from wootz.types import Access, Progress
 from wootz.watermarks import MarkContext, MarkLoss, hook_of, prepare_all, weights_digest
 from wootz.workflows.inputs import DataLike, as_dataset
-from wootz.workflows.protection import Protection, preset
+from wootz.workflows.protection import REFERENCE_NETWORK, Protection, preset
 from wootz.workflows.reference_models import ReferenceModels, registered_panel
 from wootz.workflows.run import prepare_run_folder
 from wootz.workflows.suspects import QueryConfig, SuspectLike
@@ -388,7 +388,7 @@ def read_config(folder: Path) -> Protection:
 def run_metadata(cfg: Protection, execution: Execution, best_epoch: int) -> dict[str, Any]:
     """Return what `model.json` says of a training: settings, digest, precision, and the epoch that was chosen."""
     return {
-        "training": cfg.identity(),
+        "training": cfg.used_settings(),
         "digest": cfg.digest,
         "precision": "bf16" if execution.bfloat16 else "32",
         "best_epoch": best_epoch,
@@ -409,7 +409,7 @@ def make_references(
         ),
         "plain": Recipe(loss="natural", eps=cfg.recipe.eps, epochs=cfg.panel.plain_epochs, lr=cfg.panel.lr),
     }
-    small = replace(cfg, model="small-cnn", small_cnn=replace(cfg.small_cnn, width=cfg.panel.width))
+    small = replace(cfg, model=REFERENCE_NETWORK, small_cnn=replace(cfg.small_cnn, width=cfg.panel.width))
     return References(
         **{
             name: _reference(name, recipe, small.spec(data), cfg, data, folder, execution, progress)

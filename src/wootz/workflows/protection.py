@@ -37,8 +37,11 @@ from wootz.watermarks import (
     check_wm_eps,
 )
 
-IDENTITY_SCHEMA = 1
-"""Version of `Protection.identity`."""
+REFERENCE_NETWORK = "small-cnn"
+"""Network of the reference models."""
+
+SETTINGS_SCHEMA = 1
+"""Version of what enters `Protection.digest`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,20 +133,19 @@ class Protection:
             if isinstance(settings, Triggers | Paper):
                 check_wm_eps(self.recipe.eps, settings.alpha, self.wm_eps)
 
-    def identity(self) -> dict[str, Any]:
-        """Return what decides the result, as plain values: only the chosen marks' and the chosen network's settings.
+    def used_settings(self) -> dict[str, Any]:
+        """Return what decides the result, as plain values: of marks and networks only those that are used.
 
-        A setting that is added to a mark or a network which is not chosen changes no digest and no key.
+        A setting that is added to a mark or a network which is not used changes no digest and no key.
         """
-        chosen = {_field(name) for name in (*self.marks, self.model)}
+        chosen = {_field(name) for name in (*self.marks, self.model, REFERENCE_NETWORK)}
         unused = {_field(name) for name in (*MARKS, *MODELS)} - chosen
-        plain = {name: value for name, value in to_mapping(self).items() if name not in unused}
-        return {"schema": IDENTITY_SCHEMA, **plain}
+        return {name: value for name, value in to_mapping(self).items() if name not in unused}
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of `identity`, which names the run and its secret."""
-        return digest(self.identity())
+        """The SHA-256 of `used_settings` and their schema, from which the run's secret follows."""
+        return digest({"schema": SETTINGS_SCHEMA, **self.used_settings()})
 
     def mark_settings(self) -> dict[str, Any]:
         """Return each chosen mark's config."""
