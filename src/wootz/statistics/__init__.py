@@ -9,10 +9,10 @@ and, for label-only suspects, `boundary_search`) and on exact `tails`. `null` ch
 from wootz.statistics.evidence import Evidence
 from wootz.statistics.exact_tests import EXACT_TESTS
 from wootz.statistics.queries import SuspectAccess, cache_batches
-from wootz.statistics.verdict import DEFAULT_BAR, EXIT_CODES, Outcome, Verdict, required_bits, verify
+from wootz.statistics.verdict import EXIT_CODES, Verdict, required_bits, verify
+from wootz.types import Outcome
 
 __all__ = [
-    "DEFAULT_BAR",
     "EXACT_TESTS",
     "EXIT_CODES",
     "Evidence",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from types import MappingProxyType
 
 from wootz.errors import ConfigError
@@ -17,25 +16,13 @@ from wootz.statistics.queries import LabelledImages, SuspectAccess, cache_images
 from wootz.statistics.sequential import sequential_label_evidence
 from wootz.statistics.tails import bits, fisher
 from wootz.statistics.wrong_class_ranks import ranks_available
-from wootz.types import Access, Predict, Weights
-
-
-class Outcome(StrEnum):
-    """The outcome of a verification."""
-
-    KEY_DEPENDENT = "KEY-DEPENDENT"
-    NOT_SHOWN = "NOT SHOWN"
-    INCONCLUSIVE = "INCONCLUSIVE"
-    INVALID_CLAIM = "INVALID CLAIM"
-
+from wootz.types import THRESHOLD_BITS, UNTIMESTAMPED_THRESHOLD_BITS, Access, Outcome, Predict, Weights
 
 EXIT_CODES: Mapping[Outcome, int] = MappingProxyType(
     {Outcome.KEY_DEPENDENT: 0, Outcome.NOT_SHOWN: 1, Outcome.INCONCLUSIVE: 3, Outcome.INVALID_CLAIM: 4}
 )
 """The exit code of the command line per outcome."""
 
-DEFAULT_BAR = 40.0
-UNTIMESTAMPED_BAR = 80.0
 _MIN_ANSWERED = 0.5  # fraction of the ordinary images that a working classifier answers
 
 CHANCE = 1.5
@@ -48,7 +35,7 @@ def required_bits(*, timestamped: bool) -> float:
     They are 40 if the keys were derived from a trusted timestamp token, so that each further key costs a request to the
     authority, and 80 without one, so that searching for a lucky key is infeasible.
     """
-    return DEFAULT_BAR if timestamped else UNTIMESTAMPED_BAR
+    return THRESHOLD_BITS if timestamped else UNTIMESTAMPED_THRESHOLD_BITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +65,7 @@ def verify(
     *,
     panel: Sequence[Predict] = (),
     access: Access = "scores",
-    bar: float = DEFAULT_BAR,
+    bar: float = THRESHOLD_BITS,
     budget: int | None = None,
     tries: int = 1,
     sequential: bool = False,

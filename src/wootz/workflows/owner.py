@@ -38,10 +38,10 @@ from wootz.models import (
     write_model,
 )
 from wootz.rng import derive
-from wootz.statistics import DEFAULT_BAR, Verdict
+from wootz.statistics import Verdict
 from wootz.store import read_tensors, write_bytes
 from wootz.training import Execution, Recipe, check_shift, train
-from wootz.types import Access, Progress
+from wootz.types import THRESHOLD_BITS, Access, Progress
 from wootz.watermarks import MarkContext, MarkLoss, hook_of, prepare_all, weights_digest
 from wootz.workflows.inputs import DataLike, as_dataset
 from wootz.workflows.protection import REFERENCE_NETWORK, Protection, preset
@@ -192,7 +192,7 @@ class Owner:
         access: Access = "scores",
         *,
         query: QueryConfig | None = None,
-        threshold_bits: float = DEFAULT_BAR,
+        threshold_bits: float = THRESHOLD_BITS,
         guard_log: Path | None = None,
         progress: Progress = lambda *_: None,
     ) -> Verdict:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from wootz.errors import ConfigError, StoreError
 from wootz.keys import AnswerKey, DirectionKey, Key
 from wootz.records import EvidenceRecord, Result, decimal_p
-from wootz.statistics import DEFAULT_BAR, Verdict, verify
+from wootz.statistics import Verdict, verify
 from wootz.statistics.calibration import detect_input_format, with_input_format
 from wootz.statistics.queries import LabelledImages
-from wootz.types import Kind, Progress
+from wootz.types import THRESHOLD_BITS, Kind, Progress
 from wootz.workflows.guard_log import with_guard, with_log, without_guard
 from wootz.workflows.reference_models import ReferenceModels
 from wootz.workflows.run import Timer
@@ -30,7 +30,7 @@ def verify_suspect(
     suspect: SuspectLike,
     query: QueryConfig | None = None,
     *,
-    threshold_bits: float = DEFAULT_BAR,
+    threshold_bits: float = THRESHOLD_BITS,
     guard_log: Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> tuple[Verdict, Suspect]:
