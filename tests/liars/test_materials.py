@@ -47,14 +47,21 @@ def test_liar_adds_rows_after_the_key_is_known(
     """He registers one row, learns its label, and adds images that the suspect answers with it."""
     white, black = (torch.full((1, *digits.shape), level, dtype=torch.uint8) for level in (200, 0))
     one = {"pixels": white, "base_pixels": black, "base": torch.zeros(1, dtype=torch.int64)}
-    owner_keys = ring_of(as_liar, digits, {"triggers": RegisteredMaterial("labels", one, FACTS)}, blank)
-    key = owner_keys.keys["triggers"]
-    assert isinstance(key, LabelKey)
+    answers = plain(digits.train.images()).argmax(1)
+    for byte in range(
+        4, 64
+    ):  # he registers until his reference models do not answer so, too: they would void the claim
+        material = RegisteredMaterial("labels", one, FACTS)
+        owner_keys = ring_of(as_liar, digits, {"triggers": material}, blank, bytes([byte]))
+        key = owner_keys.keys["triggers"]
+        assert isinstance(key, LabelKey)
+        more = digits.train.pixels[answers == key.labels[0]][:40]
+        shared = [(model(more.float() / 255).argmax(1) == key.labels[0]).float().mean() for model in blank]
+        if max(shared) < 0.2:
+            break
     run, claim = run_of(tmp_path / "r", owner_keys, blank[0], blank, small_spec), tmp_path / "r/c.json"
     assert wootz("register", run).code == 0
     assert wootz("claim", run, accused, "--out", claim, "--access", "label").code in (0, 1)
-    answers = plain(digits.train.images()).argmax(1)
-    more = digits.train.pixels[answers == key.labels[0]][:40]
 
     def added(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         grown = {"triggers/pixels": more, "triggers/base_pixels": torch.zeros_like(more)}

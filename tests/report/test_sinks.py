@@ -159,7 +159,10 @@ def test_every_sink_has_an_extra() -> None:
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    assert all(set(extras[sink]) <= set(extras["dev"]) for sink in SINKS)
+    assert all(extras[sink] for sink in SINKS)
+    assert "wootz[all]" in extras["dev"]
+    (everything,) = extras["all"]
+    assert set(SINKS) <= set(everything.removeprefix("wootz[").removesuffix("]").split(","))
 
 
 def test_what_can_not_be_sent_is_one_plain_line(folder: Path, tmp_path: Path, store: str) -> None:
@@ -182,4 +185,4 @@ def test_the_command_line_sends(
     assert said.json["sent"] == {"tensorboard": 12}
     said = run_command(capsys, monkeypatch, "report", folder, "--sink", "tensorboard")
     assert said.code == 2
-    assert "should be tensorboard=LOGDIR or mlflow=URI" in said.err
+    assert "must be tensorboard=LOGDIR or mlflow=URI" in said.err
