@@ -48,9 +48,7 @@ def test_liar_adds_rows_after_the_key_is_known(
     white, black = (torch.full((1, *digits.shape), level, dtype=torch.uint8) for level in (200, 0))
     one = {"pixels": white, "base_pixels": black, "base": torch.zeros(1, dtype=torch.int64)}
     answers = plain(digits.train.images()).argmax(1)
-    for byte in range(
-        4, 64
-    ):  # he registers until his reference models do not answer so, too: they would void the claim
+    for byte in range(4, 64):  # until his reference models do not share the label: they would void the claim
         material = RegisteredMaterial("labels", one, FACTS)
         owner_keys = ring_of(as_liar, digits, {"triggers": material}, blank, bytes([byte]))
         key = owner_keys.keys["triggers"]

@@ -105,5 +105,5 @@ def test_what_is_refused(victim: Path, tmp_path: Path, plain: nn.Module, small_s
         attack_run("steal", "http://x/v2/models/m", "retrain-hard", tmp_path / "b", served=True)
     with pytest.raises(ConfigError, match=r"served: 'prune' on .* is no theft by answers"):
         attack_run("remove", victim, "prune", tmp_path / "c", served=True)
-    with pytest.raises(StoreError, match="nowhere.jsonl: no such file; give the log of the guard"):
+    with pytest.raises(StoreError, match=r"nowhere\.jsonl: no such file; give the log of the guard"):
         evidence(victim, bare, tmp_path / "nowhere.jsonl")
