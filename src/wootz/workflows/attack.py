@@ -223,7 +223,7 @@ def attack_run(
             is logged in `out`, a file of the owner's that no attack reads.
         data_dir: where data are looked for first.
         execution: device and precision.
-        progress: told what is going on.
+        progress: called with the name of the step and the fraction done.
 
     Raises:
         ConfigError: no such attack or setting, or `out` holds a model already; `served` where nothing is served so.

@@ -71,7 +71,7 @@ def demo(
         settings: `key=value` changes of the protected model's training, which strangers share.
         data_dir: where data are looked for first.
         execution: device and precision.
-        progress: told what is going on.
+        progress: called with the name of the step and the fraction done.
     """
     if (out / "summary.json").exists():
         raise ConfigError(f"{out}: already holds a demo; choose another --out (nothing was changed)")
