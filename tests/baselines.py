@@ -69,6 +69,6 @@ def prepare_small(
 def train_embedded(mark: str, digits: Dataset, spec: ModelSpec, panel: list[nn.Module], cfg: Any) -> Owner:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wootz.workflows.owner.fresh_secret", lambda: b"\x5e" * 32)
-        recipe = Recipe(loss="natural", eps=EPS, epochs=12, lr=5e-3)
+        recipe = Recipe(loss="natural", eps=EPS, epochs=16, lr=5e-3)
         settings = settings_of({mark: cfg}, wm_eps=WM_EPS, recipe=recipe, seed=4)
         return protect(build(spec, 4), digits, config=settings, references=References(*panel), execution=CPU)

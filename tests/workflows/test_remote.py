@@ -247,7 +247,7 @@ class TestGuard:
                 tmp_path / "thief",
                 count=20,
                 execution=CPU,
-                settings=("epochs=40", "lr=5e-3", "data=owner", "images=1000"),
+                settings=("epochs=30", "lr=5e-3", "data=owner", "images=2000"),
             )
             assert guarded.count > 20
         return as_owner, tmp_path / "thief"
