@@ -179,7 +179,7 @@ class TestRuns:
         assert reached[1] > reached[0] - 0.1
         assert reached[1] > 0.4
 
-    @pytest.mark.slow
+    @pytest.mark.system
     def test_two_processes_take_the_steps_of_one(self, digits: Dataset) -> None:
         """Every process has weights of its own: on shared ones each step would count twice."""
         few = digits.train.subset(slice(64))
@@ -304,6 +304,7 @@ PROTECT = [
 ]
 
 
+@pytest.mark.system
 def test_kill_nine_and_resume_give_the_same_bytes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
