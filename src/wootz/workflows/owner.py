@@ -230,6 +230,7 @@ class Owner:
         access: Access = "scores",
         *,
         query: QueryConfig | None = None,
+        force: bool = False,
         progress: Progress = lambda *_: None,
     ) -> Claim:
         """Reveal one part of the key, test the suspect with it, and return the signed claim.
@@ -238,14 +239,15 @@ class Owner:
         folder and used against no other suspect.
 
         Raises:
-            ConfigError: the owner is not saved, all parts of the key were revealed, or `access` was not registered.
+            ConfigError: the owner is not saved, all parts of the key were revealed, `access` was not registered, or the
+                whole key gives fewer bits than the claim needs (`force` claims all the same).
         """
         from wootz.workflows.claim import claim_suspect
         from wootz.workflows.register import is_registered
 
         if not is_registered(self._saved("claim")):
             self.register()
-        return claim_suspect(self, suspect, query or QueryConfig(access=access), progress=progress)
+        return claim_suspect(self, suspect, query or QueryConfig(access=access), force=force, progress=progress)
 
     def train_hook(self, data: DataLike | None = None) -> MarkLoss:
         """Return the loss term of the marks, for a training loop of your own.
