@@ -51,7 +51,7 @@ def main() -> None:
     args = parser.parse_args()
     owner_keys, panel = read_keys(args.run), Owner.load(args.run).reference_models
     predict = predictor(read_model(args.suspect)[0])
-    triggers, direction = owner_keys.keys["triggers"], owner_keys.keys["runner-up"]
+    triggers, direction = owner_keys.by_mark["triggers"], owner_keys.by_mark["runner-up"]
     assert isinstance(triggers, LabelKey)
     assert isinstance(direction, DirectionKey)
     claims = list(claimed(triggers, direction, predict, panel, owner_keys.materials["triggers"].tranches))

@@ -40,12 +40,6 @@ def accuracy(model: nn.Module, data: Dataset) -> float:
     return (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
 
 
-def agreement(one: nn.Module, other: nn.Module, data: Dataset) -> float:
-    """Return the share of test images that two models answer alike."""
-    x = data.test.images()
-    return (predict_logits(one, x).argmax(1) == predict_logits(other, x).argmax(1)).float().mean().item()
-
-
 class Backdoor(NamedTuple):
     """A plain mark in the manner of Adi et al. (arXiv 1802.04633): 30 noise images with arbitrary labels."""
 

@@ -51,7 +51,7 @@ def test_the_evidence_is_found_through_the_thief_s_own_log(victim: Path, tmp_pat
     assert log.stat().st_mode & 0o777 == 0o600
     assert not (victim / LOG).exists()
     assert not (tmp_path / "bare" / "guard.jsonl").exists()
-    key = read_keys(victim).keys["guard"]
+    key = read_keys(victim).by_mark["guard"]
     assert isinstance(key, AnswerKey)
     count = len(read_log(key, log).base)
     assert f"asked the guarded service; its key decided on {count} images, which are in its log" in served.notes

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers import agreement, context
+from helpers import context
 from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.attacks.extraction.adaptive import (
     Average,
@@ -28,6 +28,7 @@ from wootz.data import Dataset, Split
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
 from wootz.suspects.files import predictor
+from wootz.workflows.run import agreement
 
 
 def victim(plain: nn.Module, access: str = "scores", budget: int | None = None) -> BudgetedOracle:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import agreement, context
+from helpers import context
 from wootz.attacks.evasion import evaluate
 from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.attacks.extraction.retrain import Retrain, retrain, training_targets
@@ -17,6 +17,7 @@ from wootz.data import Dataset, Split
 from wootz.errors import BudgetError
 from wootz.models import ModelSpec
 from wootz.suspects.files import predictor
+from wootz.workflows.run import agreement
 
 RETRAINED = [
     name

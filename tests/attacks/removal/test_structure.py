@@ -9,7 +9,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from helpers import Backdoor, accuracy, agreement, context
+from helpers import Backdoor, accuracy, context
 from wootz.attacks.evasion import predict_logits
 from wootz.attacks.removal.channels import Permute, dependency_graph, permute, zero_channels
 from wootz.attacks.removal.pruning import (
@@ -23,6 +23,7 @@ from wootz.attacks.removal.pruning import (
 )
 from wootz.data import Dataset
 from wootz.models import ModelSpec, build
+from wootz.workflows.run import agreement
 
 NETS = {
     "small-cnn": {"width": 6, "hidden": 16},
