@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from directions import D, K, direction_material, images, key
 from preferences import boundary_suspect as boundaries
 from wootz.data import Dataset
 from wootz.errors import ConfigError
-from wootz.keys import DirectionKey, HalfKey, LabelKey, PreferenceKey, RegisteredMaterial, WeightKey
+from wootz.keys import AnswerKey, DirectionKey, HalfKey, Key, LabelKey, RegisteredMaterial
 from wootz.records import EvidenceRecord
 from wootz.statistics import EXACT_TESTS, verify
 from wootz.statistics.exact_tests import half_evidence, label_evidence, preference_evidence
