@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
+import struct
 from collections import Counter
 from typing import Any
 
@@ -20,6 +22,7 @@ _FIELD_BYTES = 32
 """What a header field counts beyond its name and value, as in RFC 9113, section 6.5.2."""
 
 _MAX_PIPELINED = 16
+_NO_LINGER = struct.pack("ii", 1, 0)
 _RESERVED_DESCRIPTORS = 64
 """Files that the service itself opens; all other descriptors are for connections."""
 
@@ -133,7 +136,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(431, self._too_large)
 
     def abort(self) -> None:
-        """Close the connection at once, with what was not sent yet."""
+        """Close the connection at once; what was not sent yet is dropped, also by the operating system."""
+        if self.transport.get_write_buffer_size():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:

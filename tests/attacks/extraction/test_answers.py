@@ -60,7 +60,7 @@ def test_it_succeeds_against_an_undefended_model(
 ) -> None:
     oracle = victim(plain, ATTACKS[name].access, budget=queries)
     stolen = ATTACKS[name].run(cfg, oracle, context(digits.train, small_spec))
-    assert agreement(stolen, plain, digits) > 0.9
+    assert agreement(stolen, plain, digits) > 0.8
     assert oracle.queries == queries
     if queries > len(digits.train):
         short = victim(plain, ATTACKS[name].access, budget=queries - 1)
@@ -79,7 +79,7 @@ class TestFew:
         assert agreement(stolen, plain, digits) > agreement(
             retrain_on_few(once, victim(plain), context(few, small_spec)), plain, digits
         )
-        assert agreement(stolen, plain, digits) > 0.9
+        assert agreement(stolen, plain, digits) > 0.8
 
     def test_shaking_moves_by_what_it_says(self, digits: Dataset) -> None:
         pixels, generator = digits.train.pixels[:20], torch.Generator().manual_seed(0)

@@ -76,7 +76,7 @@ class TestActiveThief:
         oracle = scores(plain, budget=1200)
         cfg = replace(ActiveThief(queries=1200, rounds=3, epochs=12, lr=5e-3), strategy=strategy)
         stolen = extract_actively(cfg, oracle, context(digits.train, small_spec))
-        assert agreement(stolen, plain, digits) > 0.9
+        assert agreement(stolen, plain, digits) > 0.8
         assert oracle.queries == 1200
 
     def test_the_whole_need_is_known_at_once(self, plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:

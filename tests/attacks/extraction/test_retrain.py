@@ -33,7 +33,7 @@ def test_extraction_succeeds_against_an_undefended_model(
     row = ATTACKS[name]
     oracle = BudgetedOracle(predictor(plain), access=row.access, num_classes=10)
     stolen = row.run(replace(row.config, epochs=12, lr=5e-3), oracle, context(digits.train, small_spec))
-    assert agreement(stolen, plain, digits) > 0.9
+    assert agreement(stolen, plain, digits) > 0.8
     assert oracle.queries == len(digits.train)
 
 
@@ -52,7 +52,7 @@ def test_an_adversarially_trained_thief_is_robust(plain: nn.Module, digits: Data
     row = ATTACKS["retrain-robust"]
     oracle = BudgetedOracle(predictor(plain), access=row.access, num_classes=10)
     stolen = row.run(replace(row.config, epochs=12, lr=5e-3), oracle, context(digits.train, small_spec))
-    assert agreement(stolen, plain, digits) > 0.9
+    assert agreement(stolen, plain, digits) > 0.8
     x, y = digits.test.images()[:200], digits.test.labels[:200]
     assert evaluate(stolen, x, y, eps=0.1).accuracy > evaluate(plain, x, y, eps=0.1).accuracy + 0.3
 

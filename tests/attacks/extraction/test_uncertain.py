@@ -25,7 +25,7 @@ CFG = Uncertain(rounds=3, steps=5, epochs=2, final_epochs=6, lr=5e-3)
 def test_it_succeeds_against_an_undefended_model(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     oracle = BudgetedOracle(predictor(plain), access="label", num_classes=10, budget=8000)
     stolen = extract_robustness(CFG, oracle, context(digits.train, small_spec))
-    assert agreement(stolen, plain, digits) > 0.9
+    assert agreement(stolen, plain, digits) > 0.8
     assert oracle.queries == 8000
 
 
