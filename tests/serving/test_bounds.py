@@ -49,7 +49,7 @@ def received(connection: socket.socket) -> bytes:
 
 def half_sent(url: str, count: int) -> socket.socket:
     """Send `count` bytes of a body, and keep the rest."""
-    return connect(url, POST + b"Content-Length: 90000\r\n\r\n" + b" " * count)
+    return connect(url, POST + b"Content-Length: 10000\r\n\r\n" + b" " * count)
 
 
 def ask_from(address: str, url: str, **request: Any) -> httpx.Response:
@@ -143,8 +143,8 @@ class TestMemory:
     def test_half_sent_bodies_share_a_budget(self) -> None:
         request = body(images(10))
         assert 500 < len(request) < 10_000
-        with service(bytes_in_flight=100_000, bytes_per_address=50_000) as url, ExitStack() as stack:
-            first = stack.enter_context(closing(half_sent(url, 49_500)))
+        with service(max_bytes=10_000) as url, ExitStack() as stack:
+            first, *_ = [stack.enter_context(closing(half_sent(url, 9_950))) for _ in range(8)]
             full = lambda: query(url, INFER, content=request).status_code == 503  # noqa: E731
             _until(full)
             answer = query(url, INFER, content=request)

@@ -34,9 +34,6 @@ class ServingLimits:
         max_images: the maximum number of images per request.
         batch: the maximum number of images per call of the model.
         waiting: the maximum number of images that wait for the model; further requests get status 503.
-        bytes_in_flight: the maximum size in bytes of the bodies and images of all requests in progress; further ones
-            get status 503.
-        bytes_per_address: the same for the requests of one client address.
         connections: the maximum number of open connections; at most the process's descriptors less 64.
         connections_per_address: the same for one client address; at most half of all.
         header_bytes: the maximum size of a header block, with 32 bytes added per field.
@@ -50,8 +47,6 @@ class ServingLimits:
     max_images: int = 1024
     batch: int = 256
     waiting: int = 1024
-    bytes_in_flight: int = 128 * 2**20
-    bytes_per_address: int = 64 * 2**20
     connections: int = 1024
     connections_per_address: int = 256
     header_bytes: int = 32 * 2**10
@@ -62,10 +57,22 @@ class ServingLimits:
     def __post_init__(self) -> None:
         checks.at_least(1, max_bytes=self.max_bytes, max_images=self.max_images, batch=self.batch)
         checks.at_least(1, waiting=self.waiting, header_bytes=self.header_bytes)
-        checks.at_least(1, bytes_in_flight=self.bytes_in_flight, bytes_per_address=self.bytes_per_address)
         checks.at_least(1, connections=self.connections, connections_per_address=self.connections_per_address)
         checks.positive(header_seconds=self.header_seconds, idle_seconds=self.idle_seconds)
         checks.positive(read_seconds=self.read_seconds)
+
+    @property
+    def bytes_per_address(self) -> int:
+        """The maximum size of the bodies and images of one client address's requests in progress, in bytes.
+
+        Further requests get status 503. One body of gray levels needs at most five times its size, as float32 images.
+        """
+        return 8 * self.max_bytes
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """The same for the requests of all clients."""
+        return 2 * self.bytes_per_address
 
 
 class BusyError(Exception):
