@@ -57,7 +57,7 @@ def test_the_evidence_is_found_through_the_thief_s_own_log(victim: Path, tmp_pat
     assert f"asked the guarded service; its key decided on {count} images, which are in its log" in served.notes
     assert read_model(tmp_path / "served")[2]["served"] is True
     assert "served" not in read_model(tmp_path / "bare")[2]
-    assert evidence(victim, tmp_path / "served", log).bits > 20  # type: ignore[operator]
+    assert evidence(victim, tmp_path / "served", log).bits > 15  # type: ignore[operator]
     assert evidence(victim, tmp_path / "bare", log).bits < 10  # type: ignore[operator]
 
 

@@ -204,7 +204,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, message: str) -> None:
         content = b'{"error":"%s"}' % message.encode()
-        head = f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
+        retry = "retry-after: 1\r\n" if status == 503 else ""
+        head = f"HTTP/1.1 {status} \r\n{retry}content-type: application/json\r\ncontent-length: {len(content)}\r\n"
         self.transport.write(head.encode() + b"connection: close\r\n\r\n" + content)
         self.transport.close()
         self._start_deadline(self._limits.header_seconds)
