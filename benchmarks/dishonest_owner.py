@@ -95,7 +95,7 @@ def registrations(owner_keys: OwnerKeys, count: int) -> Iterator[tuple[Tensor, n
         contexts = [secrets.token_bytes(32) for _ in range(min(BATCH, count - start))]
         for mark in ("triggers", "runner-up"):
             opened = [part.secret for part in owner_keys.openings[mark]]
-            material, classes = owner_keys.materials[mark], owner_keys.keys[mark].num_classes
+            material, classes = owner_keys.materials[mark], owner_keys.by_mark[mark].num_classes
             derived[mark] = [derive_key(mark, material, classes, opened, context) for context in contexts]
         labels = torch.stack([key.labels for key in derived["triggers"]])
         directions = np.stack([key.direction.double().numpy().ravel() for key in derived["runner-up"]])
