@@ -51,7 +51,7 @@ def verify_suspect(
         ConfigError: a log, and no guard that wrote it.
         ModelError: the suspect takes images of another shape, or has another number of classes.
     """
-    query, keys = query or QueryConfig(), owner.keys.keys
+    query, keys = query or QueryConfig(), owner.keys.by_mark
     if guard_log is not None:
         keys = _with_named_log(keys, guard_log)
     else:
@@ -67,7 +67,7 @@ def verify_suspect(
 
 def verify_own_model(owner: Owner) -> Verdict | None:
     """Test the owner's model with every mark that a model carries; None without one, as with `guard` alone."""
-    registration, keys = owner.keys.registration, without_guard(owner.keys.keys)
+    registration, keys = owner.keys.registration, without_guard(owner.keys.by_mark)
     if not keys:
         return None
     accesses = registration["options"]["accesses"]
