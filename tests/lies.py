@@ -171,7 +171,7 @@ class Liar:
         run = self.run(owner_keys, name)
         claim = run / "c.json"
         assert self.wootz("register", run).code == 0
-        said = self.wootz("claim", run, suspect or self.accused, "--out", claim, "--access", "label", *words)
+        said = self.wootz("claim", "--yes", run, suspect or self.accused, "--out", claim, "--access", "label", *words)
         assert said.code in codes
         return claim
 

@@ -116,6 +116,9 @@ class TestMainJob:
         refused = wootz("claim", own, own, "--out", claim)
         assert (refused.code, "wootz register" in refused.err) == (2, True)
         assert len(wootz("register", own, "--json").json["owner"]) == 64  # type: ignore[arg-type]
+        weak = wootz("claim", own, shelf / "stranger", "--out", claim)
+        assert_usage_error(weak, "needs 80", "no time token", "--yes")
+        assert not (own / "key/burnt.jsonl").exists()
         assert wootz("claim", own, own, "--out", claim, "--json").json["verdict"] == "KEY-DEPENDENT"
         word = tmp_path / "word.json"
         judged = wootz("judge", claim, own, "--out", word, "--json")

@@ -52,7 +52,9 @@ class TestHow:
         change: dict[str, object] | None,
         why: str,
     ) -> None:
-        assert_usage_error(wootz("claim", as_owner.owner, as_owner.thief, "--out", tmp_path / "c.json", *words), why)
+        assert_usage_error(
+            wootz("claim", "--yes", as_owner.owner, as_owner.thief, "--out", tmp_path / "c.json", *words), why
+        )
         assert not (as_owner.owner / "key/burnt.jsonl").exists()
         if change is not None:
             claim = honest("theft")
@@ -122,7 +124,7 @@ class TestHow:
         """Fewer than one try would add bits: 2^-50 of a try is worth 50."""
         if tries <= 0:
             words = ("--out", tmp_path / "c.json", "--num-tests", tries)
-            assert_usage_error(wootz("claim", as_owner.owner, as_owner.stranger, *words), "--num-tests")
+            assert_usage_error(wootz("claim", "--yes", as_owner.owner, as_owner.stranger, *words), "--num-tests")
         claim = honest("stranger")
         resigned(claim, lambda p: p["test"].update(tries=tries))
         said = judge(claim, as_owner.stranger)
@@ -178,7 +180,7 @@ class TestClasses:
     ) -> None:
         """A verdict that a class map of the claimant's went into is none, until the judge has made one herself."""
         claim = tmp_path / "c.json"
-        assert wootz("claim", as_owner.owner, as_owner.thief, "--out", claim, "--calibrate", 200).code == 0
+        assert wootz("claim", "--yes", as_owner.owner, as_owner.thief, "--out", claim, "--calibrate", 200).code == 0
         said = judge(claim, as_owner.thief)
         assert (said.code, "--ordinary" in notes_of(said)) == (3, True)
         assert judge(claim, as_owner.thief, "--ordinary", "mnist-5k").code == 0  # this one was honest
@@ -265,7 +267,7 @@ class TestClasses:
         write_model(tmp_path / "s", model, small_spec, {"data": "mnist-5k"})
         claim = tmp_path / "c.json"
         words = ("--out", claim, "--access", "label")
-        assert wootz("claim", as_owner.owner, tmp_path / "s", *words).code == 0
+        assert wootz("claim", "--yes", as_owner.owner, tmp_path / "s", *words).code == 0
         one = {"0 to 1": SCALES["0 to 1"]}  # in another range it knows no more, and forgets the triggers
         monkeypatch.setattr("wootz.statistics.calibration.SCALES", one)
         said = judge(claim, tmp_path / "s", "--ordinary", "mnist-5k")

@@ -122,11 +122,11 @@ def test_liar_stocks_a_registration_and_embeds_it_in_a_stolen_model(
 ) -> None:
     """His key is older than the owner's. He names a clean model as his, so the owner's mark is not in it."""
     ours, theirs = tmp_path / "ours.json", tmp_path / "theirs.json"
-    assert wootz("claim", as_owner.owner, stocked.suspect, "--out", ours).code == 0
+    assert wootz("claim", "--yes", as_owner.owner, stocked.suspect, "--out", ours).code == 0
     with monkeypatch.context() as signing:
         as_stocker(signing, as_owner)
         assert wootz("register", stocked.clean).code == 0
-        assert wootz("claim", stocked.clean, stocked.suspect, "--out", theirs).code == 0
+        assert wootz("claim", "--yes", stocked.clean, stocked.suspect, "--out", theirs).code == 0
     assert judge(theirs, stocked.suspect).code == 0  # unopposed, it stands: the suspect does carry his mark
     his = ("--against", ours, "--registered-model", stocked.clean, "--registered-model", as_owner.owner)
     said = judge(theirs, stocked.suspect, *his)
@@ -145,11 +145,11 @@ def test_liar_refutes_with_a_counterfeit_mark(
 ) -> None:
     """FW-Gen (arXiv 2411.15450): the accused adds a mark of his own to the suspect, and has a model with it alone."""
     ours, theirs = tmp_path / "ours.json", tmp_path / "theirs.json"
-    assert wootz("claim", as_owner.owner, stocked.suspect, "--out", ours).code == 0
+    assert wootz("claim", "--yes", as_owner.owner, stocked.suspect, "--out", ours).code == 0
     with monkeypatch.context() as signing:
         as_stocker(signing, as_owner)
         assert wootz("register", stocked.marked).code == 0
-        assert wootz("claim", stocked.marked, stocked.suspect, "--out", theirs).code == 0
+        assert wootz("claim", "--yes", stocked.marked, stocked.suspect, "--out", theirs).code == 0
     hers = ("--against", theirs, "--registered-model", as_owner.owner, "--registered-model", stocked.marked)
     said = judge(ours, stocked.suspect, *hers)
     assert (said.code, "neither model carries the other's mark" in notes_of(said)) == (0, True)
@@ -164,9 +164,9 @@ def test_liar_opens_a_public_tranche_on_another_suspect(
 ) -> None:
     """What a claim opened can be planted by whoever read it."""
     first, second = tmp_path / "first.json", tmp_path / "second.json"
-    assert wootz("claim", as_owner.owner, as_owner.stranger, "--out", first).code == 1
+    assert wootz("claim", "--yes", as_owner.owner, as_owner.stranger, "--out", first).code == 1
     (as_owner.owner / "key/burnt.jsonl").unlink()  # the liar forgets
-    assert wootz("claim", as_owner.owner, as_owner.thief, "--out", second).code == 0
+    assert wootz("claim", "--yes", as_owner.owner, as_owner.thief, "--out", second).code == 0
     word = tmp_path / "word.json"
     assert judge(first, as_owner.stranger, "--out", word).code == 1  # the judge signs as the owner here
     for earlier in (first, word):
@@ -245,12 +245,12 @@ def test_accused_liar_registers_a_model_that_cannot_be_asked(
     """He names a model of two classes as his. The owner's claim is settled without it."""
     ours, theirs, two = tmp_path / "ours.json", tmp_path / "theirs.json", replace_classes(small_spec)
     write_model(stocked.clean, build(two, 0), two, {"data": "mnist-5k"})
-    assert wootz("claim", as_owner.owner, stocked.suspect, "--out", ours).code == 0
+    assert wootz("claim", "--yes", as_owner.owner, stocked.suspect, "--out", ours).code == 0
     with monkeypatch.context() as signing, monkeypatch.context() as unchecked:
         as_stocker(signing, as_owner)
         unchecked.setattr("wootz.workflows.register._own_evidence", lambda *_: {})
         assert wootz("register", stocked.clean).code == 0
-        assert wootz("claim", stocked.clean, stocked.suspect, "--out", theirs).code == 0
+        assert wootz("claim", "--yes", stocked.clean, stocked.suspect, "--out", theirs).code == 0
     hers = ("--against", theirs, "--registered-model", as_owner.owner, "--registered-model", stocked.clean)
     said = judge(ours, stocked.suspect, *hers)
     assert (said.code, "the rival's claim is not heard" in notes_of(said)) == (0, True)

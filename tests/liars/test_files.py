@@ -55,7 +55,7 @@ def test_liar_plants_a_transcript_beside_his_certificate(
     answers = {"now": owner}
     with running(app(lambda x: answers["now"](x), facts(digits))) as url:
         where = f"{url}/v2/models/s"
-        assert wootz("claim", as_owner.owner, where, "--out", claim).code == 0
+        assert wootz("claim", "--yes", as_owner.owner, where, "--out", claim).code == 0
         (planted,) = claim.parent.glob("transcript-*.jsonl")  # the marked model's answers, under the stranger's address
         answers["now"] = stranger
         name = "-".join(planted.name.split("-")[:3]) + ".jsonl"

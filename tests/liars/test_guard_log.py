@@ -76,7 +76,7 @@ class Served(NamedTuple):
         """Seal the log and claim the accused model."""
         self.seal()
         claim = self.liar.place / "c.json"
-        assert self.liar.wootz("claim", self.run, self.liar.accused, "--out", claim).code in codes
+        assert self.liar.wootz("claim", "--yes", self.run, self.liar.accused, "--out", claim).code in codes
         return claim
 
     def seal(self) -> None:
@@ -239,7 +239,7 @@ class TestOwnPairs:
         panel = [robust, plain]
         self.log_on(run, key, references[1], read_model(independent)[0], panel, digits, gap, pairs)
         sealed(wootz, as_owner, run)
-        wootz("claim", run, suspect, "--out", claim)
+        wootz("claim", "--yes", run, suspect, "--out", claim)
         words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
         said = judge(claim, suspect, *words)
         why = "explains no entry" if gap < 1 else "of ordinary images unsure"

@@ -123,7 +123,7 @@ class TestFolder:
         else:
             self.unstamped(run, owner_keys)
             token.write_bytes(data)
-        for words in (("verify", run, suspect), ("claim", run, suspect, "--out", tmp_path / "c.json")):
+        for words in (("verify", run, suspect), ("claim", "--yes", run, suspect, "--out", tmp_path / "c.json")):
             assert_usage_error(wootz(*words), "damaged" if how == "damaged" else "time token")
         assert not (run / "key/burnt.jsonl").exists()
         if how == "taken anew":
@@ -173,10 +173,10 @@ def test_liar_registers_another_model_under_the_same_key(
     assert_usage_error(wootz("register", run), "not the model that was registered")
     shutil.copy(run / FILE, tmp_path / "first.dsse.json")
     (run / FILE).unlink()
-    assert_usage_error(wootz("claim", run, as_owner.thief, "--out", tmp_path / "c.json"), "not registered yet")
+    assert_usage_error(wootz("claim", "--yes", run, as_owner.thief, "--out", tmp_path / "c.json"), "not registered yet")
     (run / TOKEN).unlink()
     assert wootz("register", run).code == 0
-    assert wootz("claim", run, as_owner.thief, "--out", tmp_path / "c.json").code == 0
+    assert wootz("claim", "--yes", run, as_owner.thief, "--out", tmp_path / "c.json").code == 0
     earlier = ("--previous-claim", tmp_path / "first.dsse.json")
     said = judge(tmp_path / "c.json", as_owner.thief, *earlier)
     assert (said.code, "another model with the same key" in notes_of(said)) == (4, True)
@@ -192,7 +192,7 @@ def test_liar_signs_a_claim_with_the_registration_of_another(
     monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(tmp_path / "liar.pem"))
     owner = public_hex(signing_key())
     assert_usage_error(wootz("register", as_owner.owner), "another signing key")
-    assert wootz("claim", as_owner.owner, as_owner.thief, "--out", tmp_path / "c.json").code == 0
+    assert wootz("claim", "--yes", as_owner.owner, as_owner.thief, "--out", tmp_path / "c.json").code == 0
     said = judge(tmp_path / "c.json", as_owner.thief)
     assert (said.code, "not signed by the registered owner" in notes_of(said)) == (4, True)
     registered = read_keys(as_owner.owner).registration["owner"]
