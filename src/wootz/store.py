@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +23,43 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises:
         StoreError: the disk is full, or the folder cannot be written; an existing file at `path` is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with _temporary_file(path, data, mode) as temporary:
+        os.replace(temporary, path)
+
+
+def create_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> bool:
+    """Write `data` to `path` atomically, unless there is a file; return whether it was written.
+
+    Of several processes that do so at once, exactly one writes its data.
+
+    Raises:
+        StoreError: the disk is full, or the folder cannot be written.
+    """
+    with _temporary_file(path, data, mode) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def _temporary_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """Write and fsync a temporary file beside `path`; remove what is left of it, and fsync the folder, at exit."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StoreError(f"{path}: cannot be written ({error.strerror}); an existing file is unchanged") from error
 
 

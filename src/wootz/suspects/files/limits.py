@@ -15,9 +15,25 @@ from wootz.types import MAX_CLASSES, MAX_IMAGE_VALUES
 
 ITEM_BYTES: Mapping[str, int] = MappingProxyType(
     {
-        "C128": 16, "C64": 8, "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
-        "F8_E4M3": 1, "F8_E4M3FNUZ": 1, "F8_E5M2": 1, "F8_E5M2FNUZ": 1,
-        "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+        "C128": 16,
+        "C64": 8,
+        "F64": 8,
+        "F32": 4,
+        "F16": 2,
+        "BF16": 2,
+        "F8_E4M3": 1,
+        "F8_E4M3FNUZ": 1,
+        "F8_E5M2": 1,
+        "F8_E5M2FNUZ": 1,
+        "I64": 8,
+        "I32": 4,
+        "I16": 2,
+        "I8": 1,
+        "U64": 8,
+        "U32": 4,
+        "U16": 2,
+        "U8": 1,
+        "BOOL": 1,
     }
 )
 """Bytes per element, by safetensors' dtype names (`C128` is PyTorch's only); no other dtype is supported."""

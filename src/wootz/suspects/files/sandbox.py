@@ -81,8 +81,8 @@ def leave_network() -> tuple[bool, bool]:
 def drop_rights(limits: Limits, *, threads: int, own_users: bool) -> tuple[bool, bool]:
     """Set resource limits, drop capabilities, restrict file access; return whether limits and Landlock are in force.
 
-    The address space may grow by `limits.memory_bytes` beyond what the libraries and the threads use. The number of tasks is limited in
-    a new user namespace only, since elsewhere the limit would count all processes of the user.
+    The address space may grow by `limits.memory_bytes` beyond what the libraries and the threads use. The number of
+    tasks is limited in a new user namespace only, since elsewhere the limit would count all processes of the user.
     """
     if sys.platform != "linux":
         return False, False

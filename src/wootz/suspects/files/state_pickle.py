@@ -204,7 +204,7 @@ def _build(stack: list[Any]) -> None:
 
 def _persistent(stack: list[Any]) -> None:
     tag, kind, key, _, elements = stack.pop()  # the fourth is the device; tensors are read to the CPU
-    dtype = (_STORAGES | {_BYTES: "U8"}).get(kind.text) if isinstance(kind, Name) else None
+    dtype = {_BYTES: "U8", **_STORAGES}.get(kind.text) if isinstance(kind, Name) else None
     if tag != "storage" or dtype is None or not isinstance(key, str):
         raise _RefusedError("a storage in it is described wrongly")
     stack.append(Storage(dtype, key, _whole(elements)))
