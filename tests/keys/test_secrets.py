@@ -67,7 +67,7 @@ def test_making_a_secret_is_said_once(tmp_path: Path, use: Use, caplog: pytest.L
 
 
 def test_a_person_sees_it_on_standard_error(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from wootz.keys.owner import owner_secret; owner_secret(Path(sys.argv[1]))"
+    code = "import sys, pathlib; from wootz.keys.owner import owner_secret; owner_secret(pathlib.Path(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "k")], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     assert str(tmp_path / "k") in done.stderr

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wootz.errors import StoreError
 from wootz.keys import AnswerKey, Key, check_token
 from wootz.keys.answer_log import key_from_log, read_log
-from wootz.store import append_line, read_bytes, whole_lines
+from wootz.store import append_line, read_json_lines
 from wootz.workflows.timestamp import fetch_token
 
 LOG = Path("guard") / "log.jsonl"
@@ -68,7 +69,11 @@ def read_seals(run: Path) -> list[dict[str, Any]]:
     path = run / SEALS
     if not path.is_file():
         return []
-    seals = [json.loads(line) for line in whole_lines(read_bytes(path)).splitlines()]
-    for seal in seals:
-        check_token(base64.b64decode(seal["token"]), bytes.fromhex(seal["head"]))
+    seals = []
+    for number, seal in read_json_lines(path):
+        try:
+            check_token(base64.b64decode(seal["token"]), bytes.fromhex(seal["head"]))
+            seals.append({"head": seal["head"], "lines": int(seal["lines"]), "token": seal["token"]})
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{path}, line {number}: is not a seal ({error!r})") from error
     return seals

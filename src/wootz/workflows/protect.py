@@ -10,7 +10,7 @@ from wootz.attacks.evasion import accuracy_curve
 from wootz.data import Dataset, load
 from wootz.models import build, write_model
 from wootz.records import Result, to_json
-from wootz.store import write_json
+from wootz.store import lock_folder, write_json
 from wootz.training import Execution, check_shift, train
 from wootz.types import Progress
 from wootz.workflows.evaluate import TEST_IMAGES, measure
@@ -47,35 +47,36 @@ def protect_run(
         progress: called with the name of the step and the fraction done.
     """
     timer, data, execution = Timer(), load(cfg.data, data_dir, cfg.set_aside), execution or Execution()
-    if cfg.marks:
-        model = protect(
-            cfg.model,
-            data,
-            config=cfg,
-            folder=out,
-            resume=resume,
-            execution=execution,
-            tsa=tsa,
-            tsa_policy=tsa_policy,
-            progress=progress,
-        ).model
-    else:
-        model = _train_independent(cfg, data, out, execution=execution, resume=resume, progress=progress)
-    clean, robust = measure(
-        model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
-    )
-    cell = Result(
-        data=cfg.data,
-        suspect=out.name,
-        kind="protected" if cfg.marks else "independent",
-        clean=clean,
-        robust=robust,
-        seconds=timer.seconds,
-        seed=cfg.seed,
-    )
-    write_json(out / "record.json", to_json(cell))
-    write_json(out / "curve.json", curve(model, data, cfg.recipe.eps))
-    return cell
+    with lock_folder(out):
+        if cfg.marks:
+            model = protect(
+                cfg.model,
+                data,
+                config=cfg,
+                folder=out,
+                resume=resume,
+                execution=execution,
+                tsa=tsa,
+                tsa_policy=tsa_policy,
+                progress=progress,
+            ).model
+        else:
+            model = _train_independent(cfg, data, out, execution=execution, resume=resume, progress=progress)
+        clean, robust = measure(
+            model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
+        )
+        cell = Result(
+            data=cfg.data,
+            suspect=out.name,
+            kind="protected" if cfg.marks else "independent",
+            clean=clean,
+            robust=robust,
+            seconds=timer.seconds,
+            seed=cfg.seed,
+        )
+        write_json(out / "record.json", to_json(cell))
+        write_json(out / "curve.json", curve(model, data, cfg.recipe.eps))
+        return cell
 
 
 def _train_independent(
