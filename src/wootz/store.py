@@ -258,7 +258,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: is not JSON ({error})") from error
 
 

@@ -126,6 +126,8 @@ def spec_of(plain: Any, path: Path | str) -> ModelSpec:
     try:
         if plain["schema"] != SCHEMA:
             raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
+        if not isinstance(plain["architecture"], str) or not isinstance(plain["settings"], dict):
+            raise TypeError("no name of an architecture with settings")
         channels, height, width = (int(size) for size in plain["input"]["shape"])
         return ModelSpec(
             architecture=plain["architecture"],

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wootz.errors import StoreError
 from wootz.store import Journal, tensor_digest
 
 
@@ -41,14 +42,17 @@ class QueryLog:
             labels: the N labels that were answered.
 
         Raises:
-            StoreError: the lines cannot be written; the log is unchanged, and the request must not be answered.
+            StoreError: the lines cannot be written; the log is unchanged, and the request is not answered.
         """
         time = datetime.now(UTC).isoformat()
         lines = (
             {"time": time, "id": request_id, "image": tensor_digest(image), "label": int(label)}
             for image, label in zip(torch.from_numpy(images), labels, strict=True)
         )
-        self._journal.append(*(json.dumps(line).encode() for line in lines), sync=False)
+        try:
+            self._journal.append(*(json.dumps(line).encode() for line in lines), sync=False)
+        except StoreError as error:
+            raise StoreError(f"{error}; the request is not answered") from error
 
     def __enter__(self) -> QueryLog:
         return self

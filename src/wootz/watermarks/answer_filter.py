@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from wootz.errors import ConfigError, ModelError
+from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.keys import AnswerKey
 from wootz.keys.answer_log import chain_hash, log_entry, log_header, read_log
 from wootz.keys.keyed_answers import digest_function, is_keyed, keyed_answer, prefers_classes
@@ -166,7 +166,10 @@ class AnswerFilter:
         for line in lines:
             head = chain_hash(head, line)
             data.append(canonical(line | {"chain": head}))
-        self._journal.append(*data)
+        try:
+            self._journal.append(*data)
+        except StoreError as error:
+            raise StoreError(f"{error}; no answer was sent") from error
         self._head = head
 
 

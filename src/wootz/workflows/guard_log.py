@@ -26,8 +26,24 @@ def with_guard(keys: Mapping[str, Key], run: Path) -> dict[str, Key]:
     Args:
         keys: of the run.
         run: its folder, which holds the log.
+
+    Raises:
+        StoreError: the log is damaged, or does not hold what was sealed.
     """
+    _check_seals(keys, run)
     return with_log(keys, run / LOG)
+
+
+def _check_seals(keys: Mapping[str, Key], run: Path) -> None:
+    """Raise StoreError unless the log begins with all that its seals cover."""
+    seals, log = read_seals(run), run / LOG
+    key = next((key for key in keys.values() if isinstance(key, AnswerKey)), None)
+    if key is None or not seals:
+        return
+    chains = read_log(key, log).chains if log.is_file() else ()
+    for seal in seals:
+        if not 0 <= seal["lines"] < len(chains) or chains[seal["lines"]] != seal["head"]:
+            raise StoreError(f"{log}: does not hold the {seal['lines']:,} images that were sealed; restore that file")
 
 
 def with_log(keys: Mapping[str, Key], log: Path, *, count: int | None = None) -> dict[str, Key]:

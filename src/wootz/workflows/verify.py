@@ -64,6 +64,7 @@ def verify_suspect(
         keys = _with_named_log(keys, guard_log)
     else:
         keys = with_guard(keys, owner.folder) if owner.folder is not None else without_guard(keys)
+    left_out = [f"{name}: left out, no log of keyed answers is there" for name in owner.keys.keys if name not in keys]
     progress("querying the suspect", 0.0)
     try:
         with ExitStack() as stack:
@@ -73,7 +74,7 @@ def verify_suspect(
             verdict = ask_suspect(
                 keys, owner.keys.registration, opened, owner.reference_models, query, bar=threshold_bits
             )
-            return verdict, opened
+            return replace(verdict, notes=(*verdict.notes, *left_out)), opened
     except InconclusiveError as error:
         verdict = Verdict(
             outcome=Outcome.INCONCLUSIVE,
