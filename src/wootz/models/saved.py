@@ -128,6 +128,8 @@ def spec_of(plain: Any, path: Path | str) -> ModelSpec:
             raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
         if not isinstance(plain["architecture"], str) or not isinstance(plain["settings"], dict):
             raise TypeError("no name of an architecture with settings")
+        if not isinstance(plain["classes"], list) or len(plain["classes"]) < 2:
+            raise TypeError("no list of two or more names of classes")
         channels, height, width = (int(size) for size in plain["input"]["shape"])
         return ModelSpec(
             architecture=plain["architecture"],
