@@ -170,7 +170,10 @@ class TestAgain:
             assert "another owner's keys" in (executor.next_result().error or "")
 
 
-@pytest.mark.parametrize(("kills", "seconds"), [(2, 4.0), pytest.param(20, 3.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "seconds"),
+    [pytest.param(2, 4.0, marks=pytest.mark.system), pytest.param(20, 3.0, marks=pytest.mark.slow)],
+)
 def test_workers_that_are_killed_lose_nothing(
     kills: int, seconds: float, tiny: Grid, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
@@ -194,6 +197,7 @@ def test_workers_that_are_killed_lose_nothing(
     assert sorted(map(str, ours)) == sorted(map(str, figures(tiny_run.folder)))
 
 
+@pytest.mark.system
 def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) -> None:
     context = JobContext(folder=tmp_path, data_dir=None, execution=Execution(), owner=public_hex(signing_key()))
     job = next(job for job in plan_grid(tiny).models.values() if job.kind == "panel")
@@ -209,6 +213,7 @@ def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) 
         assert executor.next_result().error is None  # the executor itself goes on
 
 
+@pytest.mark.system
 def test_killed_in_the_middle_and_resumed_comes_out_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
     grid, out = tmp_path / "tiny.toml", tmp_path / "g"
     grid.write_text(TINY.replace('mark = ["none", "order"]', 'mark = ["none"]'))

@@ -87,6 +87,17 @@ def verify_suspect(
         return verdict, suspect_without_answers(Path(str(suspect)))
 
 
+def verify_own_model(owner: Owner) -> Verdict | None:
+    """Test the owner's model with every mark that a model carries; None without one, as with `guard` alone."""
+    registration, keys = owner.keys.registration, without_guard(owner.keys.keys)
+    if not keys:
+        return None
+    accesses = registration["options"]["accesses"]
+    query = QueryConfig(access="weights" if "weights" in accesses else "scores", isolated=False)
+    with open_suspect_model(owner.model, query, Path()) as model:
+        return ask_suspect(keys, registration, model, owner.reference_models, query, bar=THRESHOLD_BITS)
+
+
 def verify_cell(owner: Owner, suspect: SuspectLike, query: QueryConfig | None = None, **options: Any) -> Result:
     """Do what `verify_suspect` does, and return the verdict as a record."""
     timer = Timer()
@@ -190,15 +201,22 @@ def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Result:
         suspect=suspect.identity.name,
         kind=cast("Kind", kind) if kind in get_args(Kind) else "unknown",
         theft=None if theft is None else str(theft),
-        access=verdict.access,
-        evidence=records(verdict),
-        bits=round(verdict.bits, 2),
-        bar=verdict.bar,
-        verdict=verdict.outcome.value,
         seconds=seconds,
         seed=int(about.get("seed", 0)),
         notes=verdict.notes,
+        **verdict_fields(verdict),
     )
+
+
+def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    """Return the fields of a `Result` that a verdict fills, but for its notes."""
+    return {
+        "access": verdict.access,
+        "evidence": records(verdict),
+        "bits": round(verdict.bits, 2),
+        "bar": verdict.bar,
+        "verdict": verdict.outcome.value,
+    }
 
 
 def records(verdict: Verdict) -> tuple[EvidenceRecord, ...]:
