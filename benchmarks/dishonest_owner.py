@@ -52,7 +52,7 @@ def main() -> None:
     args = parser.parse_args()
     owner_keys, panel = read_keys(args.run), Owner.load(args.run).reference_models
     predict = predictor(read_model(args.suspect)[0])
-    triggers, direction = owner_keys.keys["triggers"], owner_keys.keys["runner-up"]
+    triggers, direction = owner_keys.by_mark["triggers"], owner_keys.by_mark["runner-up"]
     assert isinstance(triggers, LabelKey)
     assert isinstance(direction, DirectionKey)
     claims = list(claimed(triggers, direction, predict, panel, owner_keys.materials["triggers"].tranches))
@@ -95,7 +95,7 @@ def registrations(owner_keys: OwnerKeys, count: int) -> Iterator[tuple[Tensor, n
         contexts = [secrets.token_bytes(32) for _ in range(min(BATCH, count - start))]
         for mark in ("triggers", "runner-up"):
             opened = [part.secret for part in owner_keys.openings[mark]]
-            material, classes = owner_keys.materials[mark], owner_keys.keys[mark].num_classes
+            material, classes = owner_keys.materials[mark], owner_keys.by_mark[mark].num_classes
             derived[mark] = [derive_key(mark, material, classes, opened, context) for context in contexts]
         labels = torch.stack([key.labels for key in derived["triggers"]])
         directions = np.stack([key.direction.double().numpy().ravel() for key in derived["runner-up"]])

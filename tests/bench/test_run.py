@@ -187,7 +187,7 @@ def test_workers_that_are_killed_lose_nothing(
     try:
         seeds = (3,) if kills < 10 else (3, 4, 5, 6)
         grid = replace(tiny, axes=replace(tiny.axes, seed=seeds))
-        run_grid(grid, tmp_path / "g", workers=WorkerConfig(workers=2, max_attempts=100))
+        run_grid(grid, tmp_path / "g", workers=WorkerConfig(workers=2, max_restarts=100))
     finally:
         stop.set()
         killer.join()
@@ -203,7 +203,7 @@ def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) 
     job = next(job for job in plan_grid(tiny).models.values() if job.kind == "panel")
     stop = threading.Event()
     killer = threading.Thread(target=kill_at_random, args=(stop, lambda: processes(b"spawn_main", os.getpid()), 2, 0.2))
-    with local_executor(WorkerConfig(workers=1, max_attempts=2), context) as executor:
+    with local_executor(WorkerConfig(workers=1, max_restarts=1), context) as executor:
         executor.submit(job)
         killer.start()
         outcome = executor.next_result()

@@ -33,7 +33,7 @@ def run(as_owner: Court, digits: Dataset, tmp_path: Path) -> Path:
     """Return a copy of the owner's run, whose guard served some images and whose log was sealed."""
     run = tmp_path / "run"
     shutil.copytree(as_owner.owner, run)
-    key, model = read_keys(run).keys["guard"], read_model(run)[0]
+    key, model = read_keys(run).by_mark["guard"], read_model(run)[0]
     assert isinstance(key, AnswerKey)
     images = digits.test.subset(slice(600)).images()
     scores = predict_logits(model, images)

@@ -137,7 +137,7 @@ def _train_process(fabric: Fabric, run: TrainingRun) -> checkpoint.TrainingState
     forward, wrapped = fabric.setup(model, optimizer)
     for epoch in range(state.epoch + 1, cfg.epochs):
         with global_seed(run.seed, "epoch", epoch, fabric.global_rank):
-            loss = train_epoch(fabric, run, epoch, model, average, forward, wrapped)
+            loss = train_epoch(fabric, run, epoch, model, average, forward, wrapped, layout)
             for number, triggers in enumerate(run.hook.trigger_epochs):
                 train_trigger_epoch(fabric, triggers, forward, wrapped, generator(run.seed, "pass", number, epoch))
         _average_buffers(fabric, average)

@@ -137,7 +137,7 @@ def _details(out: Path, cells: list[Result], name: str, data_dir: Path | None) -
 
 def _pictures(owner: Path) -> list[dict[str, Any]]:
     """Return the first few triggers with the base image, the keyed label, and the model's answer."""
-    key = read_keys(owner).keys.get("triggers")
+    key = read_keys(owner).by_mark.get("triggers")
     if not isinstance(key, LabelKey):
         return []
     answers = predict_logits(read_model(owner)[0], key.pixels[:SHOWN_TRIGGERS].float() / 255).argmax(1)

@@ -16,7 +16,7 @@ from wootz.store import lock_folder, write_json
 from wootz.training import Execution, check_shift, train
 from wootz.types import Progress
 from wootz.workflows.evaluate import TEST_IMAGES, measure
-from wootz.workflows.owner import Tsa, begin_run, protect, run_metadata
+from wootz.workflows.owner import Tsa, begin_run, protect, run_metadata, training_metadata
 from wootz.workflows.protection import Protection
 from wootz.workflows.run import Timer
 from wootz.workflows.verify import verdict_fields, verify_own_model
@@ -119,13 +119,7 @@ def _train_independent(
         resume=resume,
         progress=lambda done, figures: progress(f"training (loss {figures['loss']:.3f})", done),
     )
-    about = {
-        "kind": "independent",
-        "data": cfg.data,
-        "set_aside": cfg.set_aside,
-        "eps": cfg.recipe.eps,
-        "seed": cfg.seed,
-    }
+    about = training_metadata("independent", cfg, data)
     write_model(out, trained.model, spec, about | run_metadata(cfg, execution, trained.best_epoch))
     return trained.model
 

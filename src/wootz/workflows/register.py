@@ -82,7 +82,7 @@ def register_run(run: Path, *, tsa: str | None = None, owner: Owner | None = Non
             statement = verify_statement(read_bytes(run / FILE), REGISTERED)
         if tsa and not (run / TOKEN).is_file():
             write_bytes(run / TOKEN, fetch_token(tsa, read_bytes(run / FILE)))
-        seal = seal_log(owner_keys.keys, run, tsa)
+        seal = seal_log(owner_keys.by_mark, run, tsa)
         result: dict[str, Any] = {"file": str(run / FILE), "public key": str(run / PUBLIC), "owner": public_hex(key)}
         result |= {"model": identity.digest, "stamped": (run / TOKEN).is_file()}
         result |= {name: statement.predicate[name] for name in ("digest", "measured", "evidence")}

@@ -59,12 +59,14 @@ def verify_suspect(
         ConfigError: a log, and no guard that wrote it.
         ModelError: the suspect takes images of another shape, or has another number of classes.
     """
-    query, keys = query or QueryConfig(), owner.keys.keys
+    query, keys = query or QueryConfig(), owner.keys.by_mark
     if guard_log is not None:
         keys = _with_named_log(keys, guard_log)
     else:
         keys = with_guard(keys, owner.folder) if owner.folder is not None else without_guard(keys)
-    left_out = [f"{name}: left out, no log of keyed answers is there" for name in owner.keys.keys if name not in keys]
+    left_out = [
+        f"{name}: left out, no log of keyed answers is there" for name in owner.keys.by_mark if name not in keys
+    ]
     progress("querying the suspect", 0.0)
     try:
         with ExitStack() as stack:
@@ -89,7 +91,7 @@ def verify_suspect(
 
 def verify_own_model(owner: Owner) -> Verdict | None:
     """Test the owner's model with every mark that a model carries; None without one, as with `guard` alone."""
-    registration, keys = owner.keys.registration, without_guard(owner.keys.keys)
+    registration, keys = owner.keys.registration, without_guard(owner.keys.by_mark)
     if not keys:
         return None
     accesses = registration["options"]["accesses"]
