@@ -240,7 +240,7 @@ class TestRecords:
 
     def test_broken_lines_and_other_schemas(self, tmp_path: Path) -> None:
         (tmp_path / "cells.jsonl").write_text('{"schema": 1, "data"\n')
-        with pytest.raises(StoreError, match="line 1: is not a record"):
+        with pytest.raises(StoreError, match="line 1: is not JSON"):
             records.read_lines(tmp_path / "cells.jsonl")
         with pytest.raises(StoreError, match="schema 9"):
             records.from_json({"schema": 9})

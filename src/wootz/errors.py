@@ -6,12 +6,14 @@ Error                     base class; the message is one line: what is wrong, wh
  +-- ModelError           a model that violates the contract, or does not fit the data or the key
  +-- StoreError           a file that cannot be read or written, or whose content was changed
  +-- KeyFolderError       a run without a key, or a key that does not match its registration
- +-- SuspectError         a model file that is rejected, or whose isolated process crashed
+ +-- SuspectError         a model file that is rejected
+ |    +-- InconclusiveError    a suspect that could not be run here, so that nothing is known about it
  +-- SignatureError       a signed statement or a time token that does not verify
  +-- TrainingError        training that cannot continue (the last checkpoint is unchanged)
  +-- BudgetError          a query beyond the declared budget or access
 
-The command line prints the message and exits with code 2. A negative verdict is a return value, not an error.
+The command line prints the message and exits with code 2. A negative verdict is a return value, not an error, and so is
+the verdict INCONCLUSIVE, which `verify` and `judge` return for an InconclusiveError.
 """
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Error",
+    "InconclusiveError",
     "KeyFolderError",
     "ModelError",
     "SignatureError",
@@ -53,7 +56,11 @@ class KeyFolderError(Error):
 
 
 class SuspectError(Error):
-    """A model file that is rejected, or whose isolated process crashed."""
+    """A model file that is rejected."""
+
+
+class InconclusiveError(SuspectError):
+    """A suspect that could not be run here: its isolated process failed, crashed, or exceeded a limit."""
 
 
 class SignatureError(Error):

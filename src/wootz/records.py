@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wootz.errors import StoreError
-from wootz.store import append_line, read_bytes, whole_lines
+from wootz.store import append_line, read_json_lines
 from wootz.types import Kind, Norm
 
 SCHEMA = 1
@@ -166,11 +166,10 @@ def append(path: Path, result: Result) -> None:
 
 def read_lines(path: Path, *, ended: bool = False) -> list[Result]:
     """Read a file of JSON lines, or only those that have `ended`; a broken line is a StoreError that names it."""
-    data, results = read_bytes(path), []
-    data = whole_lines(data) if ended else data
-    for number, line in enumerate(filter(str.strip, data.decode().splitlines()), 1):
+    results = []
+    for number, plain in read_json_lines(path, complete=ended):
         try:
-            results.append(from_json(json.loads(line)))
+            results.append(from_json(plain))
         except (AttributeError, StoreError, TypeError, ValueError) as error:
             raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
     return results

@@ -38,6 +38,12 @@ THRESHOLD_BITS = 40.0
 UNTIMESTAMPED_THRESHOLD_BITS = 80.0
 """Bits of evidence that a claim without a timestamp requires."""
 
+MAX_CLASSES = 1 << 16
+"""The number of classes that a suspect may have."""
+
+MAX_IMAGE_VALUES = 1 << 22
+"""The channels times the height times the width of the images that a suspect may take."""
+
 
 class Outcome(StrEnum):
     """The outcome of a verification, as records hold it and pages show it."""

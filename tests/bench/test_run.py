@@ -18,10 +18,10 @@ from wootz.bench import Grid, WorkerConfig, grid_status, run_grid
 from wootz.bench.executor import local_executor
 from wootz.bench.jobs import JobContext
 from wootz.bench.plan import plan_grid, select_cells
-from wootz.bench.run import lock_folder
 from wootz.errors import ConfigError, StoreError
 from wootz.keys import public_hex, signing_key
 from wootz.records import read_lines
+from wootz.store import lock_folder
 from wootz.training import Execution
 
 
@@ -160,7 +160,7 @@ class TestAgain:
         assert figures(copy) == figures(tiny_run.folder)
 
     def test_two_do_not_work_in_one_folder(self, tmp_path: Path, tiny: Grid) -> None:
-        with lock_folder(tmp_path), pytest.raises(ConfigError, match="another wootz bench works there"):
+        with lock_folder(tmp_path), pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* works there"):
             again(tiny, tmp_path)
 
     def test_another_owner_is_refused(self, copy: Path, tiny: Grid, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     place = tmp_path_factory.mktemp("shelf")
     with MonkeyPatch.context() as patch:
+        (place / "owner.key").touch(mode=0o600)
         (place / "owner.key").write_text("5e" * 32)  # always the same keys, so that bits do not depend on the day
         patch.setenv("WOOTZ_OWNER_KEY", str(place / "owner.key"))
         for extra in (

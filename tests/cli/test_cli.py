@@ -60,6 +60,14 @@ class TestMainJob:
         shutil.copy(shelf / "own/model.json", tmp_path / "found.json")
         assert wootz("verify", shelf / "own", tmp_path / "found.safetensors").code == 0
 
+    def test_a_suspect_that_cannot_be_run_is_inconclusive(
+        self, wootz, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("wootz.suspects.files.worker._START", "raise SystemExit(9)")
+        said = wootz("verify", shelf / "own", shelf / "own", "--json")
+        assert (said.code, said.json["verdict"], said.json["bits"]) == (3, "INCONCLUSIVE", 0.0)
+        assert "exit code 9" in said.json["notes"][0]  # type: ignore[index]
+
     def test_a_stranger_is_not_shown(self, wootz, shelf: Path) -> None:
         said = wootz("verify", shelf / "own", shelf / "stranger", "--json")
         assert (said.code, said.json["verdict"]) == (1, "NOT SHOWN")

@@ -280,6 +280,7 @@ class TestOwner:
         assert fresh_secret() != fresh_secret()
 
     def test_a_foreign_file(self, owner: Path) -> None:
+        owner.touch(mode=0o600)
         owner.write_text("hello")
         with pytest.raises(KeyFolderError, match="is not an owner's secret"):
             owner_secret()

@@ -138,6 +138,7 @@ class TestSigningKey:
     def test_another_kind_of_key_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "signing.pem"
         made = generate_ec_key(SECP256R1())
+        path.touch(mode=0o600)
         path.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         with pytest.raises(KeyFolderError, match="not an Ed25519 key"):
             signing_key(path)

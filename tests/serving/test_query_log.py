@@ -48,7 +48,7 @@ def test_without_a_log_entry_nothing_is_answered(
         assert query(url, INFER, content=body(images(1))).status_code == 200
         complete = path.read_bytes()
         with monkeypatch.context() as patch:
-            patch.setattr("wootz.serving.query_log.os.write", lambda file, data: write(file, data[:10]))
+            patch.setattr("wootz.store.os.write", lambda file, data: write(file, data[:10]))
             response = query(url, INFER, content=body(images(1)))
         assert (response.status_code, response.json()) == (500, {"error": "the service failed; see its log"})
         assert "log: cannot be written (No space left on device); the request is not answered" in caplog.text
@@ -61,7 +61,7 @@ def test_a_log_is_continued_after_its_last_complete_line_by_one_process_at_a_tim
     path = tmp_path / "deep" / "log"
     with QueryLog(path) as log:
         log.write(None, images(2), [1, 2])
-        with pytest.raises(StoreError, match="another service writes it"):
+        with pytest.raises(StoreError, match="another process writes it"):
             QueryLog(path)
     first = path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600

@@ -148,6 +148,26 @@ class TestRuns:
         with pytest.raises(StoreError, match="was changed since it was written"):
             train(cfg, model, few, digits.validation, seed=1, execution=CPU, folder=tmp_path, resume=True)
 
+    def test_a_damaged_marker_is_one_line(self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path) -> None:
+        few, cfg = digits.train.subset(slice(64)), replace(QUICK, epochs=1)
+
+        def run(*, resume: bool) -> None:
+            train(cfg, build(small_spec, 0), few, few, seed=1, execution=CPU, folder=tmp_path, resume=resume)
+
+        run(resume=False)
+        path = tmp_path / "checkpoint/checkpoint.json"
+        marker, text = json.loads(path.read_text()), path.read_text()
+        changed: list[Any] = [[], 7, None, {}, marker | {"more": 1}, marker | {"history": [[]]}, marker | {"marker": 1}]
+        changed += [{k: v for k, v in marker.items() if k != name} for name in marker]
+        changed += [marker | {name: [marker[name]]} for name in marker]
+        for damage in (*map(json.dumps, changed), "[" * 100_000, "", text[:-9], text.replace("0", "1")):
+            path.write_text(damage)
+            with pytest.raises(StoreError, match=r"checkpoint\.json") as caught:
+                run(resume=True)
+            assert "\n" not in str(caught.value)
+        path.write_text(text)
+        run(resume=True)
+
     def test_nan_stops_with_the_last_good_checkpoint_intact(
         self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path
     ) -> None:

@@ -234,7 +234,7 @@ class TestLog:
             AnswerFilter(service.key, service.log, shape=(3, 8, 8))
 
     def test_one_service_a_log(self, service: Service) -> None:
-        with service.open(), pytest.raises(StoreError, match="in use by another service"):
+        with service.open(), pytest.raises(StoreError, match="another process writes it"):
             service.open()
 
     def test_an_answer_that_can_not_be_logged_is_not_given(
@@ -246,8 +246,8 @@ class TestLog:
         with service.open() as answer_filter:
             before, head = service.log.read_bytes(), answer_filter.head
             with monkeypatch.context() as broken:
-                broken.setattr("wootz.watermarks.answer_filter.os.fsync", full)
-                with pytest.raises(StoreError, match="No space left on device"):
+                broken.setattr("wootz.store.os.fsync", full)
+                with pytest.raises(StoreError, match=r"No space left on device\); no answer was sent"):
                     answer_filter(service.images, service.scores)
             assert (service.log.read_bytes(), answer_filter.head, answer_filter.count) == (before, head, 0)
             answer_filter(service.images, service.scores)

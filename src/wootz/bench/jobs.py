@@ -207,7 +207,7 @@ def _build_once(digest: str, context: JobContext) -> Iterator[tuple[Path, bool]]
     """Lock a model's folder, yield it with whether it is complete already, and mark it complete at the end."""
     folder = context.model(digest)
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / ".build.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         complete = is_complete(context.folder, digest)

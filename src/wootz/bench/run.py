@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -22,10 +20,10 @@ from wootz.bench.grid import Grid
 from wootz.bench.jobs import JobContext, JobResult, missing_models
 from wootz.bench.plan import GridCell, Job, Plan, plan_grid, select_cells
 from wootz.config import to_toml
-from wootz.errors import ConfigError, StoreError
+from wootz.errors import StoreError
 from wootz.keys import owner_secret, public_hex, signing_key
 from wootz.records import GRID_METADATA_FILE, RESULTS_FILE, SCHEMA, Result, append, from_json, read_lines, to_json
-from wootz.store import read_bytes, whole_lines, write_bytes, write_json
+from wootz.store import lock_folder, read_bytes, write_bytes, write_json
 from wootz.training import Execution
 from wootz.types import Progress
 from wootz.workflows.run import Timer
@@ -117,7 +115,6 @@ def run_grid(
     timer, plan = Timer(), plan_grid(grid, data_dir)
     wanted = {cell.job.digest: cell.job for cell in select_cells(plan.cells, select)}
     with lock_folder(out):
-        _truncate_partial_line(out)
         write_bytes(out / GRID_COPY, to_toml(grid))
         owner_secret()  # created here, before several workers ask for it at once
         context = JobContext(
@@ -317,38 +314,6 @@ def read_journal(folder: Path) -> dict[str, Result]:
             raise StoreError(f"{path}, line {number}: names no digest; it is not a grid's")
         results[result.digest] = result
     return results
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock a grid's folder, so that no second `wootz bench` writes to it.
-
-    Raises:
-        ConfigError: Another process holds the lock.
-        StoreError: The folder cannot be created.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be created ({error.strerror})") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise ConfigError(f"{folder}: another wootz bench works there; wait for it, or choose another --out") from error
-    finally:
-        os.close(descriptor)
-
-
-def _truncate_partial_line(folder: Path) -> None:
-    """Remove an incomplete last line from the journal. The caller must hold the folder's lock."""
-    path = folder / JOURNAL
-    if path.is_file():
-        data = read_bytes(path)
-        whole = whole_lines(data)
-        if whole != data:
-            write_bytes(path, whole)
 
 
 def write_metadata(folder: Path, *, name: str, command: str, seconds: float, job_seconds: float) -> None:

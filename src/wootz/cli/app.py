@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from typing import Annotated, Any, NoReturn
 
@@ -26,8 +27,9 @@ from wootz.cli import (
     steal,
     verify,
 )
+from wootz.cli.crash import CRASHED, abandon_output, describe_crash
 from wootz.cli.options import console
-from wootz.errors import Error
+from wootz.errors import Error, InconclusiveError
 
 _INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -78,19 +80,33 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake becomes one plain line and exit code 2."""
+    """Run the command line, and exit with the code of the command.
+
+    A user's mistake becomes one plain line and exit code 2. Any other error, also of standard output, becomes one line,
+    a file with the traceback, and exit code 70, since each of the codes 0 to 4 says what a command found.
+    """
     try:
         code = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except InconclusiveError as error:
+        _stop(f"INCONCLUSIVE: {error}", 3)
     except Error as error:
         _stop(str(error), 2)
     except _Misuse as error:
         where = error.ctx.command_path if error.ctx else app.info.name
         _stop(f"{error.format_message().rstrip('.')}; see {where} --help", 2)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except BaseException as error:
+        _stop(describe_crash(error), CRASHED)
     if code == _INTERRUPTED:
         _stop("stopped; repeat the command with --resume to continue where it can", code)
     sys.exit(code)
 
 
 def _stop(why: str, code: int) -> NoReturn:
-    console.print(f"wootz: {' '.join(why.split())}", style="bold red", markup=False, soft_wrap=True)
+    with suppress(OSError, SystemExit):  # the exit code counts, even if nobody reads standard error
+        console.print(f"wootz: {' '.join(why.split())}", style="bold red", markup=False, soft_wrap=True)
+    abandon_output()
     sys.exit(code)

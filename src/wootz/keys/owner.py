@@ -7,8 +7,11 @@ the seed.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -25,9 +28,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from wootz.errors import KeyFolderError
 from wootz.keys.prf import subkey
-from wootz.store import read_bytes, write_bytes
+from wootz.store import create_bytes, read_bytes
 
 _BYTES = 32
+_LOG = logging.getLogger("wootz")
 
 
 def owner_file() -> Path:
@@ -37,16 +41,15 @@ def owner_file() -> Path:
 
 
 def owner_secret(path: Path | None = None) -> bytes:
-    """Return the owner's secret; the first call creates it with mode 0600.
+    """Return the owner's secret; the first call creates it with mode 0600, and logs a warning that it did.
 
     Raises:
-        KeyFolderError: the file exists but is not an owner's secret.
+        KeyFolderError: the file exists but is not an owner's secret, leads nowhere, or can be read by others.
     """
     path = path or owner_file()
-    if not path.exists():
-        write_bytes(path, fresh_secret().hex().encode() + b"\n", mode=0o600)
+    data = _read_or_create(path, lambda: fresh_secret().hex().encode() + b"\n", "owner's secret")
     try:
-        secret = bytes.fromhex(read_bytes(path).decode().strip())
+        secret = bytes.fromhex(data.decode().strip())
     except ValueError:
         secret = b""
     if len(secret) != _BYTES:
@@ -73,19 +76,22 @@ def signing_file() -> Path:
 def signing_key(path: Path | None = None) -> Ed25519PrivateKey:
     """Return the signing key; the first call creates it as PKCS8, mode 0600, encrypted if a password is set.
 
-    The password is read from `$WOOTZ_SIGNING_PASSWORD`.
+    The password is read from `$WOOTZ_SIGNING_PASSWORD`. A new key is logged as a warning.
 
     Raises:
-        KeyFolderError: the file is not an Ed25519 key, or the password does not decrypt it.
+        KeyFolderError: the file is not an Ed25519 key, leads nowhere, can be read by others, or is not decrypted by the
+            password.
     """
     path = path or signing_file()
     password = os.environ.get("WOOTZ_SIGNING_PASSWORD", "").encode() or None
-    if not path.exists():
+
+    def new_key() -> bytes:
         encryption = BestAvailableEncryption(password) if password else NoEncryption()
-        new_key = Ed25519PrivateKey.generate()
-        write_bytes(path, new_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), mode=0o600)
+        return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+    data = _read_or_create(path, new_key, "signing key")
     try:
-        key = load_pem_private_key(read_bytes(path), password)
+        key = load_pem_private_key(data, password)
     except (ValueError, TypeError) as error:
         raise KeyFolderError(
             f"{path}: cannot be opened as a signing key ({error}); a password is read from $WOOTZ_SIGNING_PASSWORD"
@@ -93,6 +99,21 @@ def signing_key(path: Path | None = None) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFolderError(f"{path}: is not an Ed25519 key")
     return key
+
+
+def _read_or_create(path: Path, create: Callable[[], bytes], what: str) -> bytes:
+    """Return the content of a private file; if there is none, create it.
+
+    Of several processes that create it at once one succeeds, and all return its data.
+    """
+    if not os.path.lexists(path) and create_bytes(path, create(), mode=0o600):
+        _LOG.warning("made a new %s, %s; keep a copy of it: no other file can replace it", what, path)
+    if not path.exists():
+        raise KeyFolderError(f"{path}: is a link to a file that does not exist; restore that file, or remove the link")
+    data = read_bytes(path)
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise KeyFolderError(f"{path}: can be read by others than its owner; run: chmod 600 {shlex.quote(str(path))}")
+    return data
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:

@@ -126,6 +126,10 @@ def spec_of(plain: Any, path: Path | str) -> ModelSpec:
     try:
         if plain["schema"] != SCHEMA:
             raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
+        if not isinstance(plain["architecture"], str) or not isinstance(plain["settings"], dict):
+            raise TypeError("no name of an architecture with settings")
+        if not isinstance(plain["classes"], list) or len(plain["classes"]) < 2:
+            raise TypeError("no list of two or more names of classes")
         channels, height, width = (int(size) for size in plain["input"]["shape"])
         return ModelSpec(
             architecture=plain["architecture"],
@@ -141,16 +145,30 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | s
     """Load weights into `model`; names and shapes must fit, and all values be finite. `path` is for error messages.
 
     Raises:
-        ModelError: the weights belong to another architecture, or contain NaN or infinity.
+        ModelError: the weights belong to another architecture, contain NaN, infinity or imaginary parts, or exceed the
+            range of the model's dtype.
     """
+    expected, present = ({name: t.shape for name, t in state.items()} for state in (model.state_dict(), weights))
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict({name: _real(tensor, f"{path}: {name}") for name, tensor in weights.items()})
     except RuntimeError as error:
+        if expected == present:
+            raise  # a failure of this computer, not of the file
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{path}: does not hold the weights of the architecture in model.json: {reason}") from error
-    for name, tensor in weights.items():
+    for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: {name} contains NaN or infinity")
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(f"{path}: {name} contains NaN or infinity, or numbers beyond the range of {dtype}")
+
+
+def _real(tensor: Tensor, what: str) -> Tensor:
+    """Return a complex tensor without imaginary parts as a real one, and any other tensor as it is."""
+    if not tensor.is_complex():
+        return tensor
+    if tensor.imag.any():
+        raise ModelError(f"{what} contains complex numbers; the weights of a network are real")
+    return tensor.real
 
 
 def read_model(folder: Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:

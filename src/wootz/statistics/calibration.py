@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from wootz.statistics.queries import query_labels
 from wootz.types import Predict
 
+_BATCH_VALUES = 1 << 24  # limit of the pixels that are converted at once, per channel
+
 SCALES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {
         "0 to 1": lambda x: x,
@@ -124,7 +126,12 @@ def _scored(predict: Predict, pixels: Tensor, labels: Tensor, candidate: InputFo
 
 
 def _with_converted_images(predict: Predict, input_format: InputFormat) -> Predict:
+    size = max(1, _BATCH_VALUES // math.prod(input_format.size))
+
     def answer(x: Tensor) -> Tensor:
+        return torch.cat([answer_batch(batch) for batch in x.split(size)])
+
+    def answer_batch(x: Tensor) -> Tensor:
         if tuple(x.shape[2:]) != input_format.size:
             x = F.interpolate(x, input_format.size, mode="bilinear", antialias=True)
         if input_format.reversed_channels:

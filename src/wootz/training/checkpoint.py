@@ -1,16 +1,19 @@
-"""Training checkpoints: written atomically after every epoch, verified by digest, without pickle."""
+"""Training checkpoints: written atomically after every epoch, without pickle.
+
+The marker file `checkpoint.json` holds the digest of the tensors and, under `marker`, that of its own other fields.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from wootz.errors import StoreError
-from wootz.store import file_digest, read_json, read_tensors, write_json, write_tensors
+from wootz.store import canonical, file_digest, read_json, read_tensors, sha256, write_json, write_tensors
 
 _MARKER = "checkpoint.json"
 
@@ -68,7 +71,7 @@ def save(
         "history": state.history,
         "groups": saved["param_groups"],
     }
-    write_json(folder / _MARKER, marker)
+    write_json(folder / _MARKER, marker | {"marker": sha256(canonical(marker))})
     for old in folder.glob("epoch-*.safetensors"):
         if old.name != name:
             old.unlink(missing_ok=True)
@@ -84,7 +87,7 @@ def load(
     """
     if not (folder / _MARKER).exists():
         return None
-    marker = read_json(folder / _MARKER)
+    marker = _read_marker(folder / _MARKER)
     path = folder / marker["file"]
     if marker["run"] != run:
         raise StoreError(f"{folder}: is the checkpoint of a run with other settings; resume with the same settings")
@@ -105,6 +108,15 @@ def load(
         best=_under(tensors, "best/"),
         best_epoch=marker["best_epoch"],
     )
+
+
+def _read_marker(path: Path) -> dict[str, Any]:
+    """Read a marker file, and check it against its own digest."""
+    marker = read_json(path)
+    digest = marker.pop("marker", None) if isinstance(marker, dict) else None
+    if digest is None or digest != sha256(canonical(marker)):
+        raise StoreError(f"{path}: is damaged, or of another version of wootz; remove {path.parent} to train anew")
+    return cast("dict[str, Any]", marker)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

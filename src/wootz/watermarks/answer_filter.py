@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock
@@ -19,7 +15,7 @@ from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.keys import AnswerKey
 from wootz.keys.answer_log import chain_hash, log_entry, log_header, read_log
 from wootz.keys.keyed_answers import digest_function, is_keyed, keyed_answer, prefers_classes
-from wootz.store import canonical, read_bytes
+from wootz.store import Journal, canonical
 
 
 class CalibrationScores(NamedTuple):
@@ -81,7 +77,7 @@ class AnswerFilter:
         self._key, self._path, self._lock = key, log, Lock()
         self._digests = digest_function(key, shape)
         self._allowed = frozenset(self._digests(allow)) if allow is not None else frozenset[bytes]()
-        self._file = _open_locked(log)
+        self._journal = Journal(log)
         try:
             self._open(shape, calibration)
         except BaseException:
@@ -129,9 +125,7 @@ class AnswerFilter:
 
     def close(self) -> None:
         """Close the log and release its lock."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._journal.close()
 
     def __enter__(self) -> AnswerFilter:
         return self
@@ -142,15 +136,14 @@ class AnswerFilter:
         self.close()
 
     def _open(self, shape: tuple[int, int, int], calibration: CalibrationScores | None) -> None:
-        self._head, self._logged, self._size = "", set[bytes](), 0
-        if b"\n" not in read_bytes(self._path):
-            os.ftruncate(self._file, 0)
+        self._head, self._logged = "", set[bytes]()
+        if b"\n" not in self._journal.read():
             self._gap = self._initial_gap(calibration)
             self._append([log_header(self._key, shape, self._gap)])
             return
         log = read_log(self._key, self._path, shape)
-        self._gap, self._head, self._logged, self._size = log.gap, log.chains[-1], set(log.digests), log.size
-        os.ftruncate(self._file, self._size)
+        self._gap, self._head, self._logged = log.gap, log.chains[-1], set(log.digests)
+        self._journal.cut()
 
     def _initial_gap(self, calibration: CalibrationScores | None) -> float:
         if not prefers_classes(self._key):
@@ -169,37 +162,18 @@ class AnswerFilter:
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
         """Append complete lines and fsync them, or leave the log unchanged."""
-        head, data = self._head, b""
+        head, data = self._head, []
         for line in lines:
             head = chain_hash(head, line)
-            data += canonical(line | {"chain": head}) + b"\n"
+            data.append(canonical(line | {"chain": head}))
         try:
-            if os.write(self._file, data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file)
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file, self._size)
-            raise StoreError(f"{self._path}: cannot be written ({error.strerror}); no answer was sent") from error
-        self._head, self._size = head, self._size + len(data)
+            self._journal.append(*data)
+        except StoreError as error:
+            raise StoreError(f"{error}; no answer was sent") from error
+        self._head = head
 
 
 def _score_gaps(scores: Tensor) -> Tensor:
     """Scores [N, K] -> the differences between the two highest [N]."""
     top = scores.topk(2, dim=1).values
     return top[:, 0] - top[:, 1]
-
-
-def _open_locked(log: Path) -> int:
-    """Open a log for appending, and lock it for this process."""
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    except OSError as error:
-        raise StoreError(f"{log}: cannot be opened ({error.strerror})") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
-        raise StoreError(f"{log}: is in use by another service; each service needs its own log") from error
-    return file

@@ -25,7 +25,7 @@ from wootz.models import MODELS, ModelSpec, build, other_architecture, reinitial
 from wootz.records import AccuracyDrop, Result, from_json, to_json
 from wootz.registry import lookup
 from wootz.rng import derive
-from wootz.store import read_json, write_json
+from wootz.store import lock_folder, read_json, write_json
 from wootz.suspects.files import predictor
 from wootz.training import Execution
 from wootz.types import Attack, Predict, Progress
@@ -236,66 +236,67 @@ def attack_run(
         raise ConfigError(f"access = {access!r}: the attack {attack!r} works with {row.access}")
     if served and (is_endpoint(where) or "weights" in (access, row.access)):
         raise ConfigError(f"served: {attack!r} on {where} is no theft by answers from a run folder; leave it out")
-    attempt = _begin_attempt(out, where, resume=resume, served=served)
-    with open_target(
-        where,
-        access=access or row.access,
-        data=data,
-        data_dir=data_dir,
-        transcript=attempt / TRANSCRIPT,
-        client=client,
-        guard=attempt / GUARD_LOG if served else None,
-    ) as victim:
-        spec, known = _attacker_spec(cfg, victim.spec), victim.data
-        held = _attacker_images(cfg, known, data_dir)
-        context = AttackContext(
-            data=held,
-            new_model=partial(_new_model, spec, seed),
-            eps=victim.eps,
-            seed=derive(seed, family, attack),
-            execution=execution or Execution(),
-            folder=attempt,
-            progress=progress,
+    with lock_folder(out):
+        attempt = _begin_attempt(out, where, resume=resume, served=served)
+        with open_target(
+            where,
+            access=access or row.access,
+            data=data,
+            data_dir=data_dir,
+            transcript=attempt / TRANSCRIPT,
+            client=client,
+            guard=attempt / GUARD_LOG if served else None,
+        ) as victim:
+            spec, known = _attacker_spec(cfg, victim.spec), victim.data
+            held = _attacker_images(cfg, known, data_dir)
+            context = AttackContext(
+                data=held,
+                new_model=partial(_new_model, spec, seed),
+                eps=victim.eps,
+                seed=derive(seed, family, attack),
+                execution=execution or Execution(),
+                folder=attempt,
+                progress=progress,
+            )
+            attacked = _attacked(
+                row,
+                attack,
+                cfg,
+                predict=victim.predict,
+                model=victim.model,
+                num_classes=len(victim.spec.classes),
+                access=access,
+                query_budget=budget,
+                log=attempt / QUERY_LOG,
+                context=context,
+            )
+        about = {"kind": kin.kind, "theft": attack, "data": known.name, "set_aside": known.set_aside, "eps": victim.eps}
+        about |= {"seed": seed, "attack": to_mapping(cfg)} | (
+            {} if attacked.queries is None else {"queries": attacked.queries}
         )
-        attacked = _attacked(
-            row,
-            attack,
-            cfg,
-            predict=victim.predict,
-            model=victim.model,
-            num_classes=len(victim.spec.classes),
-            access=access,
-            query_budget=budget,
-            log=attempt / QUERY_LOG,
-            context=context,
+        about |= {"served": True} if served else {}
+        write_model(out, attacked.model, spec, about)
+        clean, robust = measure(
+            attacked.model, known, eps=victim.eps, count=count, progress=progress, seed=seed, execution=execution
         )
-    about = {"kind": kin.kind, "theft": attack, "data": known.name, "set_aside": known.set_aside, "eps": victim.eps}
-    about |= {"seed": seed, "attack": to_mapping(cfg)} | (
-        {} if attacked.queries is None else {"queries": attacked.queries}
-    )
-    about |= {"served": True} if served else {}
-    write_model(out, attacked.model, spec, about)
-    clean, robust = measure(
-        attacked.model, known, eps=victim.eps, count=count, progress=progress, seed=seed, execution=execution
-    )
-    cell = Result(
-        data=known.name,
-        suspect=out.name,
-        kind=kin.kind,
-        theft=attack,
-        access=None if attacked.queries is None else access or row.access,
-        clean=clean,
-        robust=robust,
-        seconds=timer.seconds,
-        seed=seed,
-        queries=attacked.queries,
-        agreement=agreement(attacked.model, victim.model, known) if victim.model else None,
-        notes=(*_notes(cfg, held), *victim.notes()),
-    )
-    cell = replace(cell, price=_accuracy_drop(victim.record, cell) if victim.record else None)
-    write_json(out / "record.json", to_json(cell))
-    _keep_logs(out, attempt)
-    return cell
+        cell = Result(
+            data=known.name,
+            suspect=out.name,
+            kind=kin.kind,
+            theft=attack,
+            access=None if attacked.queries is None else access or row.access,
+            clean=clean,
+            robust=robust,
+            seconds=timer.seconds,
+            seed=seed,
+            queries=attacked.queries,
+            agreement=agreement(attacked.model, victim.model, known) if victim.model else None,
+            notes=(*_notes(cfg, held), *victim.notes()),
+        )
+        cell = replace(cell, price=_accuracy_drop(victim.record, cell) if victim.record else None)
+        write_json(out / "record.json", to_json(cell))
+        _keep_logs(out, attempt)
+        return cell
 
 
 def _begin_attempt(out: Path, where: Where, *, resume: bool, served: bool) -> Path:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz import __version__
-from wootz.errors import ConfigError
+from wootz.errors import ConfigError, StoreError
 from wootz.keys import (
     AnswerKey,
     Key,
@@ -29,7 +29,16 @@ from wootz.keys import (
 from wootz.keys.answer_log import log_length
 from wootz.records import Result, to_json
 from wootz.statistics import Verdict, required_bits
-from wootz.store import append_line, read_bytes, read_json, sha256, tensor_bytes, write_bytes
+from wootz.store import (
+    append_line,
+    lock_folder,
+    read_bytes,
+    read_json,
+    read_json_lines,
+    sha256,
+    tensor_bytes,
+    write_bytes,
+)
 from wootz.suspects.endpoints import Identity
 from wootz.types import Progress
 from wootz.workflows.guard_log import LOG, read_seals, with_log, without_guard
@@ -120,7 +129,8 @@ def claim_suspect(
         _check_reachable(owner, suspect, query, bar, progress)
     progress("querying the suspect", 0.0)
     with open_suspect_model(suspect, query, transcripts or folder / "transcripts") as opened:
-        tranche = mark_revealed(folder, keys, opened.identity)
+        with lock_folder(folder):
+            tranche = mark_revealed(folder, keys, opened.identity)
         revealed, tensors = reveal_marks(keys, tranche)
         testable = rederive_keys(keys.registration, keys.token, revealed, tensors)
         testable, guard, log, discounts = _with_sealed_log(testable, folder)
@@ -225,18 +235,26 @@ def mark_revealed(owner: Path, owner_keys: OwnerKeys, suspect: Identity) -> int:
     The next one in order; the same one again where the suspect was claimed before.
     """
     path = owner / "key" / "burnt.jsonl"
-    burnt = [json.loads(line) for line in read_bytes(path).splitlines()] if path.is_file() else []
-    for entry in burnt:
-        if entry["suspect"] == suspect.digest:
-            return int(entry["tranche"])
-    count = tranches_of(owner_keys.registration)
+    count, burnt = tranches_of(owner_keys.registration), list[str]()
+    for number, entry in read_json_lines(path) if path.is_file() else ():
+        if (
+            not isinstance(entry, dict)
+            or entry.get("tranche") != len(burnt)
+            or not isinstance(entry.get("suspect"), str)
+        ):
+            raise StoreError(
+                f"{path}, line {number}: does not name tranche {len(burnt)} and a suspect; restore the file"
+            )
+        burnt.append(entry["suspect"])
+    if suspect.digest in burnt:
+        return burnt.index(suspect.digest)
     if len(burnt) >= count:
         raise ConfigError(
             f"{owner}: all {count} tranches of its key were opened already ({path}); an opened tranche proves "
             "nothing against another suspect"
         )
     entry = {"tranche": len(burnt), "suspect": suspect.digest, "name": suspect.name}
-    append_line(path, json.dumps(entry))
+    append_line(path, json.dumps(entry), mode=0o600)
     return len(burnt)
 
 

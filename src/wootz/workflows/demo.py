@@ -14,7 +14,7 @@ from wootz.errors import ConfigError
 from wootz.keys import LabelKey, read_keys
 from wootz.models import read_model
 from wootz.records import Result, to_json, with_evidence
-from wootz.store import read_json, write_json
+from wootz.store import lock_folder, read_json, write_json
 from wootz.training import Execution
 from wootz.types import Progress
 from wootz.workflows.attack import attack_run
@@ -83,18 +83,21 @@ def demo(
     def aloud(name: str) -> Progress:
         return lambda what, done: progress(f"{name}: {what}", done)
 
-    cells = [protect_run(cfg, owner, data_dir=data_dir, execution=execution, resume=True, progress=aloud("protected"))]
-    for number, row in enumerate(SUSPECTS, 1):
-        place = out / row.name
-        _clear(place)
-        make = _maker(row, cfg, owner, count, stranger=seed + 100 + number)
-        cells.append(make(place, data_dir=data_dir, execution=execution, progress=aloud(row.name)))
-    keys = Owner.load(owner)
-    cells = [_verified(cell, keys, out / cell.suspect, progress) for cell in cells]
-    summary = {"schema": 1, "cells": [to_json(cell) for cell in cells], "seconds": time.seconds}
-    write_json(out / "details.json", _details(out, cells, data, data_dir))
-    write_json(out / "summary.json", summary)
-    return summary
+    with lock_folder(out):
+        cells = [
+            protect_run(cfg, owner, data_dir=data_dir, execution=execution, resume=True, progress=aloud("protected"))
+        ]
+        for number, row in enumerate(SUSPECTS, 1):
+            place = out / row.name
+            _clear(place)
+            make = _maker(row, cfg, owner, count, stranger=seed + 100 + number)
+            cells.append(make(place, data_dir=data_dir, execution=execution, progress=aloud(row.name)))
+        keys = Owner.load(owner)
+        cells = [_verified(cell, keys, out / cell.suspect, progress) for cell in cells]
+        summary = {"schema": 1, "cells": [to_json(cell) for cell in cells], "seconds": time.seconds}
+        write_json(out / "details.json", _details(out, cells, data, data_dir))
+        write_json(out / "summary.json", summary)
+        return summary
 
 
 def _maker(row: Suspect, cfg: Protection, owner: Path, count: int, *, stranger: int) -> Callable[..., Result]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wootz.errors import StoreError
 from wootz.keys import AnswerKey, Key, check_token
 from wootz.keys.answer_log import key_from_log, read_log
-from wootz.store import append_line, read_bytes, whole_lines
+from wootz.store import append_line, read_json_lines
 from wootz.workflows.timestamp import fetch_token
 
 LOG = Path("guard") / "log.jsonl"
@@ -25,8 +26,24 @@ def with_guard(keys: Mapping[str, Key], run: Path) -> dict[str, Key]:
     Args:
         keys: of the run.
         run: its folder, which holds the log.
+
+    Raises:
+        StoreError: the log is damaged, or does not hold what was sealed.
     """
+    _check_seals(keys, run)
     return with_log(keys, run / LOG)
+
+
+def _check_seals(keys: Mapping[str, Key], run: Path) -> None:
+    """Raise StoreError unless the log begins with all that its seals cover."""
+    seals, log = read_seals(run), run / LOG
+    key = next((key for key in keys.values() if isinstance(key, AnswerKey)), None)
+    if key is None or not seals:
+        return
+    chains = read_log(key, log).chains if log.is_file() else ()
+    for seal in seals:
+        if not 0 <= seal["lines"] < len(chains) or chains[seal["lines"]] != seal["head"]:
+            raise StoreError(f"{log}: does not hold the {seal['lines']:,} images that were sealed; restore that file")
 
 
 def with_log(keys: Mapping[str, Key], log: Path, *, count: int | None = None) -> dict[str, Key]:
@@ -68,7 +85,11 @@ def read_seals(run: Path) -> list[dict[str, Any]]:
     path = run / SEALS
     if not path.is_file():
         return []
-    seals = [json.loads(line) for line in whole_lines(read_bytes(path)).splitlines()]
-    for seal in seals:
-        check_token(base64.b64decode(seal["token"]), bytes.fromhex(seal["head"]))
+    seals = []
+    for number, seal in read_json_lines(path):
+        try:
+            check_token(base64.b64decode(seal["token"]), bytes.fromhex(seal["head"]))
+            seals.append({"head": seal["head"], "lines": int(seal["lines"]), "token": seal["token"]})
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{path}, line {number}: is not a seal ({error!r})") from error
     return seals

@@ -18,7 +18,7 @@ from torch import nn
 
 from wootz import __version__
 from wootz.data import Dataset
-from wootz.errors import ConfigError, Error, SignatureError, StoreError
+from wootz.errors import ConfigError, Error, InconclusiveError, SignatureError, StoreError
 from wootz.keys import (
     DirectionKey,
     HalfKey,
@@ -148,7 +148,8 @@ def judge(
 ) -> Judgement:
     """Re-derive all that a certificate claims, query the suspect again, and sign the judge's own statement.
 
-    A claim whose bytes, signatures, commitments or order do not hold is INVALID CLAIM, a value and no error.
+    A claim whose bytes, signatures, commitments or order do not hold is INVALID CLAIM, a value and no error. A suspect
+    or an independent model that cannot be run here is INCONCLUSIVE.
 
     Args:
         certificate: as `Claim.save` wrote it, with its material beside it.
@@ -179,14 +180,14 @@ def judge(
         cell = _check_subject(replace(cell, notes=(*cell.notes, *proven.notes, *remarks)), proven, identity)
         if policy.rival is not None and cell.verdict == Outcome.KEY_DEPENDENT:
             cell = _resolve_competing(cell, proven, policy.rival, suspect, policy, place)
-    except SignatureError as error:
-        name = identity.name if identity else str(suspect)
+    except (SignatureError, InconclusiveError) as error:
+        inconclusive = isinstance(error, InconclusiveError)
         cell = Result(
             data="unknown",
-            suspect=name,
+            suspect=identity.name if identity else str(suspect),
             kind="unknown",
-            verdict=Outcome.INVALID_CLAIM.value,
-            notes=(f"{certificate.name}: {error}",),
+            verdict=str(Outcome.INCONCLUSIVE if inconclusive else Outcome.INVALID_CLAIM),
+            notes=(str(error) if inconclusive else f"{certificate.name}: {error}",),
         )
     statement = _statement(cell, data, proven, identity, seed, place)
     return Judgement(cell=replace(cell, seconds=timer.seconds), statement=statement)

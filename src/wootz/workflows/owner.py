@@ -39,7 +39,7 @@ from wootz.models import (
 )
 from wootz.rng import derive
 from wootz.statistics import Verdict
-from wootz.store import read_tensors, write_bytes
+from wootz.store import lock_folder, read_tensors, write_bytes
 from wootz.training import Execution, Recipe, check_shift, train
 from wootz.types import THRESHOLD_BITS, Access, Progress
 from wootz.watermarks import MarkContext, MarkLoss, hook_of, prepare_all, weights_digest
@@ -179,11 +179,12 @@ class Owner:
             ConfigError: the folder holds a model already.
         """
         folder = Path(folder)
-        prepare_run_folder(folder)
-        write_bytes(folder / "config.toml", to_toml(self.config))
-        self._write_references(folder)
-        write_keys(folder, self.keys)
-        self._write_model(folder)
+        with lock_folder(folder):
+            prepare_run_folder(folder)
+            write_bytes(folder / "config.toml", to_toml(self.config))
+            self._write_references(folder)
+            write_keys(folder, self.keys)
+            self._write_model(folder)
         self.folder = folder
 
     def verify(

@@ -12,7 +12,7 @@ from wootz.data import Dataset, load
 from wootz.models import build, write_model
 from wootz.records import Result, to_json
 from wootz.statistics import Verdict
-from wootz.store import write_json
+from wootz.store import lock_folder, write_json
 from wootz.training import Execution, check_shift, train
 from wootz.types import Progress
 from wootz.workflows.evaluate import TEST_IMAGES, measure
@@ -52,40 +52,41 @@ def protect_run(
         progress: called with the name of the step and the fraction done.
     """
     timer, data, execution = Timer(), load(cfg.data, data_dir, cfg.set_aside), execution or Execution()
-    verdict = None
-    if cfg.marks:
-        owner = protect(
-            cfg.model,
-            data,
-            config=cfg,
-            folder=out,
-            resume=resume,
-            execution=execution,
-            tsa=tsa,
-            tsa_policy=tsa_policy,
-            progress=progress,
+    with lock_folder(out):
+        verdict = None
+        if cfg.marks:
+            owner = protect(
+                cfg.model,
+                data,
+                config=cfg,
+                folder=out,
+                resume=resume,
+                execution=execution,
+                tsa=tsa,
+                tsa_policy=tsa_policy,
+                progress=progress,
+            )
+            progress("verifying the model", 0.0)
+            model, verdict = owner.model, verify_own_model(owner)
+        else:
+            model = _train_independent(cfg, data, out, execution=execution, resume=resume, progress=progress)
+        clean, robust = measure(
+            model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
         )
-        progress("verifying the model", 0.0)
-        model, verdict = owner.model, verify_own_model(owner)
-    else:
-        model = _train_independent(cfg, data, out, execution=execution, resume=resume, progress=progress)
-    clean, robust = measure(
-        model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
-    )
-    cell = Result(
-        data=cfg.data,
-        suspect=out.name,
-        kind="protected" if cfg.marks else "independent",
-        clean=clean,
-        robust=robust,
-        seconds=timer.seconds,
-        seed=cfg.seed,
-    )
-    if verdict is not None:
-        cell = _with_own_evidence(cell, verdict, cfg)
-    write_json(out / "record.json", to_json(cell))
-    write_json(out / "curve.json", curve(model, data, cfg.recipe.eps))
-    return cell
+        cell = Result(
+            data=cfg.data,
+            suspect=out.name,
+            kind="protected" if cfg.marks else "independent",
+            clean=clean,
+            robust=robust,
+            seconds=timer.seconds,
+            seed=cfg.seed,
+        )
+        if verdict is not None:
+            cell = _with_own_evidence(cell, verdict, cfg)
+        write_json(out / "record.json", to_json(cell))
+        write_json(out / "curve.json", curve(model, data, cfg.recipe.eps))
+        return cell
 
 
 def _with_own_evidence(cell: Result, verdict: Verdict, cfg: Protection) -> Result:

@@ -25,7 +25,7 @@ from wootz.keys import (
     verify_statement,
 )
 from wootz.records import from_json
-from wootz.store import read_bytes, read_json, write_bytes
+from wootz.store import lock_folder, read_bytes, read_json, write_bytes
 from wootz.workflows.guard_log import seal_log
 from wootz.workflows.owner import Owner
 from wootz.workflows.suspects import identify
@@ -60,32 +60,33 @@ def register_run(run: Path, *, tsa: str | None = None, owner: Owner | None = Non
             f"{run}: was registered under another signing key than {signing_file()}; "
             "sign with the key it was protected with ($WOOTZ_SIGNING_KEY)"
         )
-    identity = identify(run)
-    if is_registered(run):
-        statement = verify_statement(read_registered(run, owner_keys), REGISTERED)
-        if set(statement.subject.values()) != {identity.digest}:
-            raise KeyFolderError(
-                f"{run / 'model.safetensors'}: is not the model that was registered with this key ({run / FILE}); "
-                "a key is registered with one model"
-            )
-    else:
-        predicate = {
-            "registration": owner_keys.registration,
-            "digest": registration_digest(owner_keys.registration).hex(),
-            "token": base64.b64encode(owner_keys.token).decode(),
-            "measured": _measured(run),
-            "evidence": _own_evidence(owner or Owner.load(run)),
-        }
-        write_bytes(run / PUBLIC, public_pem(key))
-        write_bytes(run / FILE, sign_statement(key, {identity.name: identity.digest}, REGISTERED, predicate))
-        statement = verify_statement(read_bytes(run / FILE), REGISTERED)
-    if tsa and not (run / TOKEN).is_file():
-        write_bytes(run / TOKEN, fetch_token(tsa, read_bytes(run / FILE)))
-    seal = seal_log(owner_keys.by_mark, run, tsa)
-    result: dict[str, Any] = {"file": str(run / FILE), "public key": str(run / PUBLIC), "owner": public_hex(key)}
-    result |= {"model": identity.digest, "stamped": (run / TOKEN).is_file()}
-    result |= {name: statement.predicate[name] for name in ("digest", "measured", "evidence")}
-    return result | ({"guard": {"head": seal["head"], "lines": seal["lines"]}} if seal else {})
+    with lock_folder(run):
+        identity = identify(run)
+        if is_registered(run):
+            statement = verify_statement(read_registered(run, owner_keys), REGISTERED)
+            if set(statement.subject.values()) != {identity.digest}:
+                raise KeyFolderError(
+                    f"{run / 'model.safetensors'}: is not the model that was registered with this key ({run / FILE}); "
+                    "a key is registered with one model"
+                )
+        else:
+            predicate = {
+                "registration": owner_keys.registration,
+                "digest": registration_digest(owner_keys.registration).hex(),
+                "token": base64.b64encode(owner_keys.token).decode(),
+                "measured": _measured(run),
+                "evidence": _own_evidence(owner or Owner.load(run)),
+            }
+            write_bytes(run / PUBLIC, public_pem(key))
+            write_bytes(run / FILE, sign_statement(key, {identity.name: identity.digest}, REGISTERED, predicate))
+            statement = verify_statement(read_bytes(run / FILE), REGISTERED)
+        if tsa and not (run / TOKEN).is_file():
+            write_bytes(run / TOKEN, fetch_token(tsa, read_bytes(run / FILE)))
+        seal = seal_log(owner_keys.by_mark, run, tsa)
+        result: dict[str, Any] = {"file": str(run / FILE), "public key": str(run / PUBLIC), "owner": public_hex(key)}
+        result |= {"model": identity.digest, "stamped": (run / TOKEN).is_file()}
+        result |= {name: statement.predicate[name] for name in ("digest", "measured", "evidence")}
+        return result | ({"guard": {"head": seal["head"], "lines": seal["lines"]}} if seal else {})
 
 
 def is_registered(run: Path) -> bool:

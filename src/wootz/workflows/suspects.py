@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from wootz import checks
 from wootz.config import with_settings
-from wootz.errors import ConfigError, ModelError
+from wootz.errors import ConfigError, InconclusiveError, ModelError
 from wootz.keys import owner_secret
 from wootz.keys.prf import subkey
 from wootz.store import file_digest, sha256, tensor_bytes
@@ -151,6 +151,15 @@ def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Pa
         )
 
 
+def suspect_without_answers(path: Path) -> Suspect:
+    """Return the suspect in a file that could not be run, for the record."""
+
+    def predict(_: Tensor) -> Tensor:
+        raise InconclusiveError(f"{path}: could not be run")
+
+    return Suspect(predict=predict, shape=None, num_classes=None, identity=identify(path), about={}, remote=False)
+
+
 @contextmanager
 def _file(name: str, query: QueryConfig, _: Path) -> Iterator[Suspect]:
     path = Path(name)
@@ -176,13 +185,13 @@ def _endpoint(url: str, query: QueryConfig, place: Path) -> Iterator[Suspect]:
     with open_endpoint(
         url, with_settings(Client(), query.client), access=shown, transcript=transcript, mac_key=transcript_key()
     ) as endpoint:
-        info = endpoint.info
+        info, data = endpoint.info, endpoint.info.parameters.get("data")
         yield Suspect(
             predict=endpoint,
             shape=info.shape,
             num_classes=info.num_classes,
             identity=endpoint.identity,
-            about={name: value for name, value in info.parameters.items() if name == "data"},
+            about={"data": data} if isinstance(data, str) and len(data) <= 64 else {},
             remote=True,
             notes=endpoint.notes,
         )

@@ -9,17 +9,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from wootz.errors import ConfigError, StoreError
+from wootz.errors import ConfigError, InconclusiveError, StoreError
 from wootz.keys import AnswerKey, DirectionKey, Key
 from wootz.records import EvidenceRecord, Result, decimal_p
 from wootz.statistics import Verdict, verify
 from wootz.statistics.calibration import detect_input_format, with_input_format
 from wootz.statistics.queries import LabelledImages
-from wootz.types import THRESHOLD_BITS, Kind, Progress
+from wootz.types import THRESHOLD_BITS, Kind, Outcome, Progress
 from wootz.workflows.guard_log import with_guard, with_log, without_guard
 from wootz.workflows.reference_models import ReferenceModels
 from wootz.workflows.run import Timer
-from wootz.workflows.suspects import QueryConfig, Suspect, SuspectLike, check_fit, open_suspect_model
+from wootz.workflows.suspects import (
+    QueryConfig,
+    Suspect,
+    SuspectLike,
+    check_fit,
+    open_suspect_model,
+    suspect_without_answers,
+)
 
 if TYPE_CHECKING:
     from wootz.workflows.owner import Owner
@@ -45,7 +52,8 @@ def verify_suspect(
         progress: called with the name of the step and the fraction done.
 
     Returns:
-        The verdict, and the suspect as it was queried.
+        The verdict, and the suspect as it was queried. The outcome is INCONCLUSIVE for a suspect that could not be run
+        here, with the reason as a note.
 
     Raises:
         ConfigError: a log, and no guard that wrote it.
@@ -56,13 +64,29 @@ def verify_suspect(
         keys = _with_named_log(keys, guard_log)
     else:
         keys = with_guard(keys, owner.folder) if owner.folder is not None else without_guard(keys)
+    left_out = [
+        f"{name}: left out, no log of keyed answers is there" for name in owner.keys.by_mark if name not in keys
+    ]
     progress("querying the suspect", 0.0)
-    with ExitStack() as stack:
-        place = owner.folder / "transcripts" if owner.folder else Path(stack.enter_context(TemporaryDirectory()))
-        opened = stack.enter_context(open_suspect_model(suspect, query, place))
-        opened = own_calibration(keys, owner.keys.registration, opened, query.calibrate)
-        verdict = ask_suspect(keys, owner.keys.registration, opened, owner.reference_models, query, bar=threshold_bits)
-        return verdict, opened
+    try:
+        with ExitStack() as stack:
+            place = owner.folder / "transcripts" if owner.folder else Path(stack.enter_context(TemporaryDirectory()))
+            opened = stack.enter_context(open_suspect_model(suspect, query, place))
+            opened = own_calibration(keys, owner.keys.registration, opened, query.calibrate)
+            verdict = ask_suspect(
+                keys, owner.keys.registration, opened, owner.reference_models, query, bar=threshold_bits
+            )
+            return replace(verdict, notes=(*verdict.notes, *left_out)), opened
+    except InconclusiveError as error:
+        verdict = Verdict(
+            outcome=Outcome.INCONCLUSIVE,
+            bits=0.0,
+            evidence=(),
+            access=query.access,
+            bar=threshold_bits,
+            notes=(str(error),),
+        )
+        return verdict, suspect_without_answers(Path(str(suspect)))
 
 
 def verify_own_model(owner: Owner) -> Verdict | None:

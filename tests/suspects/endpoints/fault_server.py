@@ -62,7 +62,8 @@ class FaultServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.plan = plan
         self.accepts_binary = True
-        self.shape = [-1, -1, -1, -1]
+        self.shape: Any = [-1, -1, -1, -1]
+        self.output_shape: Any = [-1, len(CLASSES)]
         self.model_name = "digits"
         self.classes: list[str] | None = CLASSES
         self.lock = threading.Lock()
@@ -92,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_json(404, {"error": "no such model"})
             return
         tensor = {"name": "pixels", "datatype": "FP32", "shape": self.server.shape}
-        output = {"name": "scores", "datatype": "FP32", "shape": [-1, len(CLASSES)]}
+        output = {"name": "scores", "datatype": "FP32", "shape": self.server.output_shape}
         self.send_json(
             200,
             {

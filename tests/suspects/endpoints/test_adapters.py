@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +110,7 @@ def test_two_clients_send_the_same_bytes() -> None:
         ("/predict", Client(), "the API cannot be detected"),
         (V1, Client(), "set classes="),
         (OIP, Client(classes=("a", "b")), "scores 10 classes, and 2 are named"),
-        (OIP, Client(output="logits"), "has scores"),
+        (OIP, Client(output="logits"), "has 'scores'"),
         ("/v2/models/letters", Client(), "of another model"),
         ("/v2/models/missing", Client(), "no model answers there .status 404"),
         ("/models/digits", Client(api="huggingface", batch=2), "takes 1 image"),
@@ -215,3 +217,50 @@ def test_an_identity_depends_on_the_address_only(tmp_path: Path) -> None:
             ) as endpoint:
                 identities.append(endpoint.identity)
     assert identities[0] == identities[1]
+
+
+HUGE = [10**10, 1 << 62, 10**4000]
+
+
+@pytest.mark.parametrize(
+    ("shape", "output"),
+    [
+        *((None, [-1, side]) for side in HUGE),
+        *(([-1, 1, side, side], None) for side in HUGE),
+        ([-1, 3, 4000, 4000], None),
+        ([2] * 500_000, None),
+        (None, [2] * 500_000),
+        (None, [-1, -(10**30)]),
+        (None, [-1, 1e308]),
+        (None, [-1, "9" * 5000]),
+        ("9" * 9, None),
+        (None, {"a": 1}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("access", ["label", "scores"])
+def test_metadata_are_bounded_before_anything_is_allocated(shape: Any, output: Any, access: AnswerAccess) -> None:
+    limit = (2 << 30) + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with run_fault_server() as server:
+        server.shape = server.shape if shape is None else shape
+        server.output_shape = server.output_shape if output is None else output
+        server.classes = None
+        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+        try:
+            with (
+                pytest.raises(ModelError) as caught,
+                open_endpoint(url_of(server), Client(response_limit=1 << 24), access=access, transcript=None),
+            ):
+                pytest.fail("was opened")
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+    assert len(str(caught.value)) < 300
+
+
+def test_answers_of_too_many_axes_are_unusable() -> None:
+    payload = {"model_name": "digits", "outputs": [{"datatype": "FP32", "shape": [1] * 300_000, "data": [1.0]}]}
+    context = EndpointContext("http://h/v2/models/digits", Client(), EndpointInfo(model="digits"))
+    response = Response(received=True, status=200, body=json.dumps(payload).encode())
+    with pytest.raises(UnusableAnswerError):
+        open_inference.decode_response(context, response, 1, "id")

@@ -42,7 +42,7 @@ LIES = {
     "a broken dimension": (tensors_file({"a": entry([1.5], 0, 6)}, bytes(6)), "invalid dimension"),
     "true as a dimension": (tensors_file({"a": entry([True], 0, 4)}, bytes(4)), "invalid dimension"),
     "text as a dimension": (tensors_file({"a": entry(["4"], 0, 16)}, bytes(16)), "invalid dimension"),
-    "unknown dtype": (tensors_file({"a": entry([4], 0, 4, "F8_E4M3")}, bytes(4)), "has dtype 'F8_E4M3'"),
+    "unknown dtype": (tensors_file({"a": entry([4], 0, 4, "F4")}, bytes(4)), "has dtype 'F4'"),
     "no dtype": (tensors_file({"a": entry([4], 0, 4, 7)}, bytes(4)), "wrong types"),  # type: ignore[arg-type]
     "shape is text": (tensors_file({"a": entry([4], 0, 16) | {"shape": "4"}}, bytes(16)), "wrong types"),
     "overlap": (tensors_file({"a": entry([4], 0, 16), "b": entry([4], 8, 24)}, bytes(24)), "not at 16"),

@@ -105,9 +105,9 @@ PICKLES = {
     "226 GB": (state_pickle(("w", tensor_op(elements=6 * 10**10, shape=(6 * 10**10,)))), "60,000,000,000 elements"),
     "rank 9": (state_pickle(("w", tensor_op(elements=1, shape=(1,) * 9, strides=(1,) * 9))), "9 dimensions"),
     "no elements": (state_pickle(("w", tensor_op(elements=4, shape=(0,)))), "no elements"),
-    "complex numbers": (
-        state_pickle(("w", tensor_op(storage="torch\nComplexFloatStorage"))),
-        "names 'torch ComplexFloatStorage'",
+    "quantized numbers": (
+        state_pickle(("w", tensor_op(storage="torch\nQInt8Storage"))),
+        "names 'torch QInt8Storage'",
     ),
     "quantized": (
         state_pickle(("w", tensor_op(function="torch._utils\n_rebuild_qtensor"))),

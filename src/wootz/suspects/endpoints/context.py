@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from wootz.errors import ModelError
 from wootz.store import sha256
 from wootz.suspects.endpoints.client_config import Client
+from wootz.types import MAX_CLASSES, MAX_IMAGE_VALUES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,18 @@ class EndpointInfo:
     datatype: str = "FP32"
     output: str | None = None
     batch: int | None = None
+
+
+def check_info(url: str, info: EndpointInfo) -> None:
+    """Check what the metadata claim, before anything of these sizes is allocated.
+
+    Raises:
+        ModelError: more classes than `MAX_CLASSES`, fewer than 2, or images of more than `MAX_IMAGE_VALUES` values.
+    """
+    if info.num_classes is not None and not 2 <= info.num_classes <= MAX_CLASSES:
+        raise ModelError(f"{url}: has {info.num_classes:,} classes; a classifier has 2 to {MAX_CLASSES:,}")
+    if info.shape is not None and math.prod(info.shape) > MAX_IMAGE_VALUES:
+        raise ModelError(f"{url}: takes images {list(info.shape)}, of more than {MAX_IMAGE_VALUES:,} values")
 
 
 class EndpointContext(NamedTuple):

@@ -22,7 +22,7 @@ from wootz.errors import BudgetError, ConfigError, ModelError
 from wootz.store import canonical, sha256, tensor_digest
 from wootz.suspects.endpoints.adapters import API_ADAPTERS, ApiAdapter, detect_api
 from wootz.suspects.endpoints.client_config import Client
-from wootz.suspects.endpoints.context import EndpointContext, EndpointInfo, Identity, endpoint_identity
+from wootz.suspects.endpoints.context import EndpointContext, EndpointInfo, Identity, check_info, endpoint_identity
 from wootz.suspects.endpoints.parsing import Answer, UnusableAnswerError, missing_answer, parse_answer, parse_json
 from wootz.suspects.endpoints.transcript import MissingReason, Transcript
 from wootz.suspects.endpoints.transport import HttpTransport, Request, SendResult, open_transport, send_with_retry
@@ -194,6 +194,7 @@ def open_endpoint(
     with open_transport(cfg, _bearer_token(token)) as transport:
         metadata, certificate = _fetch_metadata(transport, url, cfg, adapter, sleep)
         info = adapter.read_info(url, metadata, cfg)
+        check_info(url, info)
         if info.batch not in (None, cfg.batch):
             raise ConfigError(f"batch = {cfg.batch}: {url} takes {info.batch} image(s) per request")
         if access == "scores" and info.num_classes is None:

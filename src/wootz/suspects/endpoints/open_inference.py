@@ -38,6 +38,7 @@ _INTEGERS = {
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType({k: np.dtype(v) for k, v in (_FLOATS | _INTEGERS).items()})
 """Numeric datatypes of the protocol, little-endian."""
 
+_MAX_AXES = 8
 _INPUT_DATATYPES = (*_FLOATS, "UINT8")
 
 
@@ -146,11 +147,19 @@ def _cast(pixels: Pixels, datatype: str) -> Pixels:
 def _tensor_specs(url: str, metadata: Mapping[str, Any], key: str) -> list[_TensorSpec]:
     try:
         return [
-            _TensorSpec(str(tensor["name"]), str(tensor["datatype"]), tuple(int(side) for side in tensor["shape"]))
+            _TensorSpec(str(tensor["name"]), str(tensor["datatype"]), _sides(tensor["shape"]))
             for tensor in metadata.get(key) or ()
         ]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{url}: its metadata are not those of the Open Inference Protocol ({key})") from error
+
+
+def _sides(shape: Any) -> tuple[int, ...]:
+    """Return the sides of a shape; ValueError where it has too many axes, or a side is not a small integer."""
+    sides = tuple(int(side) for side in shape[: _MAX_AXES + 1])
+    if len(sides) > _MAX_AXES or any(abs(side) >= 1 << 63 for side in sides):
+        raise ValueError("not the shape of a tensor")
+    return sides
 
 
 def _select_output(url: str, outputs: list[_TensorSpec], cfg: Client) -> _TensorSpec | None:
@@ -158,7 +167,9 @@ def _select_output(url: str, outputs: list[_TensorSpec], cfg: Client) -> _Tensor
         return outputs[0] if outputs else None
     matching = [output for output in outputs if output.name == cfg.output]
     if outputs and not matching:
-        raise ConfigError(f"output = {cfg.output!r}: {url} has {', '.join(output.name for output in outputs)}")
+        raise ConfigError(
+            f"output = {cfg.output!r}: {url} has {', '.join(short_repr(output.name) for output in outputs[:9])}"
+        )
     return matching[0] if matching else None
 
 
@@ -171,7 +182,7 @@ def _class_names(names: Any) -> tuple[str, ...] | None:
 def _image_shape(url: str, image: _TensorSpec, cfg: Client) -> tuple[int, int, int] | None:
     """Return (C, H, W) if the metadata give all three."""
     if image.shape and len(image.shape) != 4:
-        raise ModelError(f"{url}: takes {list(image.shape)}; images have 4 axes")
+        raise ModelError(f"{url}: takes {short_repr(list(image.shape))}; images have 4 axes")
     if not image.shape or any(side < 1 for side in image.shape[1:]):
         return None
     first, second, third = image.shape[1:]
@@ -215,7 +226,7 @@ def _read_output(output: dict[str, Any], data: bytes | None) -> _OutputValues:
     shape, datatype = output.get("shape"), output.get("datatype")
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise UnusableAnswerError(f"has the datatype {short_repr(datatype)}, which is not numeric")
-    if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
+    if not isinstance(shape, list) or len(shape) > _MAX_AXES or not all(type(n) is int and n >= 0 for n in shape):
         raise UnusableAnswerError(f"has the shape {short_repr(shape)}")
     if data is None:
         values = _flatten(output.get("data"))

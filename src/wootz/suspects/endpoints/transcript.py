@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fcntl
 import hmac
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wootz.errors import StoreError
-from wootz.store import canonical, sha256, whole_lines
+from wootz.store import Journal, canonical, sha256, sync_folder, whole_lines
 from wootz.suspects.endpoints.parsing import Answer
 
 VERSION = 2
@@ -66,7 +64,7 @@ class Transcript:
 
     def __init__(self, path: Path | None, header: Mapping[str, Any], placeholder: Answer, mac_key: bytes = b"") -> None:
         self._path, self._placeholder, self._mac_key = path, placeholder, mac_key
-        self._file: int | None = None
+        self._journal: Journal | None = None
         self._unanswered: dict[int, list[str]] = {}
         self.answers: dict[str, Answer] = {}
         self.missing: Counter[MissingReason] = Counter()
@@ -83,9 +81,8 @@ class Transcript:
 
     def close(self) -> None:
         """Close the file; the answers remain readable."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._journal is not None:
+            self._journal.close()
 
     def record_query(self, request_id: str, digests: Sequence[str], bodies: Sequence[bytes]) -> int:
         """Record that images are about to be sent, in one of these request bodies; return the number of the query."""
@@ -132,17 +129,13 @@ class Transcript:
         self.digest = sha256(data)
 
     def _append(self, data: bytes) -> None:
-        """Write one line and fsync it. After a failure nothing more is written, so a partial line stays the last."""
-        if self._file is None:
-            raise StoreError(f"{self._path}: is closed; no further query is sent")
+        """Write one line and fsync it. After a failure nothing more is written."""
+        assert self._journal is not None
         try:
-            rest = data + b"\n"
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-            os.fsync(self._file)
-        except OSError as error:
+            self._journal.append(data)
+        except StoreError as error:
             self.close()
-            raise StoreError(f"{self._path}: cannot be written ({error.strerror}); no further query is sent") from error
+            raise StoreError(f"{error}; no further query is sent") from error
 
     def _apply(self, line: Mapping[str, Any]) -> None:
         """Update the answers by one line that was written or read."""
@@ -168,22 +161,16 @@ class Transcript:
 
     def _resume(self, path: Path, header: dict[str, Any]) -> None:
         """Lock the file, read its lines, and cut off the partial line of an interrupted write."""
+        self._journal = Journal(path, mode=0o644)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _fsync_folder(path.parent)
-            data = path.read_bytes()
+            sync_folder(path.parent)
+            data = self._journal.read()
             complete = whole_lines(data)
             for number, line in enumerate(complete.split(b"\n")[:-1], 1):
                 self._replay(line, header, f"{path}, line {number}")
             if len(complete) < len(data):
                 self._check_partial_line(data[len(complete) :])
-                os.ftruncate(self._file, len(complete))
-                os.fsync(self._file)
-        except BlockingIOError as error:
-            self.close()
-            raise StoreError(f"{path}: another process is using this transcript") from error
+                self._journal.cut()
         except OSError as error:
             self.close()
             raise StoreError(f"{path}: cannot be used ({error.strerror})") from error
@@ -247,15 +234,6 @@ def _top_label(answer: Answer) -> int:
     if not answer.ndim:
         return int(answer)
     return -1 if np.isnan(answer).any() else int(answer.argmax())
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Write the directory entry of a new file to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _now() -> str:

@@ -91,7 +91,8 @@ def open_file(
         limits: The limits on its size, memory and time.
 
     Raises:
-        SuspectError: The kind of file is refused, a limit is exceeded, or the isolated process failed.
+        SuspectError: The kind of file is refused, or its headers exceed a limit.
+        InconclusiveError: The isolated process failed, crashed, or exceeded a limit, here or at a query.
         ModelError: The weights do not fit their description, or hold NaN or infinity.
         StoreError: A file is missing or damaged.
         ConfigError: An architecture, a filter or a setting is unknown.

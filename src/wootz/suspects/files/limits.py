@@ -11,11 +11,32 @@ from typing import NamedTuple
 from wootz import checks
 from wootz.errors import SuspectError
 from wootz.suspects.files.sanitize import one_line
+from wootz.types import MAX_CLASSES, MAX_IMAGE_VALUES
 
 ITEM_BYTES: Mapping[str, int] = MappingProxyType(
-    {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+    {
+        "C128": 16,
+        "C64": 8,
+        "F64": 8,
+        "F32": 4,
+        "F16": 2,
+        "BF16": 2,
+        "F8_E4M3": 1,
+        "F8_E4M3FNUZ": 1,
+        "F8_E5M2": 1,
+        "F8_E5M2FNUZ": 1,
+        "I64": 8,
+        "I32": 4,
+        "I16": 2,
+        "I8": 1,
+        "U64": 8,
+        "U32": 4,
+        "U16": 2,
+        "U8": 1,
+        "BOOL": 1,
+    }
 )
-"""Bytes per element, by safetensors' dtype names; no other dtype is supported."""
+"""Bytes per element, by safetensors' dtype names (`C128` is PyTorch's only); no other dtype is supported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +69,8 @@ class Limits:
     elements: int = 1 << 31
     tensors: int = 4096
     rank: int = 8
-    image_elements: int = 1 << 22
-    classes: int = 1 << 16
+    image_elements: int = MAX_IMAGE_VALUES
+    classes: int = MAX_CLASSES
     nodes: int = 1 << 16
     depth: int = 8
     memory_bytes: int = 8 << 30

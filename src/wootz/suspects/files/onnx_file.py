@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wootz.errors import SuspectError
+from wootz.errors import InconclusiveError, SuspectError
 from wootz.models import ModelSpec
 from wootz.suspects.files.limits import Limits, TensorSpec, check_limits, check_shape
 from wootz.suspects.files.own_network import check_image
@@ -89,7 +89,7 @@ def onnx_session(checked: Checked, name: str, threads: int) -> Callable[[Images]
     """Return a function from images float32 [N, C, H, W] to scores [N, K], run by ONNX Runtime on the CPU.
 
     Raises:
-        SuspectError: ONNX Runtime rejects the model, when it is loaded or when it is run.
+        InconclusiveError: ONNX Runtime rejects the model, when it is loaded or when it is run.
     """
     import onnxruntime  # type: ignore[import-untyped]  # ships no types
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # type: ignore[import-untyped]
@@ -104,14 +104,14 @@ def onnx_session(checked: Checked, name: str, threads: int) -> Callable[[Images]
     try:
         session = onnxruntime.InferenceSession(checked.data, options, providers=["CPUExecutionProvider"])
     except failures as error:
-        raise SuspectError(f"{name}: ONNX Runtime cannot load it ({one_line(error, 160)})") from error
+        raise InconclusiveError(f"{name}: ONNX Runtime cannot load it ({one_line(error, 160)})") from error
     given = session.get_inputs()[0].name
 
     def answer(x: Images) -> Images:
         try:
             return np.asarray(session.run(None, {given: x})[0])
         except failures as error:
-            raise SuspectError(f"{name}: ONNX Runtime cannot run it ({one_line(error, 160)})") from error
+            raise InconclusiveError(f"{name}: ONNX Runtime cannot run it ({one_line(error, 160)})") from error
 
     return answer if checked.batch is None else _in_batches(answer, checked.batch)
 

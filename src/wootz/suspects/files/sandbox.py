@@ -33,6 +33,11 @@ _FILE_RIGHTS = {
 }  # Landlock ABI version -> number of file access rights; 16 from version 5 on
 _CAPABILITIES_V3 = 0x20080522
 _SPARE_TASKS = 64
+_THREAD_BYTES = 160 << 20
+"""Address space that a thread reserves: a stack and an arena of the allocator."""
+_PROCESSOR_FILES = ("/proc/cpuinfo", "/sys/devices/system/cpu")
+"""The description of the processor. PyTorch and ONNX Runtime read it when they first run certain operations, such as a
+copy from float16 to float32."""
 
 
 class Isolation(NamedTuple):
@@ -76,13 +81,13 @@ def leave_network() -> tuple[bool, bool]:
 def drop_rights(limits: Limits, *, threads: int, own_users: bool) -> tuple[bool, bool]:
     """Set resource limits, drop capabilities, restrict file access; return whether limits and Landlock are in force.
 
-    The address space may grow by `limits.memory_bytes` beyond what the libraries use. The number of tasks is limited in
-    a new user namespace only, since elsewhere the limit would count all processes of the user.
+    The address space may grow by `limits.memory_bytes` beyond what the libraries and the threads use. The number of
+    tasks is limited in a new user namespace only, since elsewhere the limit would count all processes of the user.
     """
     if sys.platform != "linux":
         return False, False
     pages = int(open("/proc/self/statm", encoding="ascii").read().split()[0])  # noqa: SIM115
-    memory = pages * os.sysconf("SC_PAGE_SIZE") + limits.memory_bytes
+    memory = pages * os.sysconf("SC_PAGE_SIZE") + threads * _THREAD_BYTES + limits.memory_bytes
     for kind, value in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, limits.cpu_seconds),
@@ -102,7 +107,10 @@ def drop_rights(limits: Limits, *, threads: int, own_users: bool) -> tuple[bool,
 
 
 def _landlock(libc: ctypes.CDLL) -> bool:
-    """Allow reading below Python's folders only: no writing, executing, connecting or signalling; return success."""
+    """Allow reading Python's folders and the processor's description only; return success.
+
+    Nothing may be written, executed, connected to or signalled.
+    """
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     if version < 1:
         return False
@@ -112,9 +120,11 @@ def _landlock(libc: ctypes.CDLL) -> bool:
     rules = libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     if rules < 0:
         return False
-    for folder in {os.path.realpath(entry) for entry in (*sys.path, sys.base_prefix) if os.path.isdir(entry)}:
-        descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
-        libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("<Qi", _READ_FILE | _READ_DIR, descriptor), 0)
+    folders = {os.path.realpath(entry) for entry in (*sys.path, sys.base_prefix) if os.path.isdir(entry)}
+    for path in (*folders, *filter(os.path.exists, _PROCESSOR_FILES)):
+        rights = _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("<Qi", rights, descriptor), 0)
         os.close(descriptor)
     restricted: bool = libc.syscall(_RESTRICT_SELF, rules, 0) == 0
     os.close(rules)

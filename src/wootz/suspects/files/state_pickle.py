@@ -1,7 +1,7 @@
 """Parse the pickle in a PyTorch zip file as data: a flat dict of dense tensors, without calling anything.
 
 Python's unpickler is not used. A small stack machine supports only the opcodes that `torch.save` writes for a state
-dict; names of functions stay strings, and "calling" one of the two supported ones creates a plain record.
+dict; names of functions stay strings, and "calling" one of the three supported ones creates a plain record.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 from wootz.errors import SuspectError
-from wootz.suspects.files.limits import TensorSpec
+from wootz.suspects.files.limits import ITEM_BYTES, TensorSpec
 from wootz.suspects.files.sanitize import one_line
 
 _STORAGES: Mapping[str, str] = MappingProxyType(
     {
+        "torch ComplexDoubleStorage": "C128",
+        "torch ComplexFloatStorage": "C64",
         "torch DoubleStorage": "F64",
         "torch FloatStorage": "F32",
         "torch HalfStorage": "F16",
@@ -29,7 +31,22 @@ _STORAGES: Mapping[str, str] = MappingProxyType(
         "torch BoolStorage": "BOOL",
     }
 )
-_DICT, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
+_DTYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "torch float8_e4m3fn": "F8_E4M3",
+        "torch float8_e4m3fnuz": "F8_E4M3FNUZ",
+        "torch float8_e5m2": "F8_E5M2",
+        "torch float8_e5m2fnuz": "F8_E5M2FNUZ",
+        "torch uint16": "U16",
+        "torch uint32": "U32",
+        "torch uint64": "U64",
+    }
+)
+"""Dtypes without a storage class of their own, which are stored as bytes."""
+_BYTES = "torch.storage UntypedStorage"
+_DICT = "collections OrderedDict"
+_TENSOR, _TENSOR_OF_BYTES = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor_v3"
+_NAMES = frozenset({_BYTES, _DICT, _TENSOR, _TENSOR_OF_BYTES, *_STORAGES, *_DTYPES})
 
 
 class Name(NamedTuple):
@@ -118,7 +135,7 @@ def _text(file: BinaryIO) -> str:
 
 def _global(file: BinaryIO) -> Name:
     named = f"{file.readline().decode().rstrip()} {file.readline().decode().rstrip()}"
-    if named not in (_DICT, _TENSOR) and named not in _STORAGES:
+    if named not in _NAMES:
         raise _RefusedError(f"it names {one_line(named, 80)!r}")
     return Name(named)
 
@@ -187,9 +204,10 @@ def _build(stack: list[Any]) -> None:
 
 def _persistent(stack: list[Any]) -> None:
     tag, kind, key, _, elements = stack.pop()  # the fourth is the device; tensors are read to the CPU
-    if tag != "storage" or not isinstance(kind, Name) or kind.text not in _STORAGES or not isinstance(key, str):
+    dtype = {_BYTES: "U8", **_STORAGES}.get(kind.text) if isinstance(kind, Name) else None
+    if tag != "storage" or dtype is None or not isinstance(key, str):
         raise _RefusedError("a storage in it is described wrongly")
-    stack.append(Storage(_STORAGES[kind.text], key, _whole(elements)))
+    stack.append(Storage(dtype, key, _whole(elements)))
 
 
 def _reduce(stack: list[Any]) -> None:
@@ -198,8 +216,21 @@ def _reduce(stack: list[Any]) -> None:
         stack.append({})
     elif function == Name(_TENSOR) and isinstance(arguments, tuple) and len(arguments) == 6:
         stack.append(_tensor(*arguments[:4]))
+    elif function == Name(_TENSOR_OF_BYTES) and isinstance(arguments, tuple) and len(arguments) == 7:
+        stack.append(_tensor(_typed(arguments[0], arguments[6]), *arguments[1:4]))
     else:
         raise _RefusedError("it calls something")
+
+
+def _typed(storage: Any, dtype: Any) -> Storage:
+    """Return a storage of bytes as one of a dtype of `_DTYPES`."""
+    if not isinstance(storage, Storage) or not isinstance(dtype, Name) or dtype.text not in _DTYPES:
+        raise _RefusedError("a tensor in it is described wrongly")
+    name = _DTYPES[dtype.text]
+    elements, rest = divmod(storage.elements * ITEM_BYTES[storage.dtype], ITEM_BYTES[name])
+    if rest:
+        raise _RefusedError("a storage in it has no whole number of elements")
+    return Storage(name, storage.key, elements)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Stored:

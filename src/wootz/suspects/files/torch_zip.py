@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PICKLE_BYTES = 1 << 24
-_NAMES = {
+DTYPES = {
+    "C128": "complex128",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -25,9 +31,13 @@ _NAMES = {
     "I32": "int32",
     "I16": "int16",
     "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
     "U8": "uint8",
     "BOOL": "bool",
 }
+"""PyTorch's name of each dtype of `ITEM_BYTES`."""
 
 
 def torch_zip_header(data: bytes, name: str, limits: Limits) -> dict[str, Stored]:
@@ -69,7 +79,7 @@ def torch_zip_tensors(data: bytes, name: str, state: Mapping[str, Stored], limit
     storages = {key: bytearray(content(data, members[f"data/{key}"], name)) for key in keys}
     tensors = {}
     for key, (storage, offset, what) in state.items():
-        flat = torch.frombuffer(storages[storage.key], dtype=getattr(torch, _NAMES[storage.dtype]))
+        flat = torch.frombuffer(storages[storage.key], dtype=getattr(torch, DTYPES[storage.dtype]))
         tensors[key] = flat[offset : offset + what.elements].reshape(what.shape)
     return tensors
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import wootz
 from wootz import errors
-from wootz.errors import SuspectError
+from wootz.errors import InconclusiveError
 from wootz.models import ModelSpec
 from wootz.suspects.files.ipc import HEAD, frame, packed_images, scores_length, unpacked_scores
 from wootz.suspects.files.limits import Limits
@@ -65,14 +65,14 @@ class Worker:
         """Send the suspect to the process, and set `isolation` and `spec` from its replies.
 
         Raises:
-            Error: The error that the isolated process reported, or a SuspectError if it crashed or timed out.
+            Error: The error that the isolated process reported, or an InconclusiveError if it crashed or timed out.
         """
         limits, request = asdict(self._limits), {"name": self._name, "kind": untrusted.kind, "threads": threads}
         until = time.monotonic() + self._limits.start_seconds
         self._send(frame(b"J", json.dumps(request | {"limits": limits}).encode()), until)
         isolation = strict_json(self._receive(b"J", _JSON_BYTES, until), self._name)
         if not isinstance(isolation, dict):
-            raise SuspectError(f"{self._name}: its isolated process did not report its isolation")
+            raise InconclusiveError(f"{self._name}: its isolated process did not report its isolation")
         self.isolation = Isolation(**{name: isolation.get(name) is True for name in Isolation._fields})
         until = time.monotonic() + self._limits.open_seconds
         self._send(frame(b"B", untrusted.description or b""), until)
@@ -83,7 +83,7 @@ class Worker:
         """Return the scores [N, K] of images [N, C, H, W].
 
         Raises:
-            SuspectError: There was no reply, or one of the wrong shape.
+            InconclusiveError: There was no reply, or one of the wrong shape.
         """
         with self._request() as until:
             return self._ask(x, until)
@@ -92,7 +92,7 @@ class Worker:
         """Return the suspect's tensor of this name and shape, float32, or None if it has no such tensor.
 
         Raises:
-            SuspectError: There was no reply, or one that is not such a tensor.
+            InconclusiveError: There was no reply, or one that is not such a tensor.
         """
         with self._request() as until:
             self._send(frame(b"W", json.dumps({"name": name, "shape": shape}).encode()), until)
@@ -100,10 +100,10 @@ class Worker:
             if not payload:
                 return None
             if len(payload) != 4 * math.prod(shape):
-                raise SuspectError(f"{self._name}: returned something else than a tensor {list(shape)}")
+                raise InconclusiveError(f"{self._name}: returned something else than a tensor {list(shape)}")
             tensor = torch.from_numpy(np.frombuffer(payload, "<f4").astype(np.float32)).view(shape)
             if not tensor.isfinite().all():
-                raise SuspectError(f"{self._name}: returned weights with NaN or infinity")
+                raise InconclusiveError(f"{self._name}: returned weights with NaN or infinity")
             return tensor
 
     @contextmanager
@@ -135,7 +135,9 @@ class Worker:
         self._send(packed_images(x), until)
         scores = unpacked_scores(self._receive(b"A", scores_length(len(x), classes), until), len(x), classes)
         if scores is None:
-            raise SuspectError(f"{self._name}: answered {len(x)} images with something else than scores [N, {classes}]")
+            raise InconclusiveError(
+                f"{self._name}: answered {len(x)} images with something else than scores [N, {classes}]"
+            )
         return scores
 
     def _send(self, chunks: Sequence[bytes | memoryview], until: float) -> None:
@@ -154,7 +156,7 @@ class Worker:
     def _receive(self, letter: bytes, most: int, until: float) -> bytes:
         letter_received, length = HEAD.unpack(self._exactly(HEAD.size, until))
         if letter_received not in (letter, b"E") or length > (most if letter_received == letter else _JSON_BYTES):
-            raise SuspectError(f"{self._name}: its isolated process sent an unexpected message")
+            raise InconclusiveError(f"{self._name}: its isolated process sent an unexpected message")
         payload = self._exactly(length, until)
         if letter_received == b"E":
             raise self._reported(strict_json(payload, self._name))
@@ -180,14 +182,14 @@ class Worker:
         left = until - time.monotonic()
         if left <= 0 or not poll.poll(1000 * left):
             self.end()
-            raise SuspectError(f"{self._name}: took too long to answer and was killed")
+            raise InconclusiveError(f"{self._name}: took too long to answer and was killed")
 
-    def _ended(self) -> SuspectError:
+    def _ended(self) -> InconclusiveError:
         """Return the error for a process that has ended."""
         self.end()
         code = self._process.returncode
         how = _EXIT_REASONS.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
-        return SuspectError(f"{self._name}: the isolated process that read it ended ({how})")
+        return InconclusiveError(f"{self._name}: the isolated process that read it ended ({how})")
 
     def _reported(self, message: Any) -> errors.Error:
         """Return the error that the process reported, reduced to one printable line."""
@@ -196,12 +198,14 @@ class Worker:
         if kind in _KINDS:
             return _KINDS[kind](text)
         if kind == "MemoryError":
-            return SuspectError(f"{self._name}: needs more memory than a suspect may use")
-        return SuspectError(f"{self._name}: the isolated process that read it failed ({kind}: {one_line(text, 160)})")
+            return InconclusiveError(f"{self._name}: needs more memory than a suspect may use")
+        return InconclusiveError(
+            f"{self._name}: the isolated process that read it failed ({kind}: {one_line(text, 160)})"
+        )
 
     def _spec(self, message: Any) -> ModelSpec:
         if not isinstance(message, dict) or not isinstance(message.get("settings"), dict):
-            raise SuspectError(f"{self._name}: its isolated process did not report a model spec")
+            raise InconclusiveError(f"{self._name}: its isolated process did not report a model spec")
         check_image(message.get("shape"), message.get("classes"), self._name, self._limits)
         channels, height, width = message["shape"]
         return ModelSpec(
