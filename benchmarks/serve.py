@@ -96,8 +96,8 @@ def rate(port: int, connections: int, requests: int, binary: bool) -> float:
 
 
 @contextmanager
-def running_server(command: list[str], port: int) -> Iterator[int]:
-    """Run a server; yields its port once it accepts connections."""
+def running_server(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server at this port; yields its process once it accepts connections."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
     with (
         tempfile.TemporaryFile("w+") as output,
@@ -115,9 +115,17 @@ def running_server(command: list[str], port: int) -> Iterator[int]:
                         last = (output.read().strip().splitlines() or ["no output"])[-1]
                         raise SystemExit(f"does not start: {' '.join(command)}: {last}") from None
                     time.sleep(0.1)
-            yield port
+            yield server
         finally:
             server.terminate()
+
+
+def write_digits(directory: Path) -> Path:
+    """Write the run folder of a small CNN, untrained, and return it."""
+    spec = ModelSpec(architecture="small-cnn", settings={}, shape=SHAPE, classes=tuple("0123456789"))
+    about = {"data": "mnist", "eps": 0.25, "kind": "independent", "seed": 0}
+    write_model(directory / "digits", build(spec, 0), spec, about)
+    return directory / "digits"
 
 
 def free_port() -> int:
@@ -133,14 +141,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        folder = Path(directory) / "digits"
-        spec = ModelSpec(architecture="small-cnn", settings={}, shape=SHAPE, classes=tuple("0123456789"))
-        write_model(folder, build(spec, 0), spec, {"data": "mnist", "eps": 0.25, "kind": "independent", "seed": 0})
+        folder = write_digits(Path(directory))
         commands = {"wootz": [sys.executable, "-c", OURS, str(folder)]}
         if options.kserve is not None:
             script = ROOT / "scripts/servers/kserve_model.py"
             commands["kserve"] = [str(options.kserve / "bin/python"), str(script), str(folder)]
-        ports = {name: stack.enter_context(running_server(command, free_port())) for name, command in commands.items()}
+        ports = {name: free_port() for name in commands}
+        for name, command in commands.items():
+            stack.enter_context(running_server(command, ports[name]))
         rows = []
         for binary in (True, False):
             for connections in CONNECTIONS:
