@@ -26,6 +26,7 @@ from wootz.keys import (
     signing_key,
     write_keys,
 )
+from wootz.logs import warn_once
 from wootz.models import (
     MODULE,
     ModelSpec,
@@ -477,7 +478,8 @@ def _resolve(
         secret = run_secret(owner_secret(), config.digest)
     else:
         network, secret = model, fresh_secret()
-    check_model(network, dataset.shape, len(dataset.classes))
+    for warning in check_model(network, dataset.shape, len(dataset.classes)):
+        warn_once(f"the model: {warning}")
     check_shift(config.recipe, dataset.shape)
     return dataset, config, network, secret
 
