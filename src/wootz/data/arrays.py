@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wootz.checks import total_memory
 from wootz.data.dataset import MOST_CLASSES, RawDataset
 from wootz.errors import DataError
 from wootz.logs import warn_once
@@ -104,7 +104,7 @@ def check_classes(raw: RawDataset) -> None:
 
 def check_memory(where: str, size: int) -> None:
     """Raise DataError if `size` bytes do not fit into the memory of this machine."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = total_memory()
     if size > memory:
         raise DataError(f"{where}: needs {size / 1e9:,.1f} GB of memory; this machine has {memory / 1e9:,.1f}")
 

@@ -383,7 +383,10 @@ def read_config(folder: Path) -> Protection:
     path = folder / "config.toml"
     if not path.is_file():
         raise ConfigError(f"{folder}: nothing to resume (it holds no config.toml)")
-    return from_mapping(Protection, read_toml(path), str(path))
+    try:
+        return from_mapping(Protection, read_toml(path), str(path))
+    except ConfigError as error:  # a value out of range is named without the file
+        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}.')}") from error
 
 
 def run_metadata(cfg: Protection, execution: Execution, best_epoch: int) -> dict[str, Any]:
