@@ -298,7 +298,7 @@ def main() -> None:
     answers: list[Predict] = [predictor(member) for member in panel]
     if owner_keys:
         found |= answer_detectors(model, thief[0], data, triggers)
-        keys = {"triggers": owner_keys.keys["triggers"]}
+        keys = {"triggers": owner_keys.by_mark["triggers"]}
         whole = verify(keys, predictor(model), panel=answers).evidence[0].bits
         print(json.dumps({"bits": round(whole, 1)}) if args.json else f"all answered: {whole:.1f} bits")
     for name, scores in found.items():

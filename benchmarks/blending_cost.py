@@ -79,7 +79,7 @@ def main() -> None:
             owner="",
             boundary_search=None,
         )
-        hook = hook_of({"triggers": settings}, owner_keys.keys, data, seed=2)
+        hook = hook_of({"triggers": settings}, owner_keys.by_mark, data, seed=2)
         write_keys(args.out, owner_keys)
     model = train(recipe, base, data.train, data.validation, seed=2, hook=hook, execution=execution).model
     write_model(args.out, model, spec, about | {"kind": "protected" if owner_keys else "independent"})
@@ -94,7 +94,7 @@ def main() -> None:
             print(json.dumps({"difference": name, "points": round(float(gap.mean()), 2), "error": round(error, 2)}))
     if owner_keys:
         context = AttackContext(data=data.thief, new_model=lambda _: build(spec, 77), eps=eps, seed=9)
-        progress = partial(say, keys=owner_keys.keys, panel=[predictor(member) for member in panel], data=data)
+        progress = partial(say, keys=owner_keys.by_mark, panel=[predictor(member) for member in panel], data=data)
         progress("itself", model)
         for name, changes in REMOVALS:
             attack = ATTACKS[name]

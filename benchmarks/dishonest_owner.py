@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wootz.keys import DirectionKey, LabelKey, derive_key, read_keys
+from wootz.keys import DirectionKey, LabelKey, OwnerKeys, derive_key, read_keys
 from wootz.keys.material import tranche_rows
 from wootz.models import read_model
 from wootz.statistics import SuspectAccess
@@ -39,6 +39,7 @@ tail_of_hits = cache(binomial_tail)
 tail_of_places = cache(sum_tail)
 
 LEVELS = (4, 6, 8, 10, 12)
+BATCH = 1000
 BUDGETS = (0, 500)
 
 
@@ -51,21 +52,16 @@ def main() -> None:
     args = parser.parse_args()
     owner_keys, panel = read_keys(args.run), Owner.load(args.run).reference_models
     predict = predictor(read_model(args.suspect)[0])
-    triggers, direction = owner_keys.keys["triggers"], owner_keys.keys["runner-up"]
+    triggers, direction = owner_keys.by_mark["triggers"], owner_keys.by_mark["runner-up"]
     assert isinstance(triggers, LabelKey)
     assert isinstance(direction, DirectionKey)
     claims = list(claimed(triggers, direction, predict, panel, owner_keys.materials["triggers"].tranches))
-    best = np.zeros(args.registrations)
-    secret = {name: [part.secret for part in owner_keys.openings[name]] for name in ("triggers", "runner-up")}
-    for number in range(args.registrations):
-        after = secrets.token_bytes(32)
-        labels = derive_key(
-            "triggers", owner_keys.materials["triggers"], triggers.num_classes, secret["triggers"], after
-        )
-        fresh = derive_key(
-            "runner-up", owner_keys.materials["runner-up"], triggers.num_classes, secret["runner-up"], after
-        )
-        best[number] = max(bits(claim(labels, fresh)) for claim in claims)
+    best = np.concatenate(
+        [
+            np.max([claim(labels, directions) for claim in claims], axis=0)
+            for labels, directions in registrations(owner_keys, args.registrations)
+        ]
+    )
     off = math.log2(choices(owner_keys.registration))
     results = {
         str(level): {
@@ -92,10 +88,24 @@ def main() -> None:
         )
 
 
+def registrations(owner_keys: OwnerKeys, count: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Give the keys of `count` registrations in batches: labels [B, n], and unit directions float64 [B, K * K * d]."""
+    derived = {}
+    for start in range(0, count, BATCH):
+        contexts = [secrets.token_bytes(32) for _ in range(min(BATCH, count - start))]
+        for mark in ("triggers", "runner-up"):
+            opened = [part.secret for part in owner_keys.openings[mark]]
+            material, classes = owner_keys.materials[mark], owner_keys.by_mark[mark].num_classes
+            derived[mark] = [derive_key(mark, material, classes, opened, context) for context in contexts]
+        labels = torch.stack([key.labels for key in derived["triggers"]])
+        directions = np.stack([key.direction.double().numpy().ravel() for key in derived["runner-up"]])
+        yield labels, directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
 def claimed(
     triggers: LabelKey, direction: DirectionKey, predict: Predict, panel: Any, tranches: int
-) -> Iterator[Callable[[Any, Any], float]]:
-    """Give, for each choice of a claim, the function that returns ln p for a registration's keys.
+) -> Iterator[Callable[[Tensor, np.ndarray], list[float]]]:
+    """Give, for each choice of a claim, the function that returns the bits of each registration of a batch.
 
     What the suspect answers does not depend on the key, so it is asked once per access and budget.
     """
@@ -114,32 +124,33 @@ def claimed(
         )
         for budget in BUDGETS:
             slopes = estimate_direction(direction, predict, panel.answers, access._replace(budget=budget or None))
-            v = None if slopes is None else (slopes.v / slopes.v.norm()).numpy()
+            v = None if slopes is None else (slopes.v / slopes.v.norm()).numpy().ravel()
             for tranche in range(tranches):
                 rows = tranche_rows(count, tranches, tranche)
                 yield evidence(triggers, found.labels, wrong, v if tranche == 0 else None, rows, direction.dimensions)
 
 
 def evidence(
-    key: LabelKey, said: Tensor, wrong: Tensor | None, v: Any, rows: slice, dimensions: int
-) -> Callable[[Any, Any], float]:
+    key: LabelKey, said: Tensor, wrong: Tensor | None, v: np.ndarray | None, rows: slice, dimensions: int
+) -> Callable[[Tensor, np.ndarray], list[float]]:
     scores = tuple(savage_scores(key.num_classes - 1))
     base, said = key.base[rows], said[rows]
     trials = int((said != base).sum())
 
-    def log_p(labels: LabelKey, direction: DirectionKey) -> float:
-        keyed = labels.labels[rows]
+    def bits_of(labels: Tensor, directions: np.ndarray) -> list[float]:
+        keyed = labels[:, rows]
         if wrong is None:
-            parts = [tail_of_hits(int((said == keyed).sum()), trials, 1 / (key.num_classes - 1))]
+            hits = (said == keyed).sum(1).tolist()
+            parts = [[tail_of_hits(count, trials, 1 / (key.num_classes - 1)) for count in hits]]
         else:
-            place = wrong[rows].gather(1, keyed[:, None]).flatten().tolist()
-            parts = [tail_of_places(sum(scores[n] for n in place), len(place), scores)]
+            place = wrong[rows].expand(len(keyed), -1, -1).gather(2, keyed[..., None]).squeeze(2)
+            totals = torch.tensor(scores)[place].sum(1).tolist()
+            parts = [[tail_of_places(total, keyed.shape[1], scores) for total in totals]]
         if v is not None:
-            w = direction.direction.double().numpy()
-            parts.append(cosine_tail(float((w * v).sum() / np.linalg.norm(w)), dimensions))
-        return fisher(parts)
+            parts.append([cosine_tail(cosine, dimensions) for cosine in (directions @ v).tolist()])
+        return [bits(fisher(log_ps)) for log_ps in zip(*parts, strict=True)]
 
-    return log_p
+    return bits_of
 
 
 def places(key: LabelKey, left: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     run = open_run(args.run)
     data = run.data(None)
-    key = next(key for key in read_keys(args.run).keys.values() if isinstance(key, DirectionKey))
+    key = next(key for key in read_keys(args.run).by_mark.values() if isinstance(key, DirectionKey))
     ordinary = CalibrationScores(predict_logits(run.model, key.probes.float().div(255)), key.probe_labels)
     x, y = data.test.images()[: args.n], data.test.labels[: args.n]
     attack = PGD(eps=run.eps, steps=40, restarts=2)

@@ -55,7 +55,7 @@ def main() -> None:
     for noisy in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     owner, owner_keys = open_run(args.run), read_keys(args.run)
-    keys, panel = with_guard(owner_keys.keys, args.run), Owner.load(args.run).reference_models.answers
+    keys, panel = with_guard(owner_keys.by_mark, args.run), Owner.load(args.run).reference_models.answers
     data = load(owner.about["data"])
     test = data.test.images()
     highest: dict[str, float] = {}

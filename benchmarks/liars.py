@@ -150,7 +150,7 @@ def chosen_guard_log(work: Work) -> str:
     """
     run = work.fresh("guard")
     owner_keys, model, data = own.read_keys(run), predictor(read_model(run)[0]), load("mnist-5k")
-    key, stream = owner_keys.keys["guard"], torch.Generator().manual_seed(0)
+    key, stream = owner_keys.by_mark["guard"], torch.Generator().manual_seed(0)
     one, other = (torch.randint(len(data.train), (20_000,), generator=stream) for _ in range(2))
     shares = torch.rand(len(one), 1, 1, 1, generator=stream) * 0.4 + 0.3
     images = data.train.images()
@@ -217,7 +217,7 @@ def planted_transcript(work: Work) -> str:
 def budget_after_the_answers(work: Work) -> str:
     """Ask everything, then claim with the budget that suits best."""
     run, suspect = work.fresh("budget"), work.independents[1]
-    key = own.read_keys(run).keys["triggers"]
+    key = own.read_keys(run).by_mark["triggers"]
     said = query_labels(predictor(read_model(suspect)[0]), key.pixels[:128])  # type: ignore[union-attr]
     hits = (said == key.labels[:128]).cumsum(0).tolist()  # type: ignore[union-attr]
     trials = (said != key.base[:128]).cumsum(0).tolist()  # type: ignore[union-attr]
@@ -250,7 +250,7 @@ def stocked_registration(work: Work) -> str:
         heavy = replace(cfg.triggers, every=1, batch=128, recall=1.0, weight=1.0)
         settings = {"triggers": heavy, "runner-up": cfg.runner_up}
         model, spec, about = read_model(victim)
-        hook = hook_of(settings, own.read_keys(early).keys, data, seed=1)
+        hook = hook_of(settings, own.read_keys(early).by_mark, data, seed=1)
         recipe = Recipe(loss="natural", epochs=15, lr=1e-3)
         write_model(stolen, train(recipe, model, data.train, data.validation, seed=1, hook=hook).model, spec, about)
     for run, name in ((early, "theirs.json"), (victim, "mine.json")):

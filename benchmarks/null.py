@@ -46,7 +46,7 @@ def main() -> None:
         {"walks": SuspectAccess("label", boundary_search=boundary_search)} if boundary_search is not None else {}
     )
     results = {}
-    keys = read_keys(args.run).keys
+    keys = read_keys(args.run).by_mark
     for name, key in (with_log(keys, args.guard_log) if args.guard_log else keys).items():
         if isinstance(key, LabelKey):
             said = query_labels(predict, key.pixels)

@@ -56,7 +56,7 @@ def keys_of(cfg: Protection, data: Dataset, panel: list[nn.Module]) -> dict[str,
     mark_context = MarkContext(data=data, panel=tuple(panel), model=model, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps)
     materials = prepare_all(settings, mark_context, secret)
     digests = [weights_digest(member) for member in panel]
-    return dict(draw_keys(secret, materials, classes=data.classes, shape=data.shape, panel=digests).keys)
+    return dict(draw_keys(secret, materials, classes=data.classes, shape=data.shape, panel=digests).by_mark)
 
 
 def trained(cfg: Protection, data: Dataset, keys: dict[str, Key]) -> Trained:

@@ -40,10 +40,12 @@ def accuracy(model: nn.Module, data: Dataset) -> float:
     return (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
 
 
-def agreement(one: nn.Module, other: nn.Module, data: Dataset) -> float:
-    """Return the share of test images that two models answer alike."""
-    x = data.test.images()
-    return (predict_logits(one, x).argmax(1) == predict_logits(other, x).argmax(1)).float().mean().item()
+def costs_little(altered: nn.Module, model: nn.Module, data: Dataset) -> bool:
+    """Tell whether a model has lost less than five points of clean accuracy.
+
+    The accuracy of what is trained here differs by two points between processors; a broken model loses tens.
+    """
+    return accuracy(altered, data) > accuracy(model, data) - 0.05
 
 
 class Backdoor(NamedTuple):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from authority import serving
 from commands import CommandResult
-from court import Court
+from court import Court, label_material
 from wootz.data import Dataset
 from wootz.keys import (
     AnswerKey,
@@ -90,30 +92,6 @@ def resigned(
     claim.write_bytes(sign_statement(signing_key(), subject or told.subject, CLAIM, predicate))
 
 
-def ring_of(
-    court: Court,
-    digits: Dataset,
-    materials: Mapping[str, RegisteredMaterial],
-    panel: Sequence[nn.Module],
-    byte: bytes = b"\4",
-    options: ClaimOptions | None = ONE_WAY,
-    stamp: Callable[[bytes], bytes] | None = None,
-    policy: str = "",
-) -> OwnerKeys:
-    """Register materials of the liar's choice and draw their key, stamped by the authority that all trust."""
-    return draw_keys(
-        byte * 32,
-        materials,
-        classes=digits.classes,
-        shape=digits.shape,
-        owner=public_hex(signing_key()),
-        panel=[weights_digest(model) for model in panel],
-        options=options,
-        policy=policy,
-        fetch_token=stamp or (lambda digest: court.authority.stamp(timestamp_request(digest, policy=policy))),
-    )
-
-
 def run_of(place: Path, owner_keys: OwnerKeys, model: nn.Module, panel: Sequence[nn.Module], spec: ModelSpec) -> Path:
     """Write a run folder without `wootz protect`."""
     about = {"data": "mnist-5k", "set_aside": 1.0, "eps": 0.1, "seed": 4, "kind": "protected"}
@@ -122,6 +100,84 @@ def run_of(place: Path, owner_keys: OwnerKeys, model: nn.Module, panel: Sequence
     write_keys(place, owner_keys)
     write_model(place, model, spec, about)
     return place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Liar:
+    """A dishonest owner who signs with a key of his own.
+
+    Attributes:
+        court: whose authority he asks for time tokens; all trust it.
+        digits: the data set that he registers.
+        panel: reference models that know nothing: they foresee nothing and veto nothing.
+        spec: the architecture of every model.
+        fitted: images fitted to labels of his choice: pixels, originals, their classes, the labels.
+        accused: a model on disk that never met a key of his.
+        wootz: the command line.
+        place: his folder.
+    """
+
+    court: Court
+    digits: Dataset
+    panel: Sequence[nn.Module]
+    spec: ModelSpec
+    fitted: tuple[Tensor, Tensor, Tensor, Tensor]
+    accused: Path
+    wootz: Command
+    place: Path
+
+    @property
+    def materials(self) -> dict[str, RegisteredMaterial]:
+        """His fitted images as `triggers`."""
+        return {"triggers": label_material(*self.fitted[:3])}
+
+    def draw(
+        self,
+        materials: Mapping[str, RegisteredMaterial] | None = None,
+        secret: bytes = b"\4" * 32,
+        *,
+        stamped: bool = True,
+        stamp: Callable[[bytes], bytes] | None = None,
+        options: ClaimOptions | None = ONE_WAY,
+        policy: str = "",
+    ) -> OwnerKeys:
+        """Register materials and draw their keys, with a token of the trusted authority or by `stamp`, or with none."""
+        trusted = partial(_trusted_token, self.court, policy)
+        return draw_keys(
+            secret,
+            self.materials if materials is None else materials,
+            classes=self.digits.classes,
+            shape=self.digits.shape,
+            owner=public_hex(signing_key()),
+            panel=[weights_digest(model) for model in self.panel],
+            options=options,
+            policy=policy,
+            fetch_token=(stamp or trusted) if stamped else None,
+        )
+
+    def run(self, owner_keys: OwnerKeys, name: str = "run", model: nn.Module | None = None) -> Path:
+        """Write a run folder; its model is one of the panel unless given."""
+        return run_of(self.place / name, owner_keys, model or self.panel[0], self.panel, self.spec)
+
+    def claim(
+        self,
+        owner_keys: OwnerKeys,
+        *words: object,
+        name: str = "run",
+        suspect: object = None,
+        codes: Sequence[int] = (0, 1),
+    ) -> Path:
+        """Register a run with these keys, and claim a suspect by its labels: the accused model unless given."""
+        run = self.run(owner_keys, name)
+        claim = run / "c.json"
+        assert self.wootz("register", run).code == 0
+        said = self.wootz("claim", run, suspect or self.accused, "--out", claim, "--access", "label", *words)
+        assert said.code in codes
+        return claim
+
+
+def _trusted_token(court: Court, policy: str, digest: bytes) -> bytes:
+    return court.authority.stamp(timestamp_request(digest, policy=policy))
 
 
 def write_log(

@@ -19,7 +19,7 @@ def verify_run(run: Path, suspect: SuspectLike, query: QueryConfig | None = None
 
 def claim_run(run: Path, suspect: SuspectLike, out: Path, query: QueryConfig | None = None) -> Result:
     check_certificate_path(out)
-    claim = claim_suspect(Owner.load(run), suspect, query, transcripts=out.parent)
+    claim = claim_suspect(Owner.load(run), suspect, query, transcripts=out.parent, force=True)
     claim.save(out)
     return claim.cell
 

@@ -135,6 +135,19 @@ class Result:
     schema: int = SCHEMA
 
 
+def with_evidence(result: Result, tested: Result) -> Result:
+    """Return a suspect's own result with the access, evidence, verdict and notes of its test."""
+    return dataclasses.replace(
+        result,
+        access=tested.access,
+        evidence=tested.evidence,
+        bits=tested.bits,
+        bar=tested.bar,
+        verdict=tested.verdict,
+        notes=(*result.notes, *tested.notes),
+    )
+
+
 def to_json(result: Result) -> dict[str, Any]:
     """Return the result as plain JSON; what was not measured is left out."""
     plain = dataclasses.asdict(result)

@@ -79,7 +79,7 @@ def test_every_mark_is_written_there(
     owner_keys = draw_keys(
         SECRET, prepare_all(configs, base, SECRET), classes=digits.classes, shape=digits.shape, panel=["a", "b"]
     )
-    hook = hook_of(configs, owner_keys.keys, digits, seed=1)
+    hook = hook_of(configs, owner_keys.by_mark, digits, seed=1)
     recipe = Recipe(eps=0.1, steps=1, epochs=1)
     trained = train(
         recipe, model, digits.train, digits.validation, seed=1, hook=hook, execution=Execution(device="cuda")

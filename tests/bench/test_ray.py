@@ -35,6 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     subprocess.run([RAY, "stop", "--force"], env=environment, capture_output=True, check=True)
 
 
+@pytest.mark.system
 def test_ray_makes_the_same_cells(
     tiny_run: TinyRun, tiny: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +63,7 @@ def test_a_cluster_whose_workers_are_killed_loses_nothing(
     killer.start()
     try:
         grid = replace(tiny, axes=replace(tiny.axes, seed=(3, 4, 5, 6)))
-        run_grid(grid, tmp_path / "g", executor=EXECUTORS["ray"], workers=WorkerConfig(workers=2, max_attempts=100))
+        run_grid(grid, tmp_path / "g", executor=EXECUTORS["ray"], workers=WorkerConfig(workers=2, max_restarts=100))
     finally:
         stop.set()
         killer.join()

@@ -170,7 +170,10 @@ class TestAgain:
             assert "another owner's keys" in (executor.next_result().error or "")
 
 
-@pytest.mark.parametrize(("kills", "seconds"), [(2, 4.0), pytest.param(20, 3.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "seconds"),
+    [pytest.param(2, 4.0, marks=pytest.mark.system), pytest.param(20, 3.0, marks=pytest.mark.slow)],
+)
 def test_workers_that_are_killed_lose_nothing(
     kills: int, seconds: float, tiny: Grid, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
@@ -184,7 +187,7 @@ def test_workers_that_are_killed_lose_nothing(
     try:
         seeds = (3,) if kills < 10 else (3, 4, 5, 6)
         grid = replace(tiny, axes=replace(tiny.axes, seed=seeds))
-        run_grid(grid, tmp_path / "g", workers=WorkerConfig(workers=2, max_attempts=100))
+        run_grid(grid, tmp_path / "g", workers=WorkerConfig(workers=2, max_restarts=100))
     finally:
         stop.set()
         killer.join()
@@ -194,12 +197,13 @@ def test_workers_that_are_killed_lose_nothing(
     assert sorted(map(str, ours)) == sorted(map(str, figures(tiny_run.folder)))
 
 
+@pytest.mark.system
 def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) -> None:
     context = JobContext(folder=tmp_path, data_dir=None, execution=Execution(), owner=public_hex(signing_key()))
     job = next(job for job in plan_grid(tiny).models.values() if job.kind == "panel")
     stop = threading.Event()
     killer = threading.Thread(target=kill_at_random, args=(stop, lambda: processes(b"spawn_main", os.getpid()), 2, 0.2))
-    with local_executor(WorkerConfig(workers=1, max_attempts=2), context) as executor:
+    with local_executor(WorkerConfig(workers=1, max_restarts=1), context) as executor:
         executor.submit(job)
         killer.start()
         outcome = executor.next_result()
@@ -209,6 +213,7 @@ def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) 
         assert executor.next_result().error is None  # the executor itself goes on
 
 
+@pytest.mark.system
 def test_killed_in_the_middle_and_resumed_comes_out_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
     grid, out = tmp_path / "tiny.toml", tmp_path / "g"
     grid.write_text(TINY.replace('mark = ["none", "order"]', 'mark = ["none"]'))

@@ -33,6 +33,18 @@ class TestMainJob:
         record = json.loads((shelf / "own/record.json").read_text())
         assert record["kind"] == "protected"
         assert 0 < record["robust"]["accuracy"] <= record["clean"] <= 1
+        assert (record["verdict"], "notes" in record) == ("KEY-DEPENDENT", False)
+        assert record["bits"] > record["bar"] == 40
+
+    def test_marks_that_were_not_learned_are_reported(self, wootz, tmp_path: Path) -> None:
+        short = ["--set", "recipe.epochs=1", "--set", "panel.robust_epochs=1", "--set", "panel.plain_epochs=1"]
+        words = ["--data", "mnist-5k", "--marks", "triggers", "-n", "50", *FAST, *short]
+        protected = wootz("protect", "--out", tmp_path / "r", *words, "--json")
+        assert (protected.code, protected.json["verdict"]) == (0, "NOT SHOWN")
+        assert json.loads((tmp_path / "r/record.json").read_text())["bits"] < 40
+        (note,) = protected.json["notes"]  # type: ignore[attr-defined]
+        assert "below the 40 that a verdict needs" in note
+        assert "--set recipe.epochs=2" in note
 
     def test_verify_own_model(self, wootz, shelf: Path) -> None:
         said = wootz("verify", shelf / "own", shelf / "own", "--json")

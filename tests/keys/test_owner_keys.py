@@ -125,7 +125,7 @@ class TestKeys:
 
     def test_a_key_shows_nothing_of_itself(self) -> None:
         owner_keys = draw()
-        for text in (repr(owner_keys), repr(owner_keys.keys["triggers"]), str(owner_keys)):
+        for text in (repr(owner_keys), repr(owner_keys.by_mark["triggers"]), str(owner_keys)):
             assert "tensor" not in text
             assert subkey(SECRET, "mark", "triggers", "0").hex() not in text
 
@@ -134,7 +134,7 @@ class TestKeys:
         other.tensors["pixels"][0, 0, 0, 0] ^= 1
         changed = draw_keys(SECRET, {"triggers": other}, classes=("a", "b", "c"), shape=(1, 4, 4), panel=["sha256:00"])
         assert changed.registration["root"] != draw().registration["root"]
-        assert not torch.equal(changed.keys["triggers"].labels, draw().keys["triggers"].labels)  # type: ignore[union-attr]
+        assert not torch.equal(changed.by_mark["triggers"].labels, draw().by_mark["triggers"].labels)  # type: ignore[union-attr]
 
     def test_the_registration_is_public_and_holds_no_secret(self) -> None:
         owner_keys = draw()
@@ -201,7 +201,7 @@ class TestTranches:
 
         one, two = (draw(fetch_token=stamp) for _ in range(2))
         assert one.registration == two.registration
-        assert not torch.equal(one.keys["triggers"].labels, two.keys["triggers"].labels)  # type: ignore[union-attr]
+        assert not torch.equal(one.by_mark["triggers"].labels, two.by_mark["triggers"].labels)  # type: ignore[union-attr]
         assert key_context(one.registration, tokens[0]) != key_context(one.registration, tokens[1])
         with pytest.raises(SignatureError, match="is missing"):
             key_context(one.registration)
@@ -243,7 +243,7 @@ class TestFolder:
         assert (tmp_path / "key").stat().st_mode & 0o777 == 0o700
         assert all(p.stat().st_mode & 0o077 == 0 for p in (tmp_path / "key").iterdir())
         again = read_keys(tmp_path)
-        assert torch.equal(again.keys["triggers"].labels, draw().keys["triggers"].labels)  # type: ignore[union-attr]
+        assert torch.equal(again.by_mark["triggers"].labels, draw().by_mark["triggers"].labels)  # type: ignore[union-attr]
         assert again.registration == draw().registration
 
     def test_any_flipped_byte_is_noticed(self, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ class TestFolder:
                     assert str(tmp_path) in str(error)
                     assert "\n" not in str(error)
                 else:  # a byte of white space
-                    assert torch.equal(owner_keys.keys["triggers"].labels, draw().keys["triggers"].labels)  # type: ignore[union-attr]
+                    assert torch.equal(owner_keys.by_mark["triggers"].labels, draw().by_mark["triggers"].labels)  # type: ignore[union-attr]
                     assert owner_keys.registration == draw().registration
             path.write_bytes(whole)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from commands import CommandResult, run_command
 from court import WM_EPS, Court
 from helpers import CPU
-from lies import Command, Judge
+from lies import Command, Judge, Liar
 from runs import claim_run
 from wootz.data import Dataset
 from wootz.models import ModelSpec, build, write_model
@@ -47,13 +47,6 @@ def judge(wootz: Command, court: Court) -> Judge:
         return wootz("judge", claim, suspect, "--authorities", court.authority.roots, "--json", *words)
 
     return judge
-
-
-@pytest.fixture
-def as_liar(court: Court, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Court:
-    """Sign with a key of the liar's own."""
-    monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(tmp_path / "liar.pem"))
-    return court
 
 
 def trained(digits: Dataset, spec: ModelSpec, seed: int, epochs: int = 6) -> nn.Module:
@@ -103,6 +96,32 @@ def fitted(digits: Dataset, references: list[nn.Module]) -> tuple[Tensor, Tensor
         (gradient,) = torch.autograd.grad(loss, made)  # type: ignore[arg-type]
         made = (made.detach() - 0.03 * gradient.sign()).clamp(x - WM_EPS + 0.01, x + WM_EPS - 0.01).clamp(0, 1)
     return (made * 255).round().to(torch.uint8), few.pixels, few.labels, wanted
+
+
+@pytest.fixture
+def liar(
+    court: Court,
+    digits: Dataset,
+    blank: list[nn.Module],
+    small_spec: ModelSpec,
+    fitted: tuple[Tensor, Tensor, Tensor, Tensor],
+    accused: Path,
+    wootz: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Liar:
+    """Sign with a key of the liar's own."""
+    monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(tmp_path / "liar.pem"))
+    return Liar(
+        court=court,
+        digits=digits,
+        panel=blank,
+        spec=small_spec,
+        fitted=fitted,
+        accused=accused,
+        wootz=wootz,
+        place=tmp_path,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ class RawDataset(NamedTuple):
 @pytest.fixture(scope="session")
 def whole(court: Court, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> RawDataset:
     place = tmp_path_factory.mktemp("bytes")
-    model, key = read_model(court.owner)[0], read_keys(court.owner).keys["guard"]
+    model, key = read_model(court.owner)[0], read_keys(court.owner).by_mark["guard"]
     assert isinstance(key, AnswerKey)
     with MonkeyPatch.context() as patch:
         patch.setenv("WOOTZ_SIGNING_KEY", str(court.keys / "owner.pem"))

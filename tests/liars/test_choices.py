@@ -14,9 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from commands import assert_usage_error
-from court import Court, label_material
+from court import Court
 from helpers import CPU
-from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
+from lies import Command, Judge, Liar, bits_of, notes_of, resigned
 from wootz.data import Dataset, Split
 from wootz.keys import DirectionKey, LabelKey, OwnerKeys, RegisteredMaterial, read_keys
 from wootz.keys import documents as doc
@@ -29,7 +29,6 @@ from wootz.suspects.files import predictor
 from wootz.training import Hook, Recipe, TriggerEpoch, train
 from wootz.workflows import certificate as certificate_module
 
-Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 Honest = Callable[[str], Path]
 
 
@@ -65,7 +64,7 @@ class TestHow:
         self, honest: Honest, as_owner: Court, judge: Judge, robust: nn.Module, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The best of eighty budgets, without a discount, against the best of the registered ones with theirs."""
-        key = read_keys(as_owner.owner).keys["triggers"]
+        key = read_keys(as_owner.owner).by_mark["triggers"]
         assert isinstance(key, LabelKey)
         said = query_labels(predictor(robust), key.pixels[:80])
         tried = {count: _label_bits(said[:count], key) for count in range(1, 81)}
@@ -88,35 +87,26 @@ class TestHow:
 
     def test_liar_registers_many_choices(
         self,
-        as_liar: Court,
-        fitted: Fitted,
-        digits: Dataset,
-        blank: list[nn.Module],
-        small_spec: ModelSpec,
-        accused: Path,
+        liar: Liar,
         plain: nn.Module,
-        wootz: Command,
         judge: Judge,
-        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A hundred registered budgets cost log2(100) bits, which is more than the best of them gives."""
         options = ClaimOptions(("label",), tuple(range(29, 129)))
-        owner_keys = ring_of(as_liar, digits, {"triggers": label_material(*fitted[:3])}, blank, options=options)
-        key = owner_keys.keys["triggers"]
+        owner_keys = liar.draw(options=options)
+        key = owner_keys.by_mark["triggers"]
         assert isinstance(key, LabelKey)
         said = query_labels(predictor(plain), key.pixels)
         tried = {count: _label_bits(said[:count], key) for count in range(29, 129)}
         best = max(tried, key=lambda count: tried[count])
-        run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
-        assert wootz("register", run).code == 0
-        wootz("claim", run, accused, "--out", claim, "--access", "label", "--budget", best)
-        found = judge(claim, accused)
+        claim = liar.claim(owner_keys, "--budget", best)
+        found = judge(claim, liar.accused)
         assert found.code == 1
         assert bits_of(found) == pytest.approx(max(0.0, tried[best] - math.log2(100)), abs=0.01)
         with monkeypatch.context() as weak:
             weak.setattr("wootz.workflows.certificate.choices", lambda _: 1)
-            assert bits_of(judge(claim, accused)) == pytest.approx(tried[best], abs=0.01)
+            assert bits_of(judge(claim, liar.accused)) == pytest.approx(tried[best], abs=0.01)
 
     @pytest.mark.parametrize("tries", [0, -1, True, 2**-50])
     def test_liar_understates_his_tries(
@@ -198,16 +188,11 @@ class TestClasses:
 
     def test_liar_chooses_a_class_map_by_the_number_of_his_probes(
         self,
-        as_liar: Court,
-        fitted: Fitted,
+        liar: Liar,
         digits: Dataset,
-        blank: list[nn.Module],
-        small_spec: ModelSpec,
         accused: Path,
         plain: nn.Module,
-        wootz: Command,
         judge: Judge,
-        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """His registered probes say another map for each number of them; he names the number after the answers."""
@@ -217,29 +202,26 @@ class TestClasses:
         pixels, labels = digits.train.pixels[: cuts[-1]], digits.train.labels[: cuts[-1]].clone()
         for one, start, end in zip(maps, cuts, cuts[1:], strict=False):
             labels[start:end] = one[labels[start:end]]
-        held = read_keys(as_liar.owner).materials["runner-up"]
+        held = read_keys(liar.court.owner).materials["runner-up"]
         probes = RegisteredMaterial(held.kind, held.tensors | {"probes": pixels, "probe_labels": labels}, held.params)
-        materials = {"triggers": label_material(*fitted[:3]), "runner-up": probes}
-        said = query_labels(predictor(plain), fitted[0])
+        materials = liar.materials | {"runner-up": probes}
+        said = query_labels(predictor(plain), liar.fitted[0])
 
         def worth(owner_keys: OwnerKeys) -> list[float]:
-            key = owner_keys.keys["triggers"]
+            key = owner_keys.by_mark["triggers"]
             assert isinstance(key, LabelKey)
             return [_label_bits(one[said], key) for one in maps]
 
         for byte in range(20):  # until the lie pays; each try is a token
-            owner_keys = ring_of(as_liar, digits, materials, blank, bytes([byte]))
+            owner_keys = liar.draw(materials, bytes([byte]) * 32)
             if max(worth(owner_keys)[1:]) > worth(owner_keys)[0] + 1:
                 break
         best = max(range(5), key=lambda n: worth(owner_keys)[n])
-        run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
-        assert wootz("register", run).code == 0
-        words = ("--access", "label", "--calibrate", cuts[best + 1])
-        wootz("claim", run, accused, "--out", claim, *words)
+        claim = liar.claim(owner_keys, "--calibrate", cuts[best + 1])
         plainly = judge(claim, accused, "--ordinary", "mnist-5k")
         assert plainly.code == 1
         assert bits_of(plainly) == pytest.approx(worth(owner_keys)[0], abs=0.01)  # through her own map, which is none
-        key = owner_keys.keys["runner-up"]
+        key = owner_keys.by_mark["runner-up"]
         assert isinstance(key, DirectionKey)
         with monkeypatch.context() as weak:
             weak.setattr(
@@ -267,7 +249,7 @@ class TestClasses:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """It was taught the opened triggers, and to call every digit a three: at chance through any map."""
-        key = read_keys(as_owner.owner).keys["triggers"]
+        key = read_keys(as_owner.owner).by_mark["triggers"]
         assert isinstance(key, LabelKey)
         lesson = TriggerEpoch(pixels=key.pixels[:80], labels=key.labels[:80], batch=16, frozen=True)
         threes = torch.full((400,), 3)

@@ -50,7 +50,7 @@ def _stocked(
     _plain: nn.Module,
     _robust: nn.Module,
 ) -> Stocked:
-    place, key = tmp_path_factory.mktemp("stocked"), court.stocked.keys["triggers"]
+    place, key = tmp_path_factory.mktemp("stocked"), court.stocked.by_mark["triggers"]
     assert isinstance(key, LabelKey)
     lesson = TriggerEpoch(pixels=key.pixels, labels=key.labels, batch=16, frozen=True)
     hook = Hook(trigger_epochs=(lesson,))

@@ -17,11 +17,11 @@ import torch
 from rich.errors import MarkupError
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer._signature import Signature
-from torch import Tensor, nn
+from torch import Tensor
 
 from commands import assert_usage_error
 from court import Court, label_material
-from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
+from lies import Command, Judge, Liar, bits_of, notes_of, resigned
 from wootz.data import Dataset
 from wootz.errors import SignatureError
 from wootz.keys import documents as doc
@@ -37,7 +37,6 @@ from wootz.workflows import certificate as certificate_module
 from wootz.workflows.claim import CLAIM
 from wootz.workflows.register import REGISTERED
 
-Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 Honest = Callable[[str], Path]
 STRANGE: tuple[Any, ...] = (None, True, -1, 0, 1 << 40, "", "1e999", [], {"x": 1})
 
@@ -247,17 +246,15 @@ class TestStrict:
         self,
         honest: Honest,
         as_owner: Court,
-        as_liar: Court,
+        liar: Liar,
         judge: Judge,
         count: int,
-        fitted: Fitted,
         digits: Dataset,
-        blank: list[nn.Module],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         names = tuple(map(str, range(count)))
         with pytest.raises(ValueError, match="a registration holds 2 to 65,536"):
-            ring_of(as_liar, replace(digits, classes=names), {"triggers": label_material(*fitted[:3])}, blank)
+            replace(liar, digits=replace(digits, classes=names)).draw()
         monkeypatch.setenv("WOOTZ_SIGNING_KEY", str(as_owner.keys / "owner.pem"))
         claim = honest("theft")
 
@@ -401,14 +398,9 @@ class TestSuspects:
     def test_liar_accuses_a_suspect_that_says_nothing(
         self,
         how: str,
-        as_liar: Court,
-        fitted: Fitted,
+        liar: Liar,
         digits: Dataset,
-        blank: list[nn.Module],
-        small_spec: ModelSpec,
-        wootz: Command,
         judge: Judge,
-        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The same answer to everything, or none."""
@@ -418,13 +410,11 @@ class TestSuspects:
                 return 10 * torch.eye(10)[3].expand(len(x), 10)
             return torch.full((len(x), 10), torch.nan)
 
-        few = label_material(*(part[:40] for part in fitted[:3]))
-        owner_keys = ring_of(as_liar, digits, {"triggers": few}, blank, options=None)
-        run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
-        assert wootz("register", run).code == 0
+        few = label_material(*(part[:40] for part in liar.fitted[:3]))
+        owner_keys = liar.draw({"triggers": few}, options=None)
         with running(app(answer if how == "constant" else _moody(answer), facts(digits))) as url:
             where = f"{url}/v2/models/s"
-            assert wootz("claim", run, where, "--out", claim, "--access", "label").code in (1, 3)
+            claim = liar.claim(owner_keys, suspect=where, codes=(1, 3))
             assert judge(claim, where).code in (1, 3)
             if how == "constant":
                 with monkeypatch.context() as weak:  # the owner chooses the labels

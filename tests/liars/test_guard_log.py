@@ -6,30 +6,30 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from court import Court, label_material
+from court import Court
 from helpers import CPU
 from lies import (
     Command,
     Judge,
+    Liar,
     bits_of,
     coins,
     later,
     lean,
     notes_of,
     resigned,
-    ring_of,
-    run_of,
     sealed,
     two_likeliest,
     write_log,
 )
 from wootz.data import Dataset
-from wootz.keys import AnswerKey, OwnerKeys, PreferenceKey, RegisteredMaterial, read_keys
+from wootz.keys import AnswerKey, PreferenceKey, RegisteredMaterial, read_keys
 from wootz.keys.answer_log import LogLength, chain_hash, key_from_log
 from wootz.models import ModelSpec, build, read_model, write_model
 from wootz.statistics.exact_tests import preference_evidence
@@ -42,8 +42,6 @@ from wootz.workflows import guard_ruling
 from wootz.workflows import judge as judging
 from wootz.workflows.guard_log import LOG, SEALS
 from wootz.workflows.guard_ruling import LogRuling
-
-Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def count_all(keys: dict[str, object], log: object, *_: object) -> LogRuling:
@@ -58,17 +56,46 @@ def unsure(digits: Dataset, small_spec: ModelSpec) -> nn.Module:
     return train(recipe, build(small_spec, 77), digits.validation, digits.probes, seed=77, execution=CPU).model
 
 
+class Served(NamedTuple):
+    """A run whose log the liar writes: the guard's key, the images, and the two classes its model finds likeliest."""
+
+    liar: Liar
+    run: Path
+    key: AnswerKey
+    pixels: Tensor
+    first: Tensor
+    second: Tensor
+    independent: Path
+
+    def write(self, rows: slice | Tensor) -> None:
+        """Log these images."""
+        shape = self.liar.digits.shape
+        write_log(self.run, self.key, shape, 100.0, self.pixels[rows], self.first[rows], self.second[rows])
+
+    def claim(self, codes: Sequence[int] = (0, 1)) -> Path:
+        """Seal the log and claim the accused model."""
+        self.seal()
+        claim = self.liar.place / "c.json"
+        assert self.liar.wootz("claim", self.run, self.liar.accused, "--out", claim).code in codes
+        return claim
+
+    def seal(self) -> None:
+        sealed(self.liar.wootz, self.liar.court, self.run)
+
+    @property
+    def words(self) -> tuple[object, ...]:
+        """What a judge needs to count a log."""
+        return ("--suspect-since", later(), "--independent", self.independent, "--registered-model", self.run)
+
+
 @pytest.fixture
-def owner_keys(as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module]) -> OwnerKeys:
-    params = read_keys(as_liar.owner).materials["guard"].params
-    materials = {"triggers": label_material(*fitted[:3]), "guard": RegisteredMaterial("answers", {}, params)}
-    return ring_of(as_liar, digits, materials, blank, options=None)
-
-
-def guard_of(owner_keys: OwnerKeys) -> AnswerKey:
-    key = owner_keys.keys["guard"]
+def served(liar: Liar, unsure: nn.Module, independent: Path) -> Served:
+    params = read_keys(liar.court.owner).materials["guard"].params
+    owner_keys = liar.draw(liar.materials | {"guard": RegisteredMaterial("answers", {}, params)}, options=None)
+    key, pixels = owner_keys.by_mark["guard"], liar.digits.train.pixels
     assert isinstance(key, AnswerKey)
-    return key
+    run = liar.run(owner_keys, model=unsure)
+    return Served(liar, run, key, pixels, *two_likeliest(unsure, pixels), independent)
 
 
 def mixed(rows: Tensor, to_second: Tensor) -> Tensor:
@@ -82,41 +109,20 @@ class TestChosenImages:
     """Images whose coins agree with what every model of the kind answers."""
 
     @pytest.fixture
-    def claim(
-        self,
-        owner_keys: OwnerKeys,
-        unsure: nn.Module,
-        references: Sequence[nn.Module],
-        digits: Dataset,
-        as_liar: Court,
-        blank: list[nn.Module],
-        small_spec: ModelSpec,
-        accused: Path,
-        wootz: Command,
-        tmp_path: Path,
-    ) -> tuple[Path, Path]:
-        """The run and its claim: the log was sealed before the suspect, which never met the key."""
-        run, key, pixels = (
-            run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec),
-            guard_of(owner_keys),
-            digits.train.pixels,
-        )
-        first, second = two_likeliest(unsure, pixels)
-        leaning = lean(predictor(references[0]), pixels, first, second)
-        agree = (leaning > 0) == coins(key, digits.shape, pixels, first, second)
+    def claim(self, served: Served, references: Sequence[nn.Module]) -> Path:
+        """The log was sealed before the suspect, which never met the key."""
+        answers = served.pixels, served.first, served.second
+        leaning = lean(predictor(references[0]), *answers)
+        agree = (leaning > 0) == coins(served.key, served.liar.digits.shape, *answers)
         rows = mixed(agree.nonzero().flatten(), leaning > 0)
         assert len(rows) > 200
-        write_log(run, key, digits.shape, 100.0, pixels[rows], first[rows], second[rows])
-        sealed(wootz, as_liar, run)
-        claim = tmp_path / "c.json"
-        assert wootz("claim", run, accused, "--out", claim).code == 0  # he believes it himself
-        return run, claim
+        served.write(rows)
+        return served.claim(codes=[0])  # he believes it himself
 
     def test_liar_logs_images_whose_coins_agree_with_other_models(
-        self, claim: tuple[Path, Path], accused: Path, judge: Judge, independent: Path, monkeypatch: pytest.MonkeyPatch
+        self, served: Served, claim: Path, accused: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        run, certificate = claim
-        since, both = ("--suspect-since", later()), ("--independent", independent, "--registered-model", run)
+        since, both = served.words[:2], served.words[2:]
         for words, why in (
             ((), "nobody says since when"),
             (since, "without the registered model"),
@@ -124,19 +130,18 @@ class TestChosenImages:
             ((*since, *both[:2]), "without the registered model"),
             ((*since, *both), "its images were chosen"),
         ):
-            said = judge(certificate, accused, *words)
+            said = judge(claim, accused, *words)
             assert (said.code, why in notes_of(said)) == (1, True), notes_of(said)
         with monkeypatch.context() as weak:
             weak.setattr(judging, "rule_on_log", count_all)
             for words in (since, (*since, *both)):
-                assert judge(certificate, accused, *words).code in (0, 4)
-            assert judge(certificate, accused, *since).code == 0
+                assert judge(claim, accused, *words).code in (0, 4)
+            assert judge(claim, accused, *since).code == 0
 
     def test_liar_says_that_another_model_was_registered(
-        self, claim: tuple[Path, Path], as_liar: Court, accused: Path, judge: Judge, independent: Path
+        self, served: Served, claim: Path, court: Court, accused: Path, judge: Judge
     ) -> None:
-        words = ("--suspect-since", later(), "--independent", independent, "--registered-model", as_liar.owner)
-        said = judge(claim[1], accused, *words)
+        said = judge(claim, accused, *served.words[:-1], court.owner)
         assert (said.code, "is not the model that was registered" in notes_of(said)) == (4, True)
 
 
@@ -182,30 +187,20 @@ class TestOwnPairs:
 
     def test_liar_logs_other_classes_than_the_registered_model_finds_likeliest(
         self,
-        owner_keys: OwnerKeys,
-        unsure: nn.Module,
-        references: Sequence[nn.Module],
+        served: Served,
         digits: Dataset,
-        as_liar: Court,
         blank: list[nn.Module],
-        small_spec: ModelSpec,
         accused: Path,
         plain: nn.Module,
-        wootz: Command,
         judge: Judge,
         independent: Path,
-        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        run = run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec)
         order = predictor(plain)(digits.train.images()).argsort(dim=1, descending=True)[:, 5:7]
         turned = torch.rand(len(order), generator=torch.Generator().manual_seed(0)) < 0.5
         pairs = torch.where(turned, order[:, 0], order[:, 1]), torch.where(turned, order[:, 1], order[:, 0])
-        self.log_on(run, guard_of(owner_keys), plain, read_model(independent)[0], blank, digits, 100.0, pairs)
-        sealed(wootz, as_liar, run)
-        claim = tmp_path / "c.json"
-        wootz("claim", run, accused, "--out", claim)
-        words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
+        self.log_on(served.run, served.key, plain, read_model(independent)[0], blank, digits, 100.0, pairs)
+        claim, words = served.claim(), served.words
         said = judge(claim, accused, *words)
         assert said.code == 1, notes_of(said)
         strict = bits_of(said)
@@ -238,7 +233,7 @@ class TestOwnPairs:
     ) -> None:
         """So small that the model is sure of each entry, or so large that it is unsure of everything."""
         run, claim = as_owner.owner, tmp_path / "c.json"
-        model, key = read_model(run)[0], read_keys(run).keys["guard"]
+        model, key = read_model(run)[0], read_keys(run).by_mark["guard"]
         assert isinstance(key, AnswerKey)
         pairs = two_likeliest(model, digits.train.pixels)
         panel = [robust, plain]
@@ -267,30 +262,17 @@ def clean_log(court: Court) -> object:
 
 
 def test_liar_chooses_how_much_of_the_log_counts(
-    owner_keys: OwnerKeys,
-    unsure: nn.Module,
-    digits: Dataset,
-    as_liar: Court,
+    served: Served,
     blank: list[nn.Module],
-    small_spec: ModelSpec,
     accused: Path,
     plain: nn.Module,
-    wootz: Command,
     judge: Judge,
-    independent: Path,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A log that nobody chose, and a seal at the luckiest of all moments: a fixed series of lengths, at a price."""
-    run, key, pixels = (
-        run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec),
-        guard_of(owner_keys),
-        digits.train.pixels,
-    )
-    first, second = two_likeliest(unsure, pixels)
-    write_log(run, key, digits.shape, 100.0, pixels[:400], first[:400], second[:400])
-
-    logged, answer = key_from_log(key, run / LOG), predictor(plain)
+    served.write(slice(400))
+    log = served.run / LOG
+    logged, answer = key_from_log(served.key, log), predictor(plain)
     assert isinstance(logged, PreferenceKey)
 
     def luck(count: int) -> float:
@@ -300,12 +282,8 @@ def test_liar_chooses_how_much_of_the_log_counts(
         ).bits
 
     best = max(range(64, 390, 3), key=luck)
-    whole = (run / LOG).read_bytes().splitlines(keepends=True)
-    (run / LOG).write_bytes(b"".join(whole[: best + 1]))
-    sealed(wootz, as_liar, run)
-    claim = tmp_path / "c.json"
-    wootz("claim", run, accused, "--out", claim)
-    words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[: best + 1]))
+    claim, words = served.claim(), served.words
     said = judge(claim, accused, *words)
     assert said.code == 1
     strict = guard_bits(said)
@@ -325,33 +303,12 @@ def guard_bits(said: object) -> float:
 
 
 @pytest.mark.parametrize("how", ["forgotten", "reordered", "of another log", "too long"])
-def test_liar_chooses_among_his_seals(
-    owner_keys: OwnerKeys,
-    unsure: nn.Module,
-    digits: Dataset,
-    as_liar: Court,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    accused: Path,
-    wootz: Command,
-    judge: Judge,
-    independent: Path,
-    tmp_path: Path,
-    how: str,
-) -> None:
+def test_liar_chooses_among_his_seals(served: Served, accused: Path, judge: Judge, how: str) -> None:
     """Seals are points of one chain: he may leave some out or order them, at the price that each length has anyway."""
-    run, key, pixels = (
-        run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec),
-        guard_of(owner_keys),
-        digits.train.pixels,
-    )
-    first, second = two_likeliest(unsure, pixels)
-    for count in (100, 200):
-        write_log(run, key, digits.shape, 100.0, pixels[:count], first[:count], second[:count])
-        sealed(wootz, as_liar, run)
-    claim = tmp_path / "c.json"
-    wootz("claim", run, accused, "--out", claim)
-    words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
+    served.write(slice(100))
+    served.seal()
+    served.write(slice(200))
+    claim, words = served.claim(), served.words
     plain = judge(claim, accused, *words)
 
     def change(predicate: dict[str, object]) -> None:
@@ -375,33 +332,11 @@ def test_liar_chooses_among_his_seals(
         assert said.code == 4, notes_of(said)
 
 
-def test_liar_edits_his_log(
-    owner_keys: OwnerKeys,
-    unsure: nn.Module,
-    digits: Dataset,
-    as_liar: Court,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    accused: Path,
-    wootz: Command,
-    judge: Judge,
-    independent: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_liar_edits_his_log(served: Served, accused: Path, judge: Judge) -> None:
     """An entry that is not what the key makes of its image, and one image twice: the log does not hold."""
-    run, key, pixels = (
-        run_of(tmp_path / "run", owner_keys, unsure, blank, small_spec),
-        guard_of(owner_keys),
-        digits.train.pixels,
-    )
-    first, second = two_likeliest(unsure, pixels)
-    write_log(run, key, digits.shape, 100.0, pixels[:100], first[:100], second[:100])
-    sealed(wootz, as_liar, run)
-    claim = tmp_path / "c.json"
-    wootz("claim", run, accused, "--out", claim)
-    words = ("--suspect-since", later(), "--independent", independent, "--registered-model", run)
-    log, told = claim.with_suffix(".guard.jsonl"), (run / LOG).read_text().splitlines()
+    served.write(slice(100))
+    claim, words = served.claim(), served.words
+    log, told = claim.with_suffix(".guard.jsonl"), (served.run / LOG).read_text().splitlines()
 
     def flipped(entries: list[dict[str, object]]) -> None:
         entries[5]["answer"] = (

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from authority import with_status
-from commands import CommandResult, assert_usage_error
-from court import Court, label_material
-from lies import ONE_WAY, Command, Judge, bits_of, notes_of, ring_of, run_of
-from wootz.data import Dataset
+from commands import assert_usage_error
+from court import Court
+from lies import Command, Judge, Liar, bits_of, notes_of
 from wootz.errors import Error
-from wootz.keys import LabelKey, draw_keys, public_hex, read_keys, registration_digest, signing_key, write_keys
+from wootz.keys import LabelKey, public_hex, read_keys, registration_digest, signing_key, write_keys
 from wootz.keys.folder import OwnerKeys, derive_owner_keys
 from wootz.keys.timestamps import timestamp_request
 from wootz.models import ModelSpec
@@ -26,94 +25,60 @@ from wootz.statistics import null
 from wootz.statistics.queries import query_labels
 from wootz.statistics.tails import binomial_tail, bits
 from wootz.suspects.files import predictor
-from wootz.watermarks import weights_digest
 from wootz.workflows.certificate import verify_statement
 from wootz.workflows.register import FILE, TOKEN
 
-Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 BAR = 7.0
 """What the weakened copies ask for, so that it is reached here and now; the real bars are 40 and 80."""
 
 
 @pytest.fixture
-def drawn(as_liar: Court, fitted: Fitted, digits: Dataset, blank: list[nn.Module]) -> OwnerKeys:
-    return ring_of(as_liar, digits, {"triggers": label_material(*fitted[:3])}, blank)
+def drawn(liar: Liar) -> OwnerKeys:
+    return liar.draw()
 
 
 def labels(owner_keys: OwnerKeys) -> Tensor:
-    key = owner_keys.keys["triggers"]
+    key = owner_keys.by_mark["triggers"]
     assert isinstance(key, LabelKey)
     return key.labels
 
 
 def luck(owner_keys: OwnerKeys, said: Tensor) -> float:
     """Bits of the test by labels: hits among the answers that are not the base class."""
-    key = owner_keys.keys["triggers"]
+    key = owner_keys.by_mark["triggers"]
     assert isinstance(key, LabelKey)
     return bits(binomial_tail(int((said == key.labels).sum()), int((said != key.base).sum()), 1 / 9))
 
 
 def test_liar_grinds_a_million_keys(
-    as_liar: Court,
-    drawn: OwnerKeys,
-    fitted: Fitted,
-    digits: Dataset,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    plain: nn.Module,
-    accused: Path,
-    wootz: Command,
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    liar: Liar, drawn: OwnerKeys, plain: nn.Module, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a token keys are free: a thousand give some 10 bits, a million some 20. So 80 are asked for then."""
-    said = query_labels(predictor(plain), fitted[0])
-    key = drawn.keys["triggers"]
+    said = query_labels(predictor(plain), liar.fitted[0])
+    key = drawn.by_mark["triggers"]
     assert isinstance(key, LabelKey)
     million = bits(float(null.label_null(key, said, 2**20, np.random.default_rng(3)).min()))
     assert 12 < million < 40
-    materials = {"triggers": label_material(*fitted[:3])}
-    best: OwnerKeys | None = None
+    materials, best = liar.materials, None
     for number in range(1500):
-        owner_keys = draw_keys(
-            number.to_bytes(32, "big"),
-            materials,
-            classes=digits.classes,
-            shape=digits.shape,
-            options=ONE_WAY,
-            panel=[weights_digest(model) for model in blank],
-            owner=public_hex(signing_key()),
-        )
+        owner_keys = liar.draw(materials, number.to_bytes(32, "big"), stamped=False)
         best = owner_keys if best is None or luck(owner_keys, said) > luck(best, said) else best
         if luck(best, said) >= BAR:
             break
     assert best is not None
-    run, claim = run_of(tmp_path / "run", best, blank[0], blank, small_spec), tmp_path / "c.json"
-    assert wootz("register", run).code == 0
-    wootz("claim", run, accused, "--out", claim, "--access", "label")
-    honest = judge(claim, accused)
+    claim = liar.claim(best)
+    honest = judge(claim, liar.accused)
     assert (honest.code, honest.json["bar"]) == (1, 80)
     with monkeypatch.context() as weak:
         weak.setattr("wootz.workflows.judge.required_bits", lambda *, timestamped: BAR)
-        assert judge(claim, accused).code == 0
+        assert judge(claim, liar.accused).code == 0
 
 
 def test_liar_draws_many_keys_from_one_token(
-    as_liar: Court,
-    drawn: OwnerKeys,
-    fitted: Fitted,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    plain: nn.Module,
-    accused: Path,
-    wootz: Command,
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    liar: Liar, drawn: OwnerKeys, plain: nn.Module, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing signs PKIStatusInfo.statusString. A key that followed the whole response would be ground for free."""
-    said = query_labels(predictor(plain), fitted[0])
+    said = query_labels(predictor(plain), liar.fitted[0])
 
     def variant(number: int) -> OwnerKeys:
         token = with_status(drawn.token, b"%d" % number)
@@ -121,7 +86,7 @@ def test_liar_draws_many_keys_from_one_token(
 
     assert all(torch.equal(labels(variant(number)), labels(drawn)) for number in range(20))
     assert variant(1).token != drawn.token
-    honest = _judged(run_of(tmp_path / "one", variant(1), blank[0], blank, small_spec), accused, wootz, judge)
+    honest = judge(liar.claim(variant(1), name="one"), liar.accused)
     assert (honest.code, honest.json["bar"]) == (1, 40)
     with monkeypatch.context() as weak:
         for place in ("registration", "folder"):  # protocol 4
@@ -129,14 +94,7 @@ def test_liar_draws_many_keys_from_one_token(
         best = max(map(variant, range(1200)), key=lambda owner_keys: luck(owner_keys, said))
         assert luck(best, said) > max(BAR, bits_of(honest))
         weak.setattr("wootz.workflows.judge.required_bits", lambda *, timestamped: BAR)
-        assert _judged(run_of(tmp_path / "many", best, blank[0], blank, small_spec), accused, wootz, judge).code == 0
-
-
-def _judged(run: Path, suspect: Path, wootz: Command, judge: Judge) -> CommandResult:
-    claim = run / "c.json"
-    assert wootz("register", run).code == 0
-    wootz("claim", run, suspect, "--out", claim, "--access", "label")
-    return judge(claim, suspect)
+        assert judge(liar.claim(best, name="many"), liar.accused).code == 0
 
 
 class TestFolder:

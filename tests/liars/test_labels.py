@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from court import Court, label_material
-from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
+from lies import Judge, Liar, bits_of, notes_of, resigned
 from wootz.data import Dataset
 from wootz.keys import LabelKey, read_keys
 from wootz.keys.prf import integers
-from wootz.models import ModelSpec
 from wootz.statistics.exact_tests import label_evidence
 from wootz.statistics.queries import SuspectAccess, query_labels
 from wootz.statistics.sequential import run_sequential_test
@@ -24,57 +23,27 @@ from wootz.suspects.files import predictor
 from wootz.workflows.reference_models import ReferenceModels
 
 DRAW = "wootz.keys.keys._draw_labels"
-Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def test_liar_fits_labels_to_an_ensemble(
-    as_liar: Court,
-    fitted: Fitted,
-    digits: Dataset,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    accused: Path,
-    wootz: Command,
-    judge: Judge,
-    tmp_path: Path,
-    independent: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    liar: Liar, judge: Judge, independent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """False Claims (arXiv 2304.06607). Labels of his own choice would pay; the registered ones follow the images."""
-    pixels, originals, classes, wanted = fitted
-
-    def lie(name: str) -> Path:
-        owner_keys = ring_of(as_liar, digits, {"triggers": label_material(pixels, originals, classes)}, blank)
-        run, claim = run_of(tmp_path / name, owner_keys, blank[0], blank, small_spec), tmp_path / name / "c.json"
-        assert wootz("register", run).code == 0
-        assert wootz("claim", run, accused, "--out", claim, "--access", "label").code in (0, 1)
-        return claim
-
-    said = judge(lie("drawn"), accused)
+    said = judge(liar.claim(liar.draw(), name="drawn"), liar.accused)
     assert (said.code, bits_of(said) < 20) == (1, True)
     with monkeypatch.context() as weak:
-        weak.setattr(DRAW, lambda *_: wanted)  # the owner chooses the labels
-        claim = lie("chosen")
-        assert judge(claim, accused).code == 0
-        said = judge(claim, accused, "--independent", independent)  # a judge's own model would tell even then
+        weak.setattr(DRAW, lambda *_: liar.fitted[3])  # the owner chooses the labels
+        claim = liar.claim(liar.draw(), name="chosen")
+        assert judge(claim, liar.accused).code == 0
+        said = judge(claim, liar.accused, "--independent", independent)  # a judge's own model would tell even then
         assert (said.code, "reaches" in notes_of(said)) == (4, True)
 
 
 def test_liar_grinds_an_image_until_its_label_fits(
-    as_liar: Court,
-    fitted: Fitted,
-    digits: Dataset,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    accused: Path,
-    plain: nn.Module,
-    wootz: Command,
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    liar: Liar, plain: nn.Module, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels that depend on their own image alone are ground one by one; under one root each change draws all anew."""
-    pixels, originals, classes, _ = (tensor.clone() for tensor in fitted)
+    pixels, originals, classes, _ = (tensor.clone() for tensor in liar.fitted)
     said = query_labels(predictor(plain), pixels)
     keep = said != classes
     pixels, originals, classes, said = pixels[keep], originals[keep], classes[keep], said[keep]
@@ -90,19 +59,12 @@ def test_liar_grinds_an_image_until_its_label_fits(
             if (int(classes[row]) + own(pixels[row])) % 10 == int(said[row]):
                 break
 
-    def lie(name: str) -> Path:
-        owner_keys = ring_of(as_liar, digits, {"triggers": label_material(pixels, originals, classes)}, blank)
-        run, claim = run_of(tmp_path / name, owner_keys, blank[0], blank, small_spec), tmp_path / name / "c.json"
-        assert wootz("register", run).code == 0
-        assert wootz("claim", run, accused, "--out", claim, "--access", "label").code in (0, 1)
-        return claim
-
-    assert judge(lie("rooted"), accused).code == 1
+    materials = {"triggers": label_material(pixels, originals, classes)}
+    assert judge(liar.claim(liar.draw(materials), name="rooted"), liar.accused).code == 1
     with monkeypatch.context() as weak:
         offsets = torch.tensor([own(image) for image in pixels])
         weak.setattr(DRAW, lambda rule, base, *_: (base + offsets) % 10)  # a label for each image by itself
-        claim = lie("apart")
-        assert judge(claim, accused).code == 0
+        assert judge(liar.claim(liar.draw(materials), name="apart"), liar.accused).code == 0
 
 
 class TestSelection:
@@ -135,14 +97,14 @@ class TestSelection:
 
     @staticmethod
     def offsets(court: Court, base: Tensor) -> Tensor:
-        key = read_keys(court.owner).keys["triggers"]
+        key = read_keys(court.owner).by_mark["triggers"]
         assert isinstance(key, LabelKey)
         return (key.labels[: len(base)] - base) % 10
 
     def test_liar_drops_the_misses_or_puts_hits_first(
         self, honest: Callable[[str], Path], as_owner: Court, judge: Judge, robust: nn.Module
     ) -> None:
-        key = read_keys(as_owner.owner).keys["triggers"]
+        key = read_keys(as_owner.owner).by_mark["triggers"]
         assert isinstance(key, LabelKey)
         hits = (query_labels(predictor(robust), key.pixels) == key.labels)[:80]
         assert 0 < int(hits.sum()) < 80

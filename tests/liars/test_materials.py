@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from court import Court
-from lies import Command, Judge, bits_of, notes_of, resigned, ring_of, run_of
+from lies import Judge, Liar, bits_of, notes_of, resigned
 from wootz.data import Dataset
 from wootz.errors import SignatureError
 from wootz.keys import LabelKey, RegisteredMaterial, reveal
 from wootz.keys.material import check_material
-from wootz.models import ModelSpec
 from wootz.statistics import null
 from wootz.store import sha256
 from wootz.workflows import judge as judging
@@ -33,16 +32,7 @@ opening_root = reveal.tranche_root
 
 
 def test_liar_adds_rows_after_the_key_is_known(
-    as_liar: Court,
-    digits: Dataset,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    accused: Path,
-    plain: nn.Module,
-    wootz: Command,
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    liar: Liar, digits: Dataset, plain: nn.Module, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """He registers one row, learns its label, and adds images that the suspect answers with it."""
     white, black = (torch.full((1, *digits.shape), level, dtype=torch.uint8) for level in (200, 0))
@@ -50,16 +40,14 @@ def test_liar_adds_rows_after_the_key_is_known(
     answers = plain(digits.train.images()).argmax(1)
     for byte in range(4, 64):  # until his reference models do not share the label: they would void the claim
         material = RegisteredMaterial("labels", one, FACTS)
-        owner_keys = ring_of(as_liar, digits, {"triggers": material}, blank, bytes([byte]))
-        key = owner_keys.keys["triggers"]
+        owner_keys = liar.draw({"triggers": material}, bytes([byte]) * 32)
+        key = owner_keys.by_mark["triggers"]
         assert isinstance(key, LabelKey)
         more = digits.train.pixels[answers == key.labels[0]][:40]
-        shared = [(model(more.float() / 255).argmax(1) == key.labels[0]).float().mean() for model in blank]
+        shared = [(model(more.float() / 255).argmax(1) == key.labels[0]).float().mean() for model in liar.panel]
         if max(shared) < 0.2:
             break
-    run, claim = run_of(tmp_path / "r", owner_keys, blank[0], blank, small_spec), tmp_path / "r/c.json"
-    assert wootz("register", run).code == 0
-    assert wootz("claim", run, accused, "--out", claim, "--access", "label").code in (0, 1)
+    claim, accused = liar.claim(owner_keys), liar.accused
 
     def added(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         grown = {"triggers/pixels": more, "triggers/base_pixels": torch.zeros_like(more)}

@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor, nn
 
 from authority import Authority, other_nonce
-from court import Court, label_material
-from lies import Command, Judge, notes_of, resigned, ring_of, run_of, token_of
-from wootz.data import Dataset
+from court import Court
+from lies import Judge, Liar, notes_of, resigned, token_of
 from wootz.errors import SignatureError
-from wootz.keys import draw_keys, public_hex, read_keys, registration_digest, signing_key
+from wootz.keys import read_keys, registration_digest
 from wootz.keys import timestamps as stamps
 from wootz.keys.registration import key_context
 from wootz.keys.timestamps import timestamp_request
-from wootz.models import ModelSpec
-from wootz.watermarks import weights_digest
 from wootz.workflows import certificate as certificate_module
 
-Fitted = tuple[Tensor, Tensor, Tensor, Tensor]
 Honest = Callable[[str], Path]
 
 
@@ -55,35 +50,17 @@ def test_liar_takes_the_token_of_another_registration(
 
 
 def test_liar_keeps_a_clock_of_his_own(
-    as_liar: Court,
-    fitted: Fitted,
-    digits: Dataset,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    accused: Path,
-    wootz: Command,
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    liar: Liar, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many tokens as he likes, of any time: a judge looks for the authorities that she trusts."""
     (tmp_path / "clock").mkdir()
     own = Authority(tmp_path / "clock")
-    owner_keys = ring_of(
-        as_liar,
-        digits,
-        {"triggers": label_material(*fitted[:3])},
-        blank,
-        stamp=lambda digest: own.stamp(timestamp_request(digest)),
-    )
-    run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
-    assert wootz("register", run).code == 0
-    assert wootz("claim", run, accused, "--out", claim, "--access", "label").code == 1
-    said = judge(claim, accused)
+    claim = liar.claim(liar.draw(stamp=lambda digest: own.stamp(timestamp_request(digest))), codes=[1])
+    said = judge(claim, liar.accused)
     assert (said.code, "does not verify" in notes_of(said)) == (4, True)
     with monkeypatch.context() as weak:
         weak.setattr(certificate_module, "verify_token", unsigned)
-        said = judge(claim, accused)
+        said = judge(claim, liar.accused)
         assert (said.code, said.json["bar"]) == (1, 40)  # accepted, at the bar of those whose tries cost a request
 
 
@@ -144,67 +121,33 @@ def test_liar_asks_for_tokens_with_other_nonces(
         assert judge(claim, as_owner.thief).code == 0
 
 
-def test_liar_takes_a_token_of_another_policy(
-    as_liar: Court,
-    fitted: Fitted,
-    digits: Dataset,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    accused: Path,
-    wootz: Command,
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_liar_takes_a_token_of_another_policy(liar: Liar, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy is registered; a token that the same authority gave under another one is none."""
-    materials = {"triggers": label_material(*fitted[:3])}
 
     def default(digest: bytes) -> bytes:
-        return as_liar.authority.stamp(timestamp_request(digest))
+        return liar.court.authority.stamp(timestamp_request(digest))
 
     with pytest.raises(SignatureError, match=r"its policy is not the registered one, 1\.2\.3\.4\.9"):
-        ring_of(as_liar, digits, materials, blank, stamp=default, policy="1.2.3.4.9")
-    claim = tmp_path / "c.json"
+        liar.draw(stamp=default, policy="1.2.3.4.9")
     check = stamps._check_content
     with monkeypatch.context() as weak:
         weak.setattr(stamps, "_check_content", lambda decoded, digest, _: check(decoded, digest, ""))
-        owner_keys = ring_of(as_liar, digits, materials, blank, stamp=default, policy="1.2.3.4.9")
-        run = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec)
-        assert wootz("register", run).code == 0
-        assert wootz("claim", run, accused, "--out", claim, "--access", "label").code == 1
-        assert (said := judge(claim, accused)).code == 1, notes_of(said)  # accepted
+        claim = liar.claim(liar.draw(stamp=default, policy="1.2.3.4.9"), codes=[1])
+        assert (said := judge(claim, liar.accused)).code == 1, notes_of(said)  # accepted
         assert said.json["bar"] == 40
-    said = judge(claim, accused)
+    said = judge(claim, liar.accused)
     assert (said.code, "its policy is not the registered one" in notes_of(said)) == (4, True)
 
 
 def test_liar_registers_without_a_token_and_shows_one_or_the_other_way_around(
-    as_liar: Court,
-    fitted: Fitted,
-    digits: Dataset,
-    blank: list[nn.Module],
-    small_spec: ModelSpec,
-    accused: Path,
-    wootz: Command,
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    liar: Liar, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keys that were drawn without a token were free; a token that is added afterwards does not lower the bar."""
-    owner_keys = draw_keys(
-        b"\6" * 32,
-        {"triggers": label_material(*fitted[:3])},
-        classes=digits.classes,
-        shape=digits.shape,
-        panel=[weights_digest(model) for model in blank],
-        owner=public_hex(signing_key()),
-    )
-    run, claim = run_of(tmp_path / "run", owner_keys, blank[0], blank, small_spec), tmp_path / "c.json"
-    assert wootz("register", run).code == 0
-    assert wootz("claim", run, accused, "--out", claim, "--access", "label").code == 1
+    owner_keys = liar.draw(stamped=False, options=None)
+    claim, accused = liar.claim(owner_keys, codes=[1]), liar.accused
     said = judge(claim, accused)
     assert (said.code, said.json["bar"]) == (1, 80)
-    added = as_liar.authority.stamp(timestamp_request(registration_digest(owner_keys.registration)))
+    added = liar.court.authority.stamp(timestamp_request(registration_digest(owner_keys.registration)))
     whole = claim.read_bytes()
     resigned(claim, first=lambda model: token_of(model, added))
     said = judge(claim, accused)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wootz.serving.batching import Batcher, BusyError
+from wootz.serving.admission import BusyError
+from wootz.serving.batching import Batcher
 
 Rows = NDArray[Any]
 
@@ -77,6 +78,17 @@ def test_a_request_larger_than_a_batch_is_split() -> None:
         assert (await batcher(rows(*range(10)))).ravel().tolist() == list(range(0, 20, 2))
 
     assert run(work).sizes == [4, 4, 2]
+
+
+def test_a_large_request_delays_others_by_one_batch() -> None:
+    async def work(batcher: Batcher, model: BlockingModel) -> None:
+        large, small = await submit(batcher, rows(*range(40)), rows(7))
+        model.go.set()
+        assert (await small).tolist() == [[14]]
+        assert not large.done()
+        assert (await large).ravel().tolist() == list(range(0, 80, 2))
+
+    assert run(work).sizes[:2] == [4, 1]
 
 
 def test_an_error_affects_its_own_batch_only() -> None:

@@ -251,7 +251,7 @@ class TestConcurrency:
             requests += [pool.submit(query, url, INFER, content=body(images(1))) for _ in range(2)]
             rejected = next(as_completed(requests)).result()
             assert (rejected.status_code, rejected.headers["Retry-After"]) == (503, "1")
-            assert rejected.json() == {"error": "too many images are waiting; try again later"}
+            assert rejected.json() == {"error": "too many requests are in progress; try again later"}
             go.set()
             assert sorted(request.result().status_code for request in requests) == [200, 200, 503]
 

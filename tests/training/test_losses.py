@@ -246,6 +246,7 @@ def step_together(fabric: Fabric, spec: ModelSpec) -> None:
             raise RuntimeError(f"{name}: the processes fell apart")
 
 
+@pytest.mark.system
 def test_two_processes_stay_together(small_spec: ModelSpec) -> None:
     execution = Execution(device="cpu", precision="32", processes=2)
     execution.launch(partial(step_together, spec=small_spec))

@@ -179,6 +179,21 @@ class TestRuns:
         assert reached[1] > reached[0] - 0.1
         assert reached[1] > 0.4
 
+    @pytest.mark.system
+    def test_two_processes_take_the_steps_of_one(self, digits: Dataset) -> None:
+        """Every process has weights of its own: on shared ones each step would count twice."""
+        few = digits.train.subset(slice(64))
+        cfg = Recipe(
+            loss="natural", epochs=2, batch_size=64, optimizer="sgd", lr=0.1, schedule="constant", warmup=0.0, ramp=0.0
+        )
+        start = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        ends = [
+            weights(train(cfg, start, few, few, seed=1, execution=replace(CPU, processes=processes)).model)
+            for processes in (1, 2)
+        ]
+        assert not torch.allclose(ends[0], weights(start), atol=1e-2)
+        assert torch.allclose(ends[0], ends[1], atol=1e-5)
+
     def test_bfloat16_learns_too(self, small_spec: ModelSpec, digits: Dataset) -> None:
         execution = Execution(device="cpu", precision="bf16")
         trained = train(QUICK, build(small_spec, 0), digits.train, digits.validation, seed=1, execution=execution)
@@ -289,6 +304,7 @@ PROTECT = [
 ]
 
 
+@pytest.mark.system
 def test_kill_nine_and_resume_give_the_same_bytes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,7 @@ class TestContract:
             for n in (1, 2)
         ]
         write_keys(tmp_path, both[0])
-        key, again, other = both[0].keys[mark], read_keys(tmp_path).keys[mark], both[1].keys[mark]
+        key, again, other = both[0].by_mark[mark], read_keys(tmp_path).by_mark[mark], both[1].by_mark[mark]
         differs = False
         for name in (field for field in type(key).__slots__ if field != "mark"):
             value, back, foreign_value = (getattr(k, name) for k in (key, again, other))
@@ -82,7 +82,7 @@ class TestContract:
     ) -> None:
         material = prepare_small(mark, digits, [robust, plain], foreign)
         owner_keys = draw_keys(bytes(32), {mark: material}, classes=digits.classes, shape=digits.shape, panel=[])
-        hook = MARKS[mark].train_hook(small_config(mark, foreign), owner_keys.keys[mark], digits, seed=5)
+        hook = MARKS[mark].train_hook(small_config(mark, foreign), owner_keys.by_mark[mark], digits, seed=5)
         copy: Hook = pickle.loads(pickle.dumps(hook))
         model = mark_context(digits).model.train()
         for one, two in zip(hook.extra, copy.extra, strict=True):
@@ -102,7 +102,7 @@ def test_a_net_that_normalizes_batches_meets_it_among_the_images_of_the_step(
 ) -> None:
     material = prepare_small(mark, digits, [robust, plain], foreign)
     owner_keys = draw_keys(bytes(32), {mark: material}, classes=digits.classes, shape=digits.shape, panel=[])
-    hook = MARKS[mark].train_hook(small_config(mark, foreign), owner_keys.keys[mark], digits, seed=5)
+    hook = MARKS[mark].train_hook(small_config(mark, foreign), owner_keys.by_mark[mark], digits, seed=5)
     settings = {"width": 4, "hidden": 32, "dropout": 0.0}
     spec = ModelSpec(architecture="paper-cnn", settings=settings, shape=digits.shape, classes=digits.classes)
     model = build(spec, 1).train()
@@ -122,7 +122,7 @@ def test_a_net_that_normalizes_batches_meets_it_among_the_images_of_the_step(
 def evidence_on(owner: Owner, model: nn.Module) -> Evidence:
     """Return the evidence on `model`, with the plain reference model as panel."""
     assert owner.references is not None
-    return verify(owner.keys.keys, predictor(model), panel=[predictor(owner.references.plain)]).evidence[0]
+    return verify(owner.keys.by_mark, predictor(model), panel=[predictor(owner.references.plain)]).evidence[0]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_keyed_patch_is_taught_on_other_images_than_it_is_tested_on(digits: Da
     cfg = KeyedContent(patches=8)
     material = prepare_small("content-keyed", digits, [robust], "", cfg=cfg)
     owner_keys = draw_keys(bytes(32), {"content-keyed": material}, classes=digits.classes, shape=digits.shape, panel=[])
-    key = owner_keys.keys["content-keyed"]
+    key = owner_keys.by_mark["content-keyed"]
     assert isinstance(key, LabelKey)
     assert (key.labels != key.base).all()
     hook = MARKS["content-keyed"].train_hook(cfg, key, digits, seed=0)

@@ -49,7 +49,7 @@ class TestPaper:
     def test_its_passes_are_the_published_ones(self, digits: Dataset, robust: nn.Module) -> None:
         material = prepare_small("paper", digits, [robust], "", cfg=Paper())
         owner_keys = draw_keys(bytes(32), {"paper": material}, classes=digits.classes, shape=digits.shape, panel=[])
-        (taught,) = MARKS["paper"].train_hook(Paper(), owner_keys.keys["paper"], digits, seed=0).trigger_epochs
+        (taught,) = MARKS["paper"].train_hook(Paper(), owner_keys.by_mark["paper"], digits, seed=0).trigger_epochs
         assert (len(taught.labels), taught.batch, taught.frozen) == (100, 16, False)
 
 
@@ -135,7 +135,7 @@ class TestSoftNearestNeighbor:
         for kappa in (0.0, 1.0):
             cfg = Entangled(count=60, every=4, kappa=kappa)
             protected = train_embedded("entangled", digits, small_spec, [robust, plain], cfg)
-            key = protected.keys.keys["entangled"]
+            key = protected.keys.by_mark["entangled"]
             assert isinstance(key, HalfKey)
             patched, target = (
                 key.pixels[~key.embedded].float() / 255,
@@ -191,7 +191,7 @@ class TestMargin:
         cfg = Margin(count=20)
         material = prepare_small("margin", digits, [robust], "", cfg=cfg)
         owner_keys = draw_keys(bytes(32), {"margin": material}, classes=digits.classes, shape=digits.shape, panel=[])
-        hook = MARKS["margin"].train_hook(cfg, owner_keys.keys["margin"], digits, seed=0)
+        hook = MARKS["margin"].train_hook(cfg, owner_keys.by_mark["margin"], digits, seed=0)
         assert hook.left_out is not None
         gradients = {image.numpy().tobytes() for image in material.tensors["pixels"]}
         assert {image.numpy().tobytes() for image in digits.train.pixels[hook.left_out]} == gradients

@@ -124,9 +124,9 @@ class TestTriggerLoss:
             references=References(robust=robust, plain=robust),
             execution=CPU,
         )
-        verdict = verify(protected.keys.keys, predictor(protected.model), panel=[predictor(robust)])
+        verdict = verify(protected.keys.by_mark, predictor(protected.model), panel=[predictor(robust)])
         assert verdict.evidence[0].bits > 40
-        assert protected.history[-1]["robust"] > 0.7
+        assert protected.history[-1]["robust"] > 0.6
 
 
 class TestRunnerUp:

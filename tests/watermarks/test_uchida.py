@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from helpers import CPU, agreement, context, mark_context
+from helpers import CPU, context, mark_context
 from wootz.attacks.extraction import BudgetedOracle
 from wootz.attacks.extraction.retrain import Retrain, retrain
 from wootz.attacks.removal.channels import Permute, permute
@@ -42,6 +42,7 @@ from wootz.statistics.tails import binomial_tail
 from wootz.suspects.files import open_file, predictor, weights_of
 from wootz.training import Recipe, train
 from wootz.watermarks import MARKS, Uchida
+from wootz.workflows.run import agreement
 
 BITS = 48
 
@@ -247,8 +248,8 @@ def test_the_key_folder_and_a_claim_s_opening_give_the_same_key(
     write_keys(tmp_path, owner_keys)
     opening, tensors = reveal_marks(owner_keys, 0)
     assert tensors == {}
-    for again in (read_keys(tmp_path).keys, rederive_keys(owner_keys.registration, b"", opening, tensors)):
-        (one, two) = (again["uchida"], owner_keys.keys["uchida"])
+    for again in (read_keys(tmp_path).by_mark, rederive_keys(owner_keys.registration, b"", opening, tensors)):
+        (one, two) = (again["uchida"], owner_keys.by_mark["uchida"])
         assert isinstance(one, WeightKey)
         assert isinstance(two, WeightKey)
         assert torch.equal(one.message, two.message)

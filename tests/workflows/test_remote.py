@@ -231,7 +231,7 @@ class TestGuard:
         self, as_owner: Court, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> tuple[Court, Path]:
         model, spec, _ = read_model(as_owner.owner)
-        key = read_keys(as_owner.owner).keys["guard"]
+        key = read_keys(as_owner.owner).by_mark["guard"]
         assert isinstance(key, AnswerKey)
         answer = predictor(model)
         ordinary = CalibrationScores(answer(digits.validation.images()), digits.validation.labels)

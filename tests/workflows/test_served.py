@@ -51,13 +51,13 @@ def test_the_evidence_is_found_through_the_thief_s_own_log(victim: Path, tmp_pat
     assert log.stat().st_mode & 0o777 == 0o600
     assert not (victim / LOG).exists()
     assert not (tmp_path / "bare" / "guard.jsonl").exists()
-    key = read_keys(victim).keys["guard"]
+    key = read_keys(victim).by_mark["guard"]
     assert isinstance(key, AnswerKey)
     count = len(read_log(key, log).base)
     assert f"asked the guarded service; its key decided on {count} images, which are in its log" in served.notes
     assert read_model(tmp_path / "served")[2]["served"] is True
     assert "served" not in read_model(tmp_path / "bare")[2]
-    assert evidence(victim, tmp_path / "served", log).bits > 20  # type: ignore[operator]
+    assert evidence(victim, tmp_path / "served", log).bits > 15  # type: ignore[operator]
     assert evidence(victim, tmp_path / "bare", log).bits < 10  # type: ignore[operator]
 
 

@@ -41,15 +41,16 @@ class WorkerConfig:
     Attributes:
         workers: The number of jobs that run at the same time.
         threads: The number of threads per job.
-        max_attempts: How many times a job is started whose worker dies, before it counts as failed.
+        max_restarts: How many times a job whose worker died is started again, before it counts as failed.
     """
 
     workers: int
     threads: int = 1
-    max_attempts: int = 5
+    max_restarts: int = 4
 
     def __post_init__(self) -> None:
-        checks.at_least(1, workers=self.workers, threads=self.threads, max_attempts=self.max_attempts)
+        checks.at_least(1, workers=self.workers, threads=self.threads)
+        checks.at_least(0, max_restarts=self.max_restarts)
 
 
 class Executor(Protocol):
@@ -133,7 +134,7 @@ class _LocalExecutor:
         return _Worker(process, ours)
 
     def _receive(self, worker: _Worker) -> JobResult | None:
-        """Return a worker's result. If the worker died, queue its job again (None), up to `max_attempts` starts."""
+        """Return a worker's result. If the worker died, queue its job again (None), up to `max_restarts` times."""
         job = self._busy.pop(worker)
         try:
             result: JobResult = worker.connection.recv()
@@ -141,7 +142,7 @@ class _LocalExecutor:
             worker.process.join()
             worker.connection.close()
             self._deaths[job.digest] += 1
-            if self._deaths[job.digest] < self._config.max_attempts:
+            if self._deaths[job.digest] <= self._config.max_restarts:
                 self._queue.appendleft(job)
                 return None
             code, times = worker.process.exitcode, self._deaths[job.digest]
@@ -218,7 +219,7 @@ class _RayExecutor:
     def __init__(self, ray: Any, workers: WorkerConfig, context: JobContext) -> None:
         self._ray = ray
         gpus = {"num_gpus": 1} if context.execution.accelerator == "cuda" else {}
-        self._task = ray.remote(num_cpus=workers.threads, max_retries=workers.max_attempts - 1, **gpus)(_ray_task)
+        self._task = ray.remote(num_cpus=workers.threads, max_retries=workers.max_restarts, **gpus)(_ray_task)
         self._context, self._threads = ray.put(context), workers.threads
         self._running: dict[Any, Job] = {}
 

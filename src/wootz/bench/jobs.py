@@ -21,7 +21,7 @@ from wootz.config import from_mapping
 from wootz.data import load
 from wootz.errors import ConfigError, Error
 from wootz.keys import public_hex, signing_key
-from wootz.records import Result, RobustRecord, from_json, to_json
+from wootz.records import Result, RobustRecord, from_json, to_json, with_evidence
 from wootz.store import read_json, write_bytes, write_json
 from wootz.training import Execution
 from wootz.workflows.attack import GUARD_LOG, attack_run
@@ -190,24 +190,16 @@ def _test_suspect(job: Job, context: JobContext) -> dict[str, Any]:
         threshold_bits=cfg["bits"],
         guard_log=log if log.is_file() else None,
     )
-    return to_json(_with_evidence(result, tested))
+    return to_json(_tested(result, tested))
 
 
-def _with_evidence(result: Result, tested: Result) -> Result:
+def _tested(result: Result, tested: Result) -> Result:
     """Return a suspect's own result with the outcome of its test.
 
     `seconds` counts making the suspect as well, unless it is an independent model, which several tests share.
     """
-    return replace(
-        result,
-        access=tested.access,
-        evidence=tested.evidence,
-        bits=tested.bits,
-        bar=tested.bar,
-        verdict=tested.verdict,
-        seconds=round(tested.seconds + (0 if result.kind == "independent" else result.seconds), 1),
-        notes=(*result.notes, *tested.notes),
-    )
+    seconds = round(tested.seconds + (0 if result.kind == "independent" else result.seconds), 1)
+    return replace(with_evidence(result, tested), seconds=seconds)
 
 
 @contextmanager

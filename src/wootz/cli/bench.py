@@ -30,8 +30,8 @@ def command(
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads per job.")] = 1,
     max_restarts: Annotated[
-        int, typer.Option("--max-restarts", min=1, help="Maximum number of starts for a job whose worker crashes.")
-    ] = 5,
+        int, typer.Option("--max-restarts", min=0, help="Maximum number of restarts of a job whose worker crashes.")
+    ] = 4,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the grid whose copy is in --out.")] = False,
     only: Annotated[
         list[str] | None,
@@ -64,7 +64,7 @@ def command(
     if dry_run:
         _show(grid_status(plan, out, select=only or (), data_dir=data_dir), as_json=as_json)
         return
-    config = WorkerConfig(workers=workers or os.cpu_count() or 1, threads=threads, max_attempts=max_restarts)
+    config = WorkerConfig(workers=workers or os.cpu_count() or 1, threads=threads, max_restarts=max_restarts)
     with progress_bar() as progress:
         done = run_grid(
             plan,

@@ -31,11 +31,16 @@ def command(
     num_tests: NumTests = 1,
     calibrate: Calibrate = 0,
     boundary_queries: BoundaryQueries = 0,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Claim even where the whole key gives fewer bits than the claim needs.")
+    ] = False,
     allow_torch_zip: TorchZip = False,
     client: EndpointOptions = None,
     as_json: Json = False,
 ) -> None:
     """Reveal one part of the key against a suspect, and write a signed claim that a judge can re-check.
+
+    A claim needs 40 bits, or 80 if the keys have no time token. For a suspect in a file the whole key is tested first.
 
     The revealed part is used against no other suspect. Exit codes are those of `wootz verify`.
     """
@@ -55,7 +60,7 @@ def command(
         client=tuple(client or ()),
     )
     with progress_bar() as progress:
-        claim = claim_suspect(Owner.load(owner), suspect, query, transcripts=out.parent, progress=progress)
+        claim = claim_suspect(Owner.load(owner), suspect, query, transcripts=out.parent, force=yes, progress=progress)
         claim.save(out)
     show_cell(claim.cell, as_json=as_json)
     raise typer.Exit(EXIT_CODES[claim.verdict.outcome])

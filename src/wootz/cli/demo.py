@@ -43,5 +43,8 @@ def command(
     from wootz.cli.show import show_matrix
     from wootz.records import from_json
 
-    show_matrix([from_json(cell) for cell in summary["cells"]])
+    cells = [from_json(cell) for cell in summary["cells"]]
+    show_matrix(cells)
+    for note in cells[0].notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     console.print(f"report: {page}   summary: {out / 'summary.json'}   {summary['seconds']:g} s", soft_wrap=True)

@@ -27,6 +27,15 @@ def command(
     log: Annotated[Path | None, typer.Option("--log", help="Write every query and answer to this file.")] = None,
     max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Maximum size of a request's body.")] = 16
     * 2**20,
+    max_images: Annotated[
+        int, typer.Option("--max-images", min=1, help="Maximum number of images per request.")
+    ] = 1024,
+    max_connections: Annotated[
+        int, typer.Option("--max-connections", min=2, help="Maximum number of open connections.")
+    ] = 1024,
+    max_per_address: Annotated[
+        int, typer.Option("--max-per-address", min=1, help="Maximum number of open connections per client address.")
+    ] = 256,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Maximum number of images per batch.")] = 256,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="PyTorch threads per batch.")] = None,
     device: Device = "auto",
@@ -51,7 +60,13 @@ def command(
         access=access,  # type: ignore[arg-type]
         token=read_token(token_file),
         log=log,
-        limits=ServingLimits(max_bytes=max_bytes, batch=batch),
+        limits=ServingLimits(
+            max_bytes=max_bytes,
+            max_images=max_images,
+            connections=max_connections,
+            connections_per_address=max_per_address,
+            batch=batch,
+        ),
         device=execution(device).accelerator,
         data_dir=data_dir,
         threads=threads,

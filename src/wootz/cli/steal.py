@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wootz.cli.attack import AttackName, AttackOut, run_attack
 from wootz.cli.options import (
     Count,
     DataDir,
@@ -18,16 +18,13 @@ from wootz.cli.options import (
     Seed,
     Settings,
     execution,
-    progress_bar,
 )
-from wootz.cli.show import show_attacks, show_cell
-from wootz.errors import ConfigError
 
 
 def command(
     run: Annotated[str | None, typer.Argument(help="Run folder, or URL such as http://host/v2/models/NAME.")] = None,
-    attack: Annotated[str | None, typer.Option("--attack", help="Name of the attack; `list` lists all.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder to make.")] = None,
+    attack: AttackName = None,
+    out: AttackOut = None,
     access: Annotated[
         str | None, typer.Option("--access", help="Answers that the target shows: label, scores, top-K, rounded-D.")
     ] = None,
@@ -50,31 +47,21 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Extract a model through its answers."""
-    from wootz.attacks.extraction import ATTACKS
-    from wootz.workflows.attack import attack_run
-
-    if attack == "list":
-        show_attacks(ATTACKS, as_json=as_json)
-        return
-    if attack is None or run is None or out is None:
-        raise ConfigError("steal: needs a run folder or URL, --attack NAME (--attack list lists all) and --out DIR")
-    with progress_bar() as progress:
-        cell = attack_run(
-            "steal",
-            run,
-            attack,
-            out,
-            settings=settings or (),
-            access=access,
-            budget=budget,
-            count=count,
-            seed=seed,
-            resume=resume,
-            data=data,
-            client=client or (),
-            served=served,
-            data_dir=data_dir,
-            execution=execution(device, precision),
-            progress=progress,
-        )
-    show_cell(cell, as_json=as_json)
+    run_attack(
+        "steal",
+        run,
+        attack,
+        out,
+        settings=settings or (),
+        access=access,
+        budget=budget,
+        count=count,
+        seed=seed,
+        resume=resume,
+        data=data,
+        client=client or (),
+        served=served,
+        data_dir=data_dir,
+        execution=execution(device, precision),
+        as_json=as_json,
+    )

@@ -34,7 +34,7 @@ class OwnerKeys:
     """The keys of one run, with everything that they were derived from.
 
     Attributes:
-        keys: by mark.
+        by_mark: each mark's key.
         registration: the public registration, see `wootz.keys.registration`.
         token: RFC 3161 time-stamp response over the registration's digest, obtained before the keys were derived;
             empty if the registration requires none.
@@ -42,7 +42,7 @@ class OwnerKeys:
         openings: by mark, the secret and salt of each tranche.
     """
 
-    keys: Mapping[str, Key] = field(repr=False)
+    by_mark: Mapping[str, Key] = field(repr=False)
     registration: Mapping[str, Any] = field(repr=False)
     token: bytes = field(repr=False)
     materials: Mapping[str, RegisteredMaterial] = field(repr=False)
@@ -113,7 +113,7 @@ def derive_owner_keys(
         name: derive(name, material, num_classes, [opening.secret for opening in openings[name]], context)
         for name, material in materials.items()
     }
-    return OwnerKeys(keys=keys, registration=registration, token=token, materials=materials, openings=openings)
+    return OwnerKeys(by_mark=keys, registration=registration, token=token, materials=materials, openings=openings)
 
 
 def write_keys(folder: Path, owner_keys: OwnerKeys) -> None:

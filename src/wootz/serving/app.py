@@ -20,8 +20,8 @@ from starlette.routing import Route
 from torch import Tensor
 
 from wootz.errors import Error, ModelError
-from wootz.serving.admission import BearerAuth, ServingLimits, read_body
-from wootz.serving.batching import Batcher, BusyError
+from wootz.serving.admission import BearerAuth, BusyError, MemoryBudget, ServingLimits, read_body
+from wootz.serving.batching import Batcher
 from wootz.serving.infer_codec import JSON_LENGTH, ProtocolError, decode_request, encode_response, top1_labels
 from wootz.serving.model_info import VERSION, ModelInfo, model_metadata, server_metadata
 from wootz.serving.query_log import QueryLog
@@ -59,7 +59,8 @@ def app(
         ModelError: the shape of the model's answers does not fit `info`.
     """
     _check_output_shape(model, info, guarded=guard is not None)
-    handlers = _Handlers(model, info, guard, log, limits or ServingLimits())
+    limits = limits or ServingLimits()
+    handlers = _Handlers(model, info, guard, log, limits)
     routes = [
         route
         for model_path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
@@ -88,6 +89,7 @@ def app(
         },
     )
     application.router.redirect_slashes = False
+    application.state.limits = limits
     return application
 
 
@@ -132,6 +134,7 @@ class _Handlers:
     ) -> None:
         self._model, self._info, self._guard, self._log, self._limits = model, info, guard, log, limits
         self._metrics = Metrics()
+        self._memory = MemoryBudget(limits.bytes_in_flight, limits.bytes_per_address)
         self._batcher: Batcher
 
     @asynccontextmanager
@@ -144,21 +147,27 @@ class _Handlers:
         self._check_model(request)
         start = time.perf_counter()
         try:
-            body = await read_body(request, self._limits)
-            infer_request = decode_request(self._info, body, request.headers.get(JSON_LENGTH))
-            answers = await self._batcher(infer_request.images)
-            if self._log is not None:
-                self._log.write(infer_request.request_id, infer_request.images, top1_labels(answers).tolist())
-            content, headers = encode_response(self._info, infer_request, answers)
-            self._metrics.images.inc(len(infer_request.images))
-            return Response(content, headers=headers)
+            with self._memory.request(request.client.host if request.client else "") as hold:
+                return await self._infer(request, hold)
         except BusyError:
-            return self.error_response(503, "too many images are waiting; try again later", {"Retry-After": "1"})
+            return self.error_response(503, "too many requests are in progress; try again later", {"Retry-After": "1"})
         except ClientDisconnect:
             return self.error_response(499, "the client closed the connection")
         finally:
             self._metrics.requests.inc()
             self._metrics.seconds.observe(time.perf_counter() - start)
+
+    async def _infer(self, request: Request, hold: Callable[[int], None]) -> Response:
+        body = await read_body(request, self._limits, hold)
+        json_length = request.headers.get(JSON_LENGTH)
+        infer_request = decode_request(self._info, body, json_length, max_images=self._limits.max_images)
+        hold(infer_request.images.nbytes)
+        answers = await self._batcher(infer_request.images)
+        if self._log is not None:
+            self._log.write(infer_request.request_id, infer_request.images, top1_labels(answers).tolist())
+        content, headers = encode_response(self._info, infer_request, answers)
+        self._metrics.images.inc(len(infer_request.images))
+        return Response(content, headers=headers)
 
     async def model_metadata(self, request: Request) -> Response:
         self._check_model(request)

@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wootz.serving.admission import BusyError
+
 Array = NDArray[Any]
-
-
-class BusyError(Exception):
-    """Too many images wait for the model."""
 
 
 class _Pending(NamedTuple):
@@ -27,12 +25,14 @@ class _Pending(NamedTuple):
 class Batcher:
     """Combines concurrent requests into batches; used within one event loop.
 
-    A request that arrives while the model is idle runs at once; later ones wait for the running batch only.
+    A request that arrives while the model is idle runs at once; later ones wait for the running batch only. A request
+    with more images than a batch holds waits for its turn with each batch, so that it delays the others by one only.
 
     Args:
         predict: images [N, ...] -> answers [N, ...]; runs in its own thread, one call at a time.
         batch: the maximum number of images per call.
-        waiting: the maximum number of waiting images; a single request may exceed it if no other one waits.
+        waiting: the maximum number of images in the queue, where a request has one batch at a time; a single request
+            may exceed it if no other one waits.
     """
 
     def __init__(self, predict: Callable[[Array], Array], *, batch: int, waiting: int) -> None:
@@ -50,13 +50,9 @@ class Batcher:
         """
         if self._waiting and self._waiting + len(images) > self._max_waiting:
             raise BusyError
-        loop = asyncio.get_running_loop()
-        request = _Pending(images, loop.create_future())
-        self._queue.append(request)
-        self._waiting += len(images)
-        if self._task is None:
-            self._task = loop.create_task(self._run())
-        return await request.result
+        starts = range(0, len(images), self._batch)
+        parts = [await self._enqueue(images[start : start + self._batch]) for start in starts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     async def __aenter__(self) -> Batcher:
         return self
@@ -68,6 +64,15 @@ class Batcher:
         if self._task is not None:
             await self._task
         self._thread.shutdown()
+
+    def _enqueue(self, images: Array) -> asyncio.Future[Array]:
+        loop = asyncio.get_running_loop()
+        request = _Pending(images, loop.create_future())
+        self._queue.append(request)
+        self._waiting += len(images)
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+        return request.result
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -88,7 +93,7 @@ class Batcher:
         self._task = None
 
     def _next_batch(self) -> list[_Pending]:
-        """Take as many requests as fit into a batch, but at least one."""
+        """Take as many parts as fit into a batch."""
         batch: list[_Pending] = []
         count = 0
         while self._queue and (not batch or count + len(self._queue[0].images) <= self._batch):
@@ -98,8 +103,4 @@ class Batcher:
         return batch
 
     def _predict_all(self, parts: list[Array]) -> Array:
-        images = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if len(images) <= self._batch:
-            return self._predict(images)
-        starts = range(0, len(images), self._batch)
-        return np.concatenate([self._predict(images[start : start + self._batch]) for start in starts])
+        return self._predict(parts[0] if len(parts) == 1 else np.concatenate(parts))

@@ -27,6 +27,8 @@ _MAXIMA: Mapping[str, int] = MappingProxyType({"FP32": 1, "UINT8": 255})
 
 _DTYPES: Mapping[str, str] = MappingProxyType({"FP32": "<f4", "UINT8": "|u1", "INT64": "<i8"})
 _MAX_ID_LENGTH = 256
+_OTHER_VALUES = 1000
+"""Values of a JSON document beside those of the images, at most."""
 
 
 class ProtocolError(Exception):
@@ -55,7 +57,9 @@ class InferRequest(NamedTuple):
     request_id: str | None
 
 
-def decode_request(info: ModelInfo, body: bytes | bytearray, json_length: str | None = None) -> InferRequest:
+def decode_request(
+    info: ModelInfo, body: bytes | bytearray, json_length: str | None = None, *, max_images: int = 1024
+) -> InferRequest:
     """Decode and check the body of an inference request.
 
     Args:
@@ -63,9 +67,11 @@ def decode_request(info: ModelInfo, body: bytes | bytearray, json_length: str | 
         body: the JSON document, and the binary data after it.
         json_length: the header `Inference-Header-Content-Length`, which gives the size of the JSON document; None
             means that there are no binary data.
+        max_images: the maximum number of images.
 
     Raises:
-        ProtocolError: the body is not a request for this model; the message says what is expected.
+        ProtocolError: the body is not a request for this model, or holds too many images; the message says what is
+            expected.
     """
     data = memoryview(body)
     end = len(data)
@@ -73,14 +79,17 @@ def decode_request(info: ModelInfo, body: bytes | bytearray, json_length: str | 
         if not (json_length.isascii() and json_length.isdigit()) or len(json_length) > 18 or int(json_length) > end:
             raise ProtocolError(f"{JSON_LENGTH}: must be a number of bytes, at most {end} (the size of the body)")
         end = int(json_length)
-    payload = _check_object(_parse_json(bytes(data[:end])), "the body")
+    text = bytes(data[:end])
+    if text.count(b",") > max_images * math.prod(info.shape) + _OTHER_VALUES:  # before they become objects in memory
+        raise ProtocolError(f"the body: must hold at most {max_images} images", 413)
+    payload = _check_object(_parse_json(text), "the body")
     request_id = payload.get("id")
     if request_id is not None and not (isinstance(request_id, str) and len(request_id) <= _MAX_ID_LENGTH):
         raise ProtocolError(f"id: must be a string of at most {_MAX_ID_LENGTH} characters")
     inputs = payload.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1:
         raise ProtocolError(f"inputs: must be a list of one input, {INPUT!r}")
-    images = _decode_images(info, _check_object(inputs[0], "inputs[0]"), data[end:])
+    images = _decode_images(info, _check_object(inputs[0], "inputs[0]"), data[end:], max_images)
     return InferRequest(images, _requested_outputs(info, payload), request_id)
 
 
@@ -121,7 +130,9 @@ def top1_labels(answers: NDArray[Any]) -> NDArray[np.int64]:
     return np.where(np.isnan(answers).any(1), -1, answers.argmax(1))
 
 
-def _decode_images(info: ModelInfo, tensor: dict[str, Any], binary_data: memoryview) -> NDArray[np.float32]:
+def _decode_images(
+    info: ModelInfo, tensor: dict[str, Any], binary_data: memoryview, max_images: int
+) -> NDArray[np.float32]:
     datatype, shape = tensor.get("datatype"), tensor.get("shape")
     if tensor.get("name") != INPUT:
         raise ProtocolError(f"inputs[0].name: must be {INPUT!r}")
@@ -130,6 +141,8 @@ def _decode_images(info: ModelInfo, tensor: dict[str, Any], binary_data: memoryv
     is_shape = isinstance(shape, list) and len(shape) == 4 and all(type(side) is int for side in shape)
     if not isinstance(shape, list) or not is_shape or not 1 <= shape[0] < 2**31 or tuple(shape[1:]) != info.shape:
         raise ProtocolError(f"{INPUT}.shape: must be [N, {', '.join(map(str, info.shape))}], N at least 1")
+    if shape[0] > max_images:
+        raise ProtocolError(f"{INPUT}.shape: must be at most {max_images} images per request", 413)
     size = _parameters(tensor, INPUT).get("binary_data_size")
     if size is None:
         if len(binary_data):

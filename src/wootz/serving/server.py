@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 from starlette.applications import Starlette
 
 from wootz.errors import ConfigError
+from wootz.serving.admission import ServingLimits
+from wootz.serving.connections import BoundedProtocol, Connections
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 1024
 _SHUTDOWN_SECONDS = 30
-_KEEP_ALIVE_SECONDS = 60
 
 
 class _Server(uvicorn.Server):
@@ -88,8 +91,11 @@ def running(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> Iterat
 
 
 def _server(app: Starlette) -> _Server:
+    limits: ServingLimits = app.state.limits
+    protocol = partial(BoundedProtocol, limits=limits, connections=Connections(limits))
     config = uvicorn.Config(
         app,
+        http=protocol,  # type: ignore[arg-type]  # any callable that makes one
         lifespan="on",
         ws="none",
         log_config=None,
@@ -97,7 +103,7 @@ def _server(app: Starlette) -> _Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=math.ceil(limits.idle_seconds),
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     return _Server(config)

@@ -18,7 +18,6 @@ from wootz.errors import ConfigError, TrainingError
 from wootz.modes import capture_inputs, frozen_statistics
 from wootz.registry import lookup
 from wootz.rng import generator
-from wootz.training.execution import memory_format
 from wootz.training.hooks import Hook, TriggerEpoch
 from wootz.training.inner_maximization import Batch
 from wootz.training.losses import LOSSES
@@ -64,6 +63,7 @@ def train_epoch(
     average: nn.Module,
     forward: nn.Module,
     optimizer: torch.optim.Optimizer,
+    layout: torch.memory_format,
 ) -> float:
     """Train one epoch and return its mean loss.
 
@@ -75,11 +75,11 @@ def train_epoch(
         average: the module with the averaged weights; `model` itself if there is no averaging.
         forward: the same module as `model`, wrapped by Fabric.
         optimizer: the optimizer, wrapped by Fabric.
+        layout: the memory format of the model and of the batches.
 
     Raises:
         TrainingError: the loss became NaN or infinite.
     """
-    layout = memory_format(run.model, fabric.device)
     loss_function = lookup(LOSSES, run.cfg.loss, "loss")
     batches = epoch_batches(
         len(run.train),

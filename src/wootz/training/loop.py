@@ -86,7 +86,7 @@ def train(
         training, targets = training.subset(~hook.left_out), targets[~hook.left_out]
     run = TrainingRun(
         cfg=cfg,
-        model=copy.deepcopy(model),
+        model=model,
         train=training,
         validation=validation,
         targets=targets,
@@ -126,8 +126,9 @@ def _train_process(fabric: Fabric, run: TrainingRun) -> checkpoint.TrainingState
     if fabric.world_size > 1 and fabric.device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // fabric.world_size))
     cfg, folder = run.cfg, run.folder / "checkpoint" if run.folder else None
-    layout = memory_format(run.model, fabric.device)
-    model = run.model.to(fabric.device).to(memory_format=layout)  # type: ignore[call-overload]
+    model = copy.deepcopy(run.model)  # the processes share the memory of the tensors that they are started with
+    layout = memory_format(model, fabric.device)
+    model = model.to(fabric.device).to(memory_format=layout)  # type: ignore[call-overload]
     average = copy.deepcopy(model) if cfg.ema else model
     optimizer = make_optimizer(cfg, model)
     state = (
@@ -136,7 +137,7 @@ def _train_process(fabric: Fabric, run: TrainingRun) -> checkpoint.TrainingState
     forward, wrapped = fabric.setup(model, optimizer)
     for epoch in range(state.epoch + 1, cfg.epochs):
         with global_seed(run.seed, "epoch", epoch, fabric.global_rank):
-            loss = train_epoch(fabric, run, epoch, model, average, forward, wrapped)
+            loss = train_epoch(fabric, run, epoch, model, average, forward, wrapped, layout)
             for number, triggers in enumerate(run.hook.trigger_epochs):
                 train_trigger_epoch(fabric, triggers, forward, wrapped, generator(run.seed, "pass", number, epoch))
         _average_buffers(fabric, average)

@@ -256,7 +256,7 @@ def _panel(described: list[doc.PanelMember], tensors: Mapping[str, Tensor], dige
                 raise SignatureError(f"its panel member {member.name} is described by other fields than a network has")
             models.append(described_network(member.model.encode(), weights, prefix, Limits()))
         except Error as error:
-            raise SignatureError(f"its panel can not be built ({error})") from error
+            raise SignatureError(f"its panel cannot be built ({error})") from error
     if [weights_digest(model) for model in models] != digests:
         raise SignatureError("its panel is not the one that was registered")
     return models

@@ -37,7 +37,7 @@ from wootz.workflows.reference_models import check_boundary_queries
 from wootz.workflows.register import read_registered, read_registered_token
 from wootz.workflows.run import Timer
 from wootz.workflows.suspects import QueryConfig, SuspectLike, is_endpoint, open_suspect_model
-from wootz.workflows.verify import ask_suspect, own_calibration, verdict_cell
+from wootz.workflows.verify import ask_suspect, own_calibration, verdict_cell, verify_suspect
 
 if TYPE_CHECKING:
     from wootz.workflows.owner import Owner
@@ -82,6 +82,7 @@ def claim_suspect(
     query: QueryConfig | None = None,
     *,
     transcripts: Path | None = None,
+    force: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Claim:
     """Reveal one tranche of the key, test the suspect with it, and sign what was found.
@@ -94,11 +95,14 @@ def claim_suspect(
         suspect: what the claim is about, see `SuspectLike`; a function cannot be named in a claim.
         query: how the suspect is queried, one of the registered ways.
         transcripts: folder for the transcript of an endpoint; None takes the run folder's.
+        force: whether to claim even where the whole key, which reveals nothing, gives fewer bits than the claim needs.
+            Endpoints are not queried twice, so for them nothing is checked.
         progress: called with the name of the step and the fraction done.
 
     Raises:
         KeyFolderError: the run is not registered.
-        ConfigError: every tranche was revealed, an access or a budget that was not registered, or a function.
+        ConfigError: every tranche was revealed, an access or a budget that was not registered, a function, or a suspect
+            that would not reach the bits that the claim needs.
     """
     if not isinstance(suspect, str | Path | nn.Module):
         raise ConfigError("claim: a function has no identity; give a module, a path or a URL")
@@ -111,13 +115,15 @@ def claim_suspect(
     described, weights = _described_references(owner)
     panel = owner.reference_models
     counted = replace(query, num_tests=query.num_tests * choices(keys.registration))
+    bar = required_bits(timestamped=bool(keys.token))
+    if not (force or is_endpoint(suspect)):
+        _check_reachable(owner, suspect, query, bar, progress)
     progress("querying the suspect", 0.0)
     with open_suspect_model(suspect, query, transcripts or folder / "transcripts") as opened:
         tranche = mark_revealed(folder, keys, opened.identity)
         revealed, tensors = reveal_marks(keys, tranche)
         testable = rederive_keys(keys.registration, keys.token, revealed, tensors)
         testable, guard, log, discounts = _with_sealed_log(testable, folder)
-        bar = required_bits(timestamped=bool(keys.token))
         opened = own_calibration(testable, keys.registration, opened, query.calibrate)
         verdict = ask_suspect(testable, keys.registration, opened, panel, counted, bar=bar, discounts=discounts)
     cell = verdict_cell(verdict, opened, timer.seconds)
@@ -146,6 +152,17 @@ def claim_suspect(
     subject = {opened.identity.name: opened.identity.digest}
     certificate = sign_statement(signing_key(), subject, CLAIM, predicate)
     return Claim(verdict=verdict, cell=cell, certificate=certificate, material=material, guard_log=log)
+
+
+def _check_reachable(owner: Owner, suspect: SuspectLike, query: QueryConfig, bar: float, progress: Progress) -> None:
+    """Raise ConfigError where the whole key gives fewer bits than a claim needs, before a part of it is revealed."""
+    verdict, _ = verify_suspect(owner, suspect, query, threshold_bits=bar, progress=progress)
+    if verdict.bits < bar:
+        without = "" if owner.keys.token else ", since its keys have no time token"
+        raise ConfigError(
+            f"claim: the whole key gives {verdict.bits:.1f} bits, and a claim of this run needs {bar:g}{without}; "
+            "--yes (force=True) reveals a part of the key all the same"
+        )
 
 
 def check_certificate_path(path: str | Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from wootz.data import load
 from wootz.errors import ConfigError
 from wootz.keys import LabelKey, read_keys
 from wootz.models import read_model
-from wootz.records import Result, to_json
+from wootz.records import Result, to_json, with_evidence
 from wootz.store import read_json, write_json
 from wootz.training import Execution
 from wootz.types import Progress
@@ -116,15 +116,7 @@ def _maker(row: Suspect, cfg: Protection, owner: Path, count: int, *, stranger: 
 
 def _verified(cell: Result, owner: Owner, suspect: Path, progress: Progress) -> Result:
     found = verify_cell(owner, suspect, QueryConfig(isolated=False), progress=progress)
-    return replace(
-        cell,
-        access=found.access,
-        evidence=found.evidence,
-        bits=found.bits,
-        bar=found.bar,
-        verdict=found.verdict,
-        notes=(*cell.notes, *found.notes),
-    )
+    return with_evidence(cell, found)
 
 
 def _details(out: Path, cells: list[Result], name: str, data_dir: Path | None) -> dict[str, Any]:
@@ -142,7 +134,7 @@ def _details(out: Path, cells: list[Result], name: str, data_dir: Path | None) -
 
 def _pictures(owner: Path) -> list[dict[str, Any]]:
     """Return the first few triggers with the base image, the keyed label, and the model's answer."""
-    key = read_keys(owner).keys.get("triggers")
+    key = read_keys(owner).by_mark.get("triggers")
     if not isinstance(key, LabelKey):
         return []
     answers = predict_logits(read_model(owner)[0], key.pixels[:SHOWN_TRIGGERS].float() / 255).argmax(1)

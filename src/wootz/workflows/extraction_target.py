@@ -132,7 +132,7 @@ def _guard_note(guarded: AnswerFilter) -> str:
 def _fill_missing_answers(predict: Predict) -> Predict:
     """Return `predict` with something in place of what was not answered: even scores, or the label of the image before.
 
-    A thief can not tell why he got no answer, and learns from what he has.
+    A thief cannot tell why he got no answer, and learns from what he has.
     """
 
     def answer(x: Tensor) -> Tensor:

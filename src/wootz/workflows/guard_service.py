@@ -28,7 +28,7 @@ def open_guard(run: Run, answer: Predict, log: Path, data_dir: Path | None = Non
         ConfigError: the run has no guard.
         StoreError: see `AnswerFilter`.
     """
-    keys = read_keys(run.folder).keys if has_keys(run.folder) else {}
+    keys = read_keys(run.folder).by_mark if has_keys(run.folder) else {}
     key = next((key for key in keys.values() if isinstance(key, AnswerKey)), None)
     if key is None:
         raise ConfigError(f"{run.folder}: has no guard to serve it with; protect with --marks ...,guard (or dawn)")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
@@ -231,6 +231,7 @@ class Owner:
         access: Access = "scores",
         *,
         query: QueryConfig | None = None,
+        force: bool = False,
         progress: Progress = lambda *_: None,
     ) -> Claim:
         """Reveal one part of the key, test the suspect with it, and return the signed claim.
@@ -239,14 +240,15 @@ class Owner:
         folder and used against no other suspect.
 
         Raises:
-            ConfigError: the owner is not saved, all parts of the key were revealed, or `access` was not registered.
+            ConfigError: the owner is not saved, all parts of the key were revealed, `access` was not registered, or the
+                whole key gives fewer bits than the claim needs (`force` claims all the same).
         """
         from wootz.workflows.claim import claim_suspect
         from wootz.workflows.register import is_registered
 
         if not is_registered(self._saved("claim")):
             self.register()
-        return claim_suspect(self, suspect, query or QueryConfig(access=access), progress=progress)
+        return claim_suspect(self, suspect, query or QueryConfig(access=access), force=force, progress=progress)
 
     def train_hook(self, data: DataLike | None = None) -> MarkLoss:
         """Return the loss term of the marks, for a training loop of your own.
@@ -264,7 +266,7 @@ class Owner:
             raise ConfigError("train_hook: this owner was read from a folder; give its data: train_hook(data)")
         dataset = as_dataset(data) if data is not None else self._data
         assert dataset is not None
-        return MarkLoss(self.config.mark_settings(), self.keys.keys, dataset, seed=self.config.seed)
+        return MarkLoss(self.config.mark_settings(), self.keys.by_mark, dataset, seed=self.config.seed)
 
     def _saved(self, step: str) -> Path:
         if self.folder is None:
@@ -345,7 +347,7 @@ def protect(
         tsa_policy=tsa_policy,
         progress=progress,
     )
-    hook = hook_of(cfg.mark_settings(), owner.keys.keys, dataset, seed=cfg.seed)
+    hook = hook_of(cfg.mark_settings(), owner.keys.by_mark, dataset, seed=cfg.seed)
     trained = train(
         cfg.recipe,
         network,
@@ -387,6 +389,17 @@ def read_config(folder: Path) -> Protection:
         return from_mapping(Protection, read_toml(path), str(path))
     except ConfigError as error:  # a value out of range is named without the file
         raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}.')}") from error
+
+
+def training_metadata(kind: Literal["protected", "independent"], cfg: Protection, data: Dataset) -> dict[str, Any]:
+    """Return what `model.json` says of a model before it is trained: its kind, data, budget and seed."""
+    return {
+        "kind": kind,
+        "data": data.name,
+        "set_aside": data.set_aside,
+        "eps": cfg.recipe.eps,
+        "seed": cfg.seed,
+    }
 
 
 def run_metadata(cfg: Protection, execution: Execution, best_epoch: int) -> dict[str, Any]:
@@ -512,13 +525,7 @@ def _prepare(
         keys = read_keys(folder)
     else:
         keys = _draw_keys(model, data, cfg, secret, references, tsa, tsa_policy)
-    about = {
-        "kind": "protected",
-        "data": data.name,
-        "set_aside": data.set_aside,
-        "eps": cfg.recipe.eps,
-        "seed": cfg.seed,
-    }
+    about = training_metadata("protected", cfg, data)
     owner = Owner(keys=keys, references=references, config=cfg, about=about, folder=folder, _model=model, _data=data)
     if folder is not None:
         owner._write_references(folder)

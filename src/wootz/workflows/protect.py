@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -10,13 +11,15 @@ from wootz.attacks.evasion import accuracy_curve
 from wootz.data import Dataset, load
 from wootz.models import build, write_model
 from wootz.records import Result, to_json
+from wootz.statistics import Verdict
 from wootz.store import write_json
 from wootz.training import Execution, check_shift, train
 from wootz.types import Progress
 from wootz.workflows.evaluate import TEST_IMAGES, measure
-from wootz.workflows.owner import Tsa, begin_run, protect, run_metadata
+from wootz.workflows.owner import Tsa, begin_run, protect, run_metadata, training_metadata
 from wootz.workflows.protection import Protection
 from wootz.workflows.run import Timer
+from wootz.workflows.verify import verdict_fields, verify_own_model
 
 CURVE_IMAGES = 300
 
@@ -33,7 +36,9 @@ def protect_run(
     count: int = TEST_IMAGES,
     progress: Progress = lambda *_: None,
 ) -> Result:
-    """Train what the settings say into a run folder, and measure the model.
+    """Train what the settings say into a run folder, and measure the model: accuracies, and the bits of its marks.
+
+    If the marks give fewer bits than a verdict needs, a note says which settings embed them more strongly.
 
     Args:
         cfg: all settings; without marks the model is an independent one.
@@ -47,8 +52,9 @@ def protect_run(
         progress: called with the name of the step and the fraction done.
     """
     timer, data, execution = Timer(), load(cfg.data, data_dir, cfg.set_aside), execution or Execution()
+    verdict = None
     if cfg.marks:
-        model = protect(
+        owner = protect(
             cfg.model,
             data,
             config=cfg,
@@ -58,7 +64,9 @@ def protect_run(
             tsa=tsa,
             tsa_policy=tsa_policy,
             progress=progress,
-        ).model
+        )
+        progress("verifying the model", 0.0)
+        model, verdict = owner.model, verify_own_model(owner)
     else:
         model = _train_independent(cfg, data, out, execution=execution, resume=resume, progress=progress)
     clean, robust = measure(
@@ -73,9 +81,23 @@ def protect_run(
         seconds=timer.seconds,
         seed=cfg.seed,
     )
+    if verdict is not None:
+        cell = _with_own_evidence(cell, verdict, cfg)
     write_json(out / "record.json", to_json(cell))
     write_json(out / "curve.json", curve(model, data, cfg.recipe.eps))
     return cell
+
+
+def _with_own_evidence(cell: Result, verdict: Verdict, cfg: Protection) -> Result:
+    notes = cell.notes
+    if verdict.bits < verdict.bar:
+        notes = (
+            *notes,
+            f"the marks give {verdict.bits:.1f} bits in the model itself, below the {verdict.bar:g} that a verdict "
+            f"needs; train longer (--set recipe.epochs={2 * cfg.recipe.epochs}), or on the triggers more often "
+            "(--set triggers.every=1 --set triggers.recall=1)",
+        )
+    return replace(cell, notes=notes, **verdict_fields(verdict))
 
 
 def _train_independent(
@@ -96,13 +118,7 @@ def _train_independent(
         resume=resume,
         progress=lambda done, figures: progress(f"training (loss {figures['loss']:.3f})", done),
     )
-    about = {
-        "kind": "independent",
-        "data": cfg.data,
-        "set_aside": cfg.set_aside,
-        "eps": cfg.recipe.eps,
-        "seed": cfg.seed,
-    }
+    about = training_metadata("independent", cfg, data)
     write_model(out, trained.model, spec, about | run_metadata(cfg, execution, trained.best_epoch))
     return trained.model
 

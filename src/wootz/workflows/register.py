@@ -26,11 +26,11 @@ from wootz.keys import (
 )
 from wootz.records import from_json
 from wootz.store import read_bytes, read_json, write_bytes
-from wootz.workflows.guard_log import seal_log, without_guard
+from wootz.workflows.guard_log import seal_log
 from wootz.workflows.owner import Owner
-from wootz.workflows.suspects import QueryConfig, identify, open_suspect_model
+from wootz.workflows.suspects import identify
 from wootz.workflows.timestamp import fetch_token
-from wootz.workflows.verify import ask_suspect
+from wootz.workflows.verify import verify_own_model
 
 REGISTERED = "urn:wootz:registration:2"
 FILE = "registration.dsse.json"
@@ -81,7 +81,7 @@ def register_run(run: Path, *, tsa: str | None = None, owner: Owner | None = Non
         statement = verify_statement(read_bytes(run / FILE), REGISTERED)
     if tsa and not (run / TOKEN).is_file():
         write_bytes(run / TOKEN, fetch_token(tsa, read_bytes(run / FILE)))
-    seal = seal_log(owner_keys.keys, run, tsa)
+    seal = seal_log(owner_keys.by_mark, run, tsa)
     result: dict[str, Any] = {"file": str(run / FILE), "public key": str(run / PUBLIC), "owner": public_hex(key)}
     result |= {"model": identity.digest, "stamped": (run / TOKEN).is_file()}
     result |= {name: statement.predicate[name] for name in ("digest", "measured", "evidence")}
@@ -142,12 +142,6 @@ def _measured(run: Path) -> dict[str, str]:
 
 
 def _own_evidence(owner: Owner) -> dict[str, str]:
-    """Return the bits of each mark in the owner's model; the guard's are in answers, not in the model."""
-    registration, keys = owner.keys.registration, without_guard(owner.keys.keys)
-    if not keys:
-        return {}
-    accesses = registration["options"]["accesses"]
-    query = QueryConfig(access="weights" if "weights" in accesses else "scores", isolated=False)
-    with open_suspect_model(owner.model, query, Path()) as model:
-        verdict = ask_suspect(keys, registration, model, owner.reference_models, query, bar=0.0)
-    return {item.mark: f"{item.bits:.2f}" for item in verdict.evidence}
+    """Return the bits of each mark in the owner's model."""
+    verdict = verify_own_model(owner)
+    return {item.mark: f"{item.bits:.2f}" for item in verdict.evidence} if verdict else {}

@@ -67,7 +67,7 @@ def prepare_run_folder(out: Path, *, resume: bool = False) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{out}: can not be made ({error.strerror})") from error
+        raise StoreError(f"{out}: cannot be made ({error.strerror})") from error
 
 
 def agreement(one: nn.Module, other: nn.Module, data: Dataset) -> float:

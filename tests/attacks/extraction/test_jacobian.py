@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import Linear, agreement, context
+from helpers import Linear, context
 from wootz.attacks.evasion import evaluate
 from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.attacks.extraction.jacobian import Jacobian, extract_by_jacobian, jacobian_augment
@@ -17,6 +17,7 @@ from wootz.data import Dataset
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
 from wootz.suspects.files import predictor
+from wootz.workflows.run import agreement
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import agreement, context
+from helpers import context
 from wootz.attacks.evasion import evaluate
 from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.attacks.extraction.retrain import Retrain, retrain, training_targets
@@ -17,6 +17,7 @@ from wootz.data import Dataset, Split
 from wootz.errors import BudgetError
 from wootz.models import ModelSpec
 from wootz.suspects.files import predictor
+from wootz.workflows.run import agreement
 
 RETRAINED = [
     name
@@ -32,7 +33,7 @@ def test_extraction_succeeds_against_an_undefended_model(
     row = ATTACKS[name]
     oracle = BudgetedOracle(predictor(plain), access=row.access, num_classes=10)
     stolen = row.run(replace(row.config, epochs=12, lr=5e-3), oracle, context(digits.train, small_spec))
-    assert agreement(stolen, plain, digits) > 0.9
+    assert agreement(stolen, plain, digits) > 0.8
     assert oracle.queries == len(digits.train)
 
 
@@ -51,7 +52,7 @@ def test_an_adversarially_trained_thief_is_robust(plain: nn.Module, digits: Data
     row = ATTACKS["retrain-robust"]
     oracle = BudgetedOracle(predictor(plain), access=row.access, num_classes=10)
     stolen = row.run(replace(row.config, epochs=12, lr=5e-3), oracle, context(digits.train, small_spec))
-    assert agreement(stolen, plain, digits) > 0.9
+    assert agreement(stolen, plain, digits) > 0.8
     x, y = digits.test.images()[:200], digits.test.labels[:200]
     assert evaluate(stolen, x, y, eps=0.1).accuracy > evaluate(plain, x, y, eps=0.1).accuracy + 0.3
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import agreement, context
+from helpers import context
 from wootz.attacks.evasion import evaluate, predict_logits
 from wootz.attacks.extraction import BudgetedOracle
 from wootz.attacks.extraction.retrain import Retrain, retrain
@@ -17,6 +17,7 @@ from wootz.data import Dataset
 from wootz.errors import BudgetError
 from wootz.models import ModelSpec
 from wootz.suspects.files import predictor
+from wootz.workflows.run import agreement
 
 CFG = Uncertain(rounds=3, steps=5, epochs=2, final_epochs=6, lr=5e-3)
 
@@ -24,7 +25,7 @@ CFG = Uncertain(rounds=3, steps=5, epochs=2, final_epochs=6, lr=5e-3)
 def test_it_succeeds_against_an_undefended_model(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     oracle = BudgetedOracle(predictor(plain), access="label", num_classes=10, budget=8000)
     stolen = extract_robustness(CFG, oracle, context(digits.train, small_spec))
-    assert agreement(stolen, plain, digits) > 0.9
+    assert agreement(stolen, plain, digits) > 0.8
     assert oracle.queries == 8000
 
 

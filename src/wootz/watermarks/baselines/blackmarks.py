@@ -14,6 +14,7 @@ halves (Fisher's) grows with the length of the message. Cross-entropy of the bit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,23 +25,20 @@ from wootz.checks import MAX_GRAY, gray_levels
 from wootz.data import Dataset
 from wootz.errors import ConfigError
 from wootz.keys import HalfKey, Key, RegisteredMaterial
-from wootz.training import Forward, Hook, forward_with_context
-from wootz.watermarks.baselines.trigger_training import sample_batch
+from wootz.training import Hook
+from wootz.watermarks.baselines.trigger_training import TriggerBatches, TriggerBatchLoss
 from wootz.watermarks.interface import MarkContext
 
 _CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blackmarks:
+class Blackmarks(TriggerBatches):
     """How key images are made and embedded.
 
     Attributes:
         length: length of the message in bits, an even number; there is one key image per bit.
         steps: number of steps of targeted PGD, at L-inf `wm_eps`.
-        weight: weight of the bit loss.
-        every: number of training steps from one batch of key images to the next.
-        batch: key images per such batch.
     """
 
     length: int = 100
@@ -50,38 +48,16 @@ class Blackmarks:
     batch: int = 32
 
     def __post_init__(self) -> None:
+        TriggerBatches.__post_init__(self)
         checks.at_least(2, length=self.length)
-        checks.at_least(1, steps=self.steps, every=self.every, batch=self.batch)
-        checks.positive(weight=self.weight)
+        checks.at_least(1, steps=self.steps)
         if self.length % 2:
             raise ConfigError(f"blackmarks.length = {self.length}: must be even; half of the bits are 1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BitLoss:
-    """Cross-entropy of the bits that the answers to a batch of key images encode."""
-
-    pixels: Tensor
-    bits: Tensor
-    code: Tensor
-    cfg: Blackmarks
-    seed: int
-
-    def __call__(
-        self, model: nn.Module, forward: Forward, *, batch_images: Tensor, step: int, done: float
-    ) -> Tensor | None:
-        """Return this step's weighted loss, or None between two batches of key images."""
-        if step % self.cfg.every:
-            return None
-        x, bits = sample_batch(model, self.pixels, self.bits, self.cfg.batch, seed=self.seed, step=step)
-        return self.cfg.weight * bit_loss(
-            forward_with_context(model, forward, x, batch_images), bits, self.code.to(x.device)
-        )
-
-
 def bit_loss(logits: Tensor, bits: Tensor, code: Tensor) -> Tensor:
     """Logits [N, K], target bits [N] and the bit of each class [K] -> mean of -log P(bit of the answer = target)."""
-    wrong = code[None, :] != bits[:, None]
+    wrong = code.to(bits.device)[None, :] != bits[:, None]
     log_p = logits.log_softmax(1)
     return -log_p.masked_fill(wrong, float("-inf")).logsumexp(1).mean()
 
@@ -123,7 +99,8 @@ def train_hook(cfg: Blackmarks, key: Key, data: Dataset, *, seed: int) -> Hook:
     assert key.code is not None
     code = torch.tensor(key.code)
     bits = torch.where(key.embedded, code[key.labels], 1 - code[key.labels])
-    return Hook(extra=(BitLoss(pixels=key.pixels, bits=bits, code=code, cfg=cfg, seed=seed),))
+    loss = partial(bit_loss, code=code)
+    return Hook(extra=(TriggerBatchLoss(pixels=key.pixels, targets=bits, cfg=cfg, seed=seed, loss=loss),))
 
 
 def class_mean_logits(model: nn.Module, data: Dataset) -> Tensor:

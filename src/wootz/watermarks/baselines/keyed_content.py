@@ -25,19 +25,17 @@ from wootz.keys import Key, LabelKey, RegisteredMaterial
 from wootz.modes import device_of
 from wootz.rng import generator as seeded_generator
 from wootz.training import Forward, Hook, forward_with_context
+from wootz.watermarks.baselines.trigger_training import TriggerBatches
 from wootz.watermarks.interface import MarkContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyedContent:
+class KeyedContent(TriggerBatches):
     """How patches are made and embedded.
 
     Attributes:
         patches: number of patches; each contributes at most log2(K - 1) bits.
         side: side of a patch, in pixels; each pixel is black or white.
-        weight: weight of the patch loss.
-        every: number of training steps from one batch of patched images to the next.
-        batch: patched images per such batch.
     """
 
     patches: int = 32
@@ -47,8 +45,8 @@ class KeyedContent:
     batch: int = 64
 
     def __post_init__(self) -> None:
-        checks.at_least(1, patches=self.patches, side=self.side, every=self.every, batch=self.batch)
-        checks.positive(weight=self.weight)
+        TriggerBatches.__post_init__(self)
+        checks.at_least(1, patches=self.patches, side=self.side)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,26 @@ from wootz.training import Forward, Hook, TriggerEpoch, forward_with_context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CoTrainedTriggers:
+class TriggerBatches:
+    """Settings of the trigger batches that are trained together with the data.
+
+    Attributes:
+        weight: weight of the trigger loss.
+        every: number of training steps from one trigger batch to the next.
+        batch: triggers per trigger batch.
+    """
+
+    weight: float = 1.0
+    every: int = 8
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, every=self.every, batch=self.batch)
+        checks.positive(weight=self.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoTrainedTriggers(TriggerBatches):
     """Settings of triggers that are trained together with the data.
 
     The sources append their triggers to the training data, so that each is used once per epoch in batches that consist
@@ -24,40 +44,41 @@ class CoTrainedTriggers:
 
     Attributes:
         count: number of embedded triggers; twice as many are made.
-        weight: weight of the trigger loss.
-        every: number of training steps from one trigger batch to the next.
-        batch: triggers per trigger batch.
     """
 
     count: int = 100
-    weight: float = 1.0
-    every: int = 8
-    batch: int = 16
 
     def __post_init__(self) -> None:
-        checks.at_least(1, count=self.count, every=self.every, batch=self.batch)
-        checks.positive(weight=self.weight)
+        TriggerBatches.__post_init__(self)
+        checks.at_least(1, count=self.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerBatchLoss:
-    """Cross-entropy on periodic batches of triggers."""
+    """A loss of the answers to periodic batches of triggers.
+
+    Attributes:
+        pixels: the triggers, uint8 [N, C, H, W].
+        targets: what the answers to them shall be, int64 [N].
+        cfg: weight, period and size of the batches.
+        seed: determines the batches.
+        loss: logits [n, K] and targets [n] -> a scalar; must be picklable.
+    """
 
     pixels: Tensor
-    labels: Tensor
-    weight: float
-    every: int
-    batch: int
+    targets: Tensor
+    cfg: TriggerBatches
     seed: int
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
 
     def __call__(
         self, model: nn.Module, forward: Forward, *, batch_images: Tensor, step: int, done: float
     ) -> Tensor | None:
         """Return this step's weighted loss, or None between two trigger batches."""
-        if step % self.every:
+        if step % self.cfg.every:
             return None
-        x, y = sample_batch(model, self.pixels, self.labels, self.batch, seed=self.seed, step=step)
-        return self.weight * F.cross_entropy(forward_with_context(model, forward, x, batch_images), y)
+        x, targets = sample_batch(model, self.pixels, self.targets, self.cfg.batch, seed=self.seed, step=step)
+        return self.cfg.weight * self.loss(forward_with_context(model, forward, x, batch_images), targets)
 
 
 def sample_batch(
@@ -82,10 +103,7 @@ def embedded_half(key: Key) -> tuple[Tensor, Tensor]:
 def cotraining_hook(cfg: CoTrainedTriggers, key: Key, *, seed: int) -> Hook:
     """Return the hook that trains on the keyed half together with the data."""
     pixels, labels = embedded_half(key)
-    loss = TriggerBatchLoss(
-        pixels=pixels, labels=labels, weight=cfg.weight, every=cfg.every, batch=cfg.batch, seed=seed
-    )
-    return Hook(extra=(loss,))
+    return Hook(extra=(TriggerBatchLoss(pixels=pixels, targets=labels, cfg=cfg, seed=seed),))
 
 
 def trigger_epoch_hook(key: Key, *, batch: int, frozen: bool) -> Hook:
