@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection
 
 from wootz.errors import ConfigError
@@ -15,6 +16,11 @@ MAX_GRAY = 255
 def gray_levels(eps: float) -> int:
     """Return the number of whole gray levels within a budget `eps` in [0, 1]."""
     return math.floor(round(eps * MAX_GRAY, 6))
+
+
+def total_memory() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def positive(**values: float) -> None:

@@ -25,6 +25,8 @@ class Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
+_MOST_TOML = 1 << 20
+
 C = TypeVar("C", bound=Dataclass)
 
 
@@ -79,11 +81,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, or is not TOML; the message names the file and the position.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: is not a plain file")
+        if path.stat().st_size > _MOST_TOML:
+            raise ConfigError(f"{path}: has more than {_MOST_TOML:,} bytes")
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: is nested too deeply") from error
 
 
 def to_mapping(config: Dataclass) -> dict[str, Any]:
@@ -153,7 +161,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return from_mapping(hint, value, where)
     if hint is bool:
         values = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
-        if value not in values:
+        if not isinstance(value, bool | int | str) or value not in values:
             raise ConfigError(f"{where} = {value!r}: must be true or false")
         return values[value]
     if hint in (int, float):
@@ -174,5 +182,5 @@ def _number(kind: type[int] | type[float], value: Any, where: str) -> float:
         if kind is int and isinstance(value, float) and value != int(value):
             raise ValueError
         return kind(value)
-    except (ValueError, ZeroDivisionError):
+    except (OverflowError, ValueError, ZeroDivisionError):
         raise ConfigError(f"{where} = {value!r}: must be {'a whole number' if kind is int else 'a number'}") from None

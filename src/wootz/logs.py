@@ -1,8 +1,17 @@
-"""Log levels of other libraries."""
+"""What is logged: one line on standard error unless a program handles it, and the log levels of other libraries."""
 
 from __future__ import annotations
 
 import logging
+from functools import cache
+
+_logger = logging.getLogger("wootz")
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Log a warning, the same one once per process: logging prints it on standard error unless it is configured."""
+    _logger.warning("%s", message)
 
 
 def quiet() -> None:

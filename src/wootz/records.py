@@ -7,11 +7,14 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wootz.errors import StoreError
-from wootz.store import append_line, read_json_lines
+from wootz.store import append_line, read_json_lines, validate
 from wootz.types import Kind, Norm
+
+if TYPE_CHECKING:
+    from pydantic import ConfigDict
 
 SCHEMA = 1
 
@@ -31,6 +34,9 @@ UNMARKED = "none"
 """Name along the axis `mark` of a model without watermarks."""
 
 
+_EXACT: ConfigDict = {"extra": "forbid", "strict": True}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobustRecord:
     """Robust accuracy under one evaluation at one budget.
@@ -44,6 +50,8 @@ class RobustRecord:
         flags: reasons why the accuracy may be too high.
         fallen: the number of images that each attack was the first to change.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
 
     eps: float
     attack: str
@@ -69,6 +77,8 @@ class EvidenceRecord:
         measure: What `statistic` is; empty in records of older versions.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
+
     mark: str
     p: str
     bits: float
@@ -83,6 +93,8 @@ class EvidenceRecord:
 class AccuracyDrop:
     """Accuracy lost against the attacked model, as fractions; `robust` only where both faced the same evaluation."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
+
     clean: float
     robust: float | None = None
 
@@ -96,6 +108,8 @@ class Result:
     holds the name of their grid cell along each axis (the seed has its own field), and `error` is the one line of a
     result that failed.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
 
     data: str
     suspect: str
@@ -144,19 +158,17 @@ def to_json(result: Result) -> dict[str, Any]:
     return {"schema": plain.pop("schema")} | {k: v for k, v in plain.items() if v is not None and v not in ((), {})}
 
 
-def from_json(plain: dict[str, Any]) -> Result:
-    """Read a result back; `from_json(to_json(result)) == result`. Another schema is a StoreError."""
+def from_json(plain: Any, where: str = "record") -> Result:
+    """Read a result back; `from_json(to_json(result)) == result`.
+
+    Raises:
+        StoreError: a field is unknown, missing or of another type, or the schema is another one.
+    """
+    if not isinstance(plain, dict):
+        raise StoreError(f"{where}: is not a record (it should be a JSON object)")
     if plain.get("schema") != SCHEMA:
-        raise StoreError(f"record of schema {plain.get('schema')!r}: this version reads schema {SCHEMA}")
-    values = dict(plain)
-    if values.get("robust"):
-        values["robust"] = _robust(values["robust"])
-    values["also"] = tuple(_robust(item) for item in values.get("also", ()))
-    if values.get("price"):
-        values["price"] = AccuracyDrop(**values["price"])
-    values["evidence"] = tuple(EvidenceRecord(**item) for item in values.get("evidence", ()))
-    values["notes"] = tuple(values.get("notes", ()))
-    return Result(**values)
+        raise StoreError(f"{where}: is of schema {plain.get('schema')!r}; this version reads schema {SCHEMA}")
+    return validate(Result, plain, f"{where}: is not a record")
 
 
 def append(path: Path, result: Result) -> None:
@@ -170,7 +182,7 @@ def read_lines(path: Path, *, ended: bool = False) -> list[Result]:
     for number, plain in read_json_lines(path, complete=ended):
         try:
             results.append(from_json(plain))
-        except (AttributeError, StoreError, TypeError, ValueError) as error:
+        except StoreError as error:
             raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
     return results
 
@@ -184,7 +196,3 @@ def decimal_p(log_p: float) -> str:
     if f"{mantissa:.1f}" == "10.0":
         mantissa, exponent = 1.0, exponent + 1
     return f"{mantissa:.1f}e{exponent}"
-
-
-def _robust(plain: dict[str, Any]) -> RobustRecord:
-    return RobustRecord(**plain | {"flags": tuple(plain.get("flags", ()))})

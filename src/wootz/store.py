@@ -15,13 +15,19 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wootz.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
     from torch import Tensor
+
+T = TypeVar("T")
+
+_MOST_JSON, _DEEPEST_JSON, _LONGEST_FIELD = 1 << 26, 32, 80
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -181,10 +187,7 @@ def read_json_lines(path: Path, *, complete: bool = True) -> Iterator[tuple[int,
     data = read_bytes(path)
     for number, line in enumerate((whole_lines(data) if complete else data).split(b"\n"), 1):
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise StoreError(f"{path}, line {number}: is not JSON ({error})") from error
+            yield number, parse_json(line, f"{path}, line {number}")
 
 
 def whole_lines(data: bytes) -> bytes:
@@ -228,9 +231,11 @@ def read_bytes(path: Path) -> bytes:
     """Read a file.
 
     Raises:
-        StoreError: the file is missing or cannot be read.
+        StoreError: the file is missing, is not a plain file, or cannot be read.
     """
     try:
+        if not path.is_file() and path.exists():  # reading a pipe would never end
+            raise StoreError(f"{path}: is not a plain file")
         return path.read_bytes()
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
@@ -251,15 +256,61 @@ def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; see `parse_json`."""
+    return parse_json(read_bytes(path), str(path))
+
+
+def parse_json(data: bytes | str, where: str) -> Any:
+    """Parse JSON of bounded size and depth.
 
     Raises:
-        StoreError: the file cannot be read, or is not JSON; the message names the file and the position.
+        StoreError: the data is not JSON, too large or nested too deeply; the message begins with `where`.
     """
+    if len(data) > _MOST_JSON:
+        raise StoreError(f"{where}: has {len(data):,} bytes of JSON; {_MOST_JSON:,} are read at most")
     try:
-        return json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: is not JSON ({error})") from error
+        value = json.loads(data)
+    except ValueError as error:
+        raise StoreError(f"{where}: is not JSON ({error})") from error
+    except RecursionError as error:
+        raise StoreError(f"{where}: is JSON nested too deeply") from error
+    level, depth = [value], 0
+    while level := [item for outer in level for item in _items(outer)]:
+        depth += 1
+        if depth > _DEEPEST_JSON:
+            raise StoreError(f"{where}: is JSON nested too deeply")
+    return value
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def validate(kind: type[T], plain: Any, where: str) -> T:
+    """Return plain JSON values as a `kind`, a dataclass or a pydantic model, whose fields have exactly these types.
+
+    Raises:
+        StoreError: a field is missing, of another type, or out of range; the message begins with `where` and names it.
+    """
+    from pydantic import ValidationError
+
+    try:
+        adapter = _adapter(kind)  # type: ignore[arg-type]  # a class is hashable
+        value: T = adapter.validate_json(json.dumps(plain), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))[:_LONGEST_FIELD]
+        raise StoreError(
+            f"{where}: {field + ': ' if field else ''}{first['msg'].removeprefix('Value error, ')}"
+        ) from error
+    return value
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, mode: int = 0o644) -> None:

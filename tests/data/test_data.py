@@ -229,24 +229,6 @@ class TestOwnData:
         assert len(data.classes) == 5
         assert len(data.test) == 50
 
-    @pytest.mark.parametrize(
-        ("arrays", "reason"),
-        [
-            ({"x": np.zeros(3)}, "has no array 'x_train'; it holds x"),
-            ({"x_train": np.zeros((9, 4, 4)), "y_train": np.zeros(9, int)}, "images must be uint8"),
-            ({"x_train": np.zeros((9, 4, 4), np.uint8), "y_train": np.zeros(9)}, "labels must be integers"),
-            (
-                {"x_train": np.zeros((9, 4, 4), np.uint8), "y_train": np.full(9, 10**9)},
-                "1000000001 classes; must have at",
-            ),
-            ({"x_train": np.zeros((9, 4, 4), object), "y_train": np.zeros(9)}, "is not an .npz file of plain arrays"),
-        ],
-    )
-    def test_bad_npz(self, tmp_path: Path, arrays: dict[str, np.ndarray], reason: str) -> None:
-        np.savez(tmp_path / "own.npz", **arrays)
-        with pytest.raises(DataError, match=f"own.npz.*{reason}"):
-            load(str(tmp_path / "own.npz"))
-
     def test_class_folders(self, tmp_path: Path) -> None:
         for name, level in (("cat", 10), ("dog", 200)):
             (tmp_path / name).mkdir()

@@ -21,7 +21,6 @@ from wootz import checks
 from wootz.bench.jobs import JobContext, JobResult, run_job
 from wootz.bench.plan import Job
 from wootz.errors import ConfigError
-from wootz.logs import quiet
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -159,7 +158,6 @@ def _worker_loop(connection: Connection, context: JobContext, threads: int) -> N
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles the terminal's Ctrl-C
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    quiet()
     torch.set_num_threads(threads)
     while True:
         try:
@@ -243,7 +241,6 @@ class _RayExecutor:
 def _ray_task(job: Job, context: JobContext, threads: int) -> JobResult:
     import torch
 
-    quiet()
     torch.set_num_threads(threads)
     return run_job(job, context)
 

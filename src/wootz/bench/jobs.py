@@ -176,7 +176,7 @@ def _attack_model(job: Job, context: JobContext) -> None:
 
 def _test_suspect(job: Job, context: JobContext) -> dict[str, Any]:
     cfg, folder = job.config, context.model(job.config["suspect"])
-    result = from_json(read_json(folder / "record.json"))
+    result = from_json(read_json(folder / "record.json"), str(folder / "record.json"))
     also = read_json(folder / "also.json") if (folder / "also.json").is_file() else []
     result = replace(result, also=tuple(RobustRecord(**item | {"flags": tuple(item["flags"])}) for item in also))
     if cfg["owner"] is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Count, DataDir, Device, Json, Seed, execution, progress_bar
+from wootz.cli.options import Count, DataDir, Device, Json, Seed, execution, parse_eps, progress_bar
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -23,7 +23,9 @@ def command(
         ),
     ] = "pgd",
     count: Count = 2000,
-    eps: Annotated[float | None, typer.Option("--eps", help="Budget (default: the run's).")] = None,
+    eps: Annotated[
+        str | None, typer.Option("--eps", help="Budget in pixels of [0, 1], e.g. 0.25 or 8/255 (default: the run's).")
+    ] = None,
     norm: Annotated[str, typer.Option("--norm", help="Linf or L2.")] = "Linf",
     seed: Seed = 0,
     device: Device = "auto",
@@ -46,7 +48,7 @@ def command(
             run,
             attack=attack,
             count=count,
-            eps=eps,
+            eps=parse_eps("eps", eps),
             norm=norm,  # type: ignore[arg-type]
             seed=seed,
             data_dir=data_dir,

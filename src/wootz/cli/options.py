@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from wootz.logs import quiet
+from wootz.errors import ConfigError
 from wootz.types import Progress
+
+_LINE_SECONDS = 30
 
 console = Console(stderr=True)
 """Everything for people goes here; standard output is for results."""
@@ -77,10 +80,9 @@ Precision = Annotated[
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Give a `Progress` that draws one bar per task on a terminal, with time left, and is quiet in a pipe."""
-    quiet()
+    """Give a `Progress` that draws one bar per task on a terminal, with time left; elsewhere it prints plain lines."""
     if not console.is_terminal:
-        yield lambda *_: None
+        yield _plain_progress()
         return
     columns = (
         TextColumn("[bold]{task.description}"),
@@ -104,9 +106,33 @@ def progress_bar() -> Iterator[Progress]:
         yield progress
 
 
+def _plain_progress() -> Progress:
+    """Return a `Progress` that prints a line at most every half minute."""
+    printed = time.monotonic()
+
+    def progress(what: str, done: float) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= _LINE_SECONDS:
+            printed = time.monotonic()
+            console.print(f"{what}: {done:.0%}", markup=False, highlight=False, soft_wrap=True)
+
+    return progress
+
+
 def print_json(value: Any) -> None:
     """Print one JSON value on standard output."""
     typer.echo(json.dumps(value))
+
+
+def parse_eps(name: str, text: str | None) -> float | None:
+    """Return a budget given as a number or a fraction such as 8/255."""
+    if text is None:
+        return None
+    above, _, below = text.partition("/")
+    try:
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"--{name} {text}: must be a number such as 0.25 or 8/255") from None
 
 
 def execution(device: str, precision: str = "auto") -> Any:

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Count, DataDir, Device, Json, Precision, Resume, Seed, Settings, execution, progress_bar
+from wootz.cli.options import (
+    Count,
+    DataDir,
+    Device,
+    Json,
+    Precision,
+    Resume,
+    Seed,
+    Settings,
+    execution,
+    parse_eps,
+    progress_bar,
+)
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
@@ -61,8 +73,8 @@ def command(
         cfg = preset_config(
             preset,
             data=data,
-            eps=_budget("eps", eps),
-            wm_eps=_budget("wm-eps", wm_eps),
+            eps=parse_eps("eps", eps),
+            wm_eps=parse_eps("wm-eps", wm_eps),
             seed=seed,
             count=images,
         )
@@ -81,16 +93,6 @@ def command(
             progress=progress,
         )
     show_cell(cell, as_json=as_json)
-
-
-def _budget(name: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    above, _, below = text.partition("/")
-    try:
-        return float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"--{name} {text}: must be a number such as 0.25 or 8/255") from None
 
 
 def _policy(text: str) -> str:

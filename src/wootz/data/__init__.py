@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from wootz.data.arrays import as_labels, as_levels, check_classes
 from wootz.data.builtin import find_folder, load_mnist_5k, read_published
-from wootz.data.custom import load_folder, load_npz
 from wootz.data.dataset import Dataset, RawDataset, Split, check_set_aside, epoch_batches, split_dataset
+from wootz.data.image_folder import load_folder
+from wootz.data.npz import load_npz
 from wootz.data.sources import SOURCES
 from wootz.errors import ConfigError
 from wootz.registry import lookup
@@ -22,6 +25,9 @@ __all__ = [
     "Dataset",
     "Split",
     "RawDataset",
+    "as_labels",
+    "as_levels",
+    "check_classes",
     "check_set_aside",
     "epoch_batches",
     "load",
@@ -60,9 +66,9 @@ def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = N
 
 def _load_raw(name: str, data_dir: Path | None) -> RawDataset:
     path = Path(name)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz" and not os.path.isdir(name):
         return load_npz(path)
-    if path.is_dir():
+    if os.path.isdir(name):  # unlike Path.is_dir, false for a name that is too long
         return load_folder(path)
     return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
 

@@ -13,6 +13,7 @@ from wootz.errors import DataError
 from wootz.rng import generator
 
 MOST_CLASSES = 1 << 16
+_TEST_FRACTION = 6
 SPLIT_SEED = 0
 """The same split for every user: extracted and independent models must not be trained on the owner's probes."""
 
@@ -114,6 +115,9 @@ def split_dataset(raw: RawDataset, set_aside: float = 1.0) -> Dataset:
         raise DataError(f"{name}: {total} training and {len(test)} test images are too few to split")
     check_split(name, training, len(classes))
     check_split(name, test, len(classes))
+    if training.pixels.shape[1:] != test.pixels.shape[1:]:
+        sizes = (list(split.pixels.shape[1:]) for split in (training, test))
+        raise DataError("{}: training images are {} and test images {}; all must have one size".format(name, *sizes))
     order = torch.randperm(total, generator=generator(SPLIT_SEED, "split", total))
     validation, probes, thief, train = order.split([*counts, total - sum(counts)])
     return Dataset(
@@ -126,6 +130,13 @@ def split_dataset(raw: RawDataset, set_aside: float = 1.0) -> Dataset:
         test=test,
         set_aside=set_aside,
     )
+
+
+def hold_out_test(training: Split) -> tuple[Split, Split]:
+    """Return the rest and one image in six, drawn by a fixed seed, for testing: for sources without test images."""
+    order = torch.randperm(len(training), generator=generator(0, "test", len(training)))
+    cut = len(training) // _TEST_FRACTION
+    return training.subset(order[cut:]), training.subset(order[:cut])
 
 
 def check_set_aside(set_aside: float) -> None:

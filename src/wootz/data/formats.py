@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wootz.data.dataset import Split
 from wootz.errors import DataError
 
+_MOST_BYTES = 1 << 27
 _GZIP = b"\x1f\x8b"
 _IDX_UINT8 = 0x08
 _CIFAR_SHAPE = (3, 32, 32)
@@ -23,12 +24,21 @@ _CIFAR_RECORD = 1 + 3 * 32 * 32
 
 
 def read_raw(path: Path) -> bytes:
-    """Return the file's bytes, decompressed if its content (not its name) is gzip."""
+    """Return the file's bytes, decompressed if its content (not its name) is gzip.
+
+    Raises:
+        DataError: the file is truncated, or has more bytes than any file of a published data set.
+    """
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if data.startswith(_GZIP) else data
+        with path.open("rb") as file:
+            packed = file.read(len(_GZIP)) == _GZIP
+            file.seek(0)
+            data = gzip.GzipFile(fileobj=file).read(_MOST_BYTES + 1) if packed else file.read(_MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read completely ({error})") from error
+    if len(data) > _MOST_BYTES:
+        raise DataError(f"{path}: has more than {_MOST_BYTES:,} bytes; no file of a published data set has")
+    return data
 
 
 def parse_idx(data: bytes, path: Path) -> NDArray[np.uint8]:

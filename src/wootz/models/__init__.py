@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from wootz.models.architectures import MODELS, other_architecture
-from wootz.models.contract import check_model
+from wootz.models.contract import check_model, depends_on_batch
 from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter
 from wootz.models.saved import (
     MODULE,
@@ -29,6 +29,7 @@ __all__ = [
     "ModelSpec",
     "build",
     "check_model",
+    "depends_on_batch",
     "load_weights",
     "other_architecture",
     "read_files",

@@ -7,15 +7,19 @@ from torch import Tensor, nn
 
 from wootz.errors import ModelError
 from wootz.modes import device_of, eval_mode
+from wootz.types import Predict
+
+_TOLERANCE = 0.01
+"""Of the largest output: kernels for other batch sizes round otherwise, by less."""
 
 
-def check_model(model: nn.Module, shape: tuple[int, int, int], num_classes: int) -> tuple[str, ...]:
+def check_model(model: nn.Module, shape: tuple[int, int, int], num_classes: int | None = None) -> tuple[str, ...]:
     """Run the model on four gray images; raise if it cannot be used, and return warnings about other defects.
 
     Args:
         model: images float32 [N, C, H, W] in [0, 1] -> logits [N, num_classes]; normalization inside.
         shape: channels, height, width.
-        num_classes: the expected number of logits.
+        num_classes: the expected number of logits; None accepts two or more.
 
     Returns:
         Warnings, each a short name with its reason: `probabilities`, `randomized`, `zero-gradient`.
@@ -28,14 +32,41 @@ def check_model(model: nn.Module, shape: tuple[int, int, int], num_classes: int)
         x.requires_grad_(True)
         try:
             logits = model(x)
-        except RuntimeError as error:
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise ModelError(f"the model does not accept images of shape {list(shape)}: {error}") from error
-        if not isinstance(logits, Tensor) or logits.shape != (4, num_classes):
+        if not isinstance(logits, Tensor) or not _has_shape(logits, 4, num_classes):
             got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(f"the model must return logits [N, {num_classes}]; for 4 images it returned {got}")
+            raise ModelError(f"the model must return logits [N, {num_classes or 'K'}]; for 4 images it returned {got}")
         if not torch.isfinite(logits).all():
             raise ModelError("the model returns NaN or infinity for plain gray images")
         return tuple(_warnings(model, x, logits))
+
+
+def depends_on_batch(predict: Predict, x: Tensor) -> bool:
+    """Return whether the images are answered together otherwise than one by one, up to rounding.
+
+    Batch normalization without running statistics does so, and a network that was exported in training mode.
+
+    Args:
+        predict: images -> scores [N, K] or labels [N].
+        x: some images float32 [N, C, H, W].
+    """
+    with torch.no_grad():
+        together = predict(x)
+        try:
+            alone = torch.cat([predict(image) for image in x.split(1)])
+        except (RuntimeError, ValueError):  # batch normalization refuses to normalize a single value
+            return True
+    if together.dim() == 1:
+        return not torch.equal(together, alone)
+    tolerance = _TOLERANCE * together.nan_to_num().abs().amax().clamp_min(1).item()
+    return not torch.allclose(together, alone, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def _has_shape(logits: Tensor, count: int, num_classes: int | None) -> bool:
+    if logits.dim() != 2 or len(logits) != count:
+        return False
+    return logits.shape[1] >= 2 if num_classes is None else logits.shape[1] == num_classes
 
 
 def _warnings(model: nn.Module, x: Tensor, logits: Tensor) -> list[str]:

@@ -5,26 +5,32 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, field_validator
 from torch import Tensor, nn
 
+from wootz.checks import total_memory
 from wootz.config import from_mapping
-from wootz.errors import ModelError, StoreError
+from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.extras import require
 from wootz.models.architectures import MODELS
 from wootz.models.filters import filters_of, with_filters
 from wootz.modes import eval_mode
 from wootz.registry import lookup
 from wootz.rng import global_seed
-from wootz.store import read_json, read_tensors, write_json, write_tensors
+from wootz.store import read_json, read_tensors, validate, write_json, write_tensors
+from wootz.types import Kind
 
 SCHEMA = 1
+_MOST_VALUES = 1 << 26
 _OPSET = 17
 
 MODULE = "module"
@@ -48,11 +54,55 @@ class ModelSpec:
     classes: tuple[str, ...]
 
 
-def build(spec: ModelSpec, seed: int) -> nn.Module:
+_Scalar = str | int | float | bool | None
+_Settings = Annotated[dict[str, _Scalar | list[_Scalar]], Field(max_length=64)]
+_Size = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+class _Input(BaseModel):
+    shape: tuple[_Size, _Size, _Size]
+
+    @field_validator("shape")
+    @classmethod
+    def _small(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        if math.prod(shape) > _MOST_VALUES:
+            raise ValueError(f"images must have at most {_MOST_VALUES:,} values")
+        return shape
+
+
+class _Description(BaseModel):
+    """The content of the `model.json` of a run; further fields are kept as they are."""
+
+    architecture: str
+    settings: _Settings
+    input: _Input
+    classes: list[str] = Field(min_length=2, max_length=1 << 16)
+    filters: list[_Settings] = Field(default=[], max_length=64)
+    data: str = ""
+    set_aside: float = Field(default=1.0, gt=0, le=1)
+    eps: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    seed: int = 0
+    kind: Kind = "unknown"
+    theft: str | None = None
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: list[str]) -> list[str]:
+        if len(set(classes)) < len(classes):
+            raise ValueError("names of classes must differ")
+        return classes
+
+
+def build(spec: ModelSpec, seed: int, most: int | None = None) -> nn.Module:
     """Return a new model of `spec`, initialized from `seed`; the global random state is untouched.
 
+    Args:
+        spec: the description of the network.
+        seed: the seed of its initialization.
+        most: the number of weights that it may have; None is as many as fit into memory.
+
     Raises:
-        ConfigError: an unknown architecture, or a setting that it does not have.
+        ConfigError: an unknown architecture, a setting that it does not have, or too many weights.
         ModelError: the spec of a module that was defined elsewhere (`MODULE`).
     """
     if spec.architecture == MODULE:
@@ -60,11 +110,32 @@ def build(spec: ModelSpec, seed: int) -> nn.Module:
             f"the network {spec.settings.get('class', '')} was defined outside wootz and its code is not in the run "
             "folder; give the network: Owner.load(path, model=...)"
         )
-    make, config = lookup(MODELS, spec.architecture, "model")
+    make, kind = lookup(MODELS, spec.architecture, "model")
+    config = from_mapping(kind, spec.settings, spec.architecture)
+    count = _count_weights(partial(make, config, spec.shape, len(spec.classes)), spec)
+    if most is not None and count > most:
+        raise ConfigError(f"{spec.architecture}: its settings give {count:,} weights where there are {most:,}")
     with global_seed(seed, "init", spec.architecture):
-        model = make(from_mapping(config, spec.settings, spec.architecture), spec.shape, len(spec.classes))
+        model = make(config, spec.shape, len(spec.classes))
     model.__dict__["wootz_spec"] = spec
     return model
+
+
+def _count_weights(make: Callable[[], nn.Module], spec: ModelSpec) -> int:
+    """Return the number of weights of a network, which is made without memory.
+
+    Raises:
+        ConfigError: there is no such network, or it does not fit into memory.
+    """
+    try:
+        with torch.device("meta"):
+            count: int = sum(tensor.numel() for tensor in make().state_dict().values())
+    except (OverflowError, RuntimeError) as error:
+        raise ConfigError(f"{spec.architecture}: its settings give no network for images {spec.shape}") from error
+    if 4 * count > (memory := total_memory()):
+        sizes = f"{4 * count / 1e9:,.1f} GB; this machine has {memory / 1e9:,.1f} GB of memory"
+        raise ConfigError(f"{spec.architecture}: its settings give a network of {sizes}")
+    return count
 
 
 def describe_module(model: nn.Module, shape: tuple[int, int, int], classes: tuple[str, ...]) -> ModelSpec:
@@ -116,9 +187,15 @@ def write_model(folder: Path, model: nn.Module, spec: ModelSpec, metadata: dict[
 
 
 def read_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
-    """Read `model.json` and return the spec and the whole content."""
+    """Read `model.json` and return the spec and the whole content.
+
+    Raises:
+        StoreError: the file cannot be read, or a field has another type or an absurd size.
+    """
     plain = read_json(path)
-    return spec_of(plain, path), plain
+    spec = spec_of(plain, path)
+    validate(_Description, plain, str(path))
+    return spec, plain
 
 
 def spec_of(plain: Any, path: Path | str) -> ModelSpec:
@@ -185,12 +262,15 @@ def read_files(weights: Path, description: Path) -> tuple[nn.Module, ModelSpec, 
         ConfigError: the architecture, a filter or a setting is unknown.
     """
     spec, metadata = read_spec(description)
-    model = build(spec, seed=0)
+    tensors = read_tensors(weights)
     try:
+        model = build(spec, seed=0, most=sum(tensor.numel() for tensor in tensors.values()))
         model = with_filters(model, metadata.get("filters", ()), spec.shape, len(spec.classes))
+    except ConfigError as error:
+        raise ConfigError(f"{description}: {error}") from error
     except (AttributeError, KeyError, TypeError) as error:
         raise StoreError(f"{description}: its filters cannot be read (what is wrong: {error!r})") from error
-    load_weights(model, read_tensors(weights), weights)
+    load_weights(model, tensors, weights)
     return model.eval(), spec, metadata
 
 

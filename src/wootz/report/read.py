@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from wootz.errors import StoreError
 from wootz.records import AXES, GRID_METADATA_FILE, RESULTS_FILE, SCHEMA, Result, from_json, to_json
-from wootz.store import canonical, read_bytes, read_json, sha256
+from wootz.store import canonical, parse_json, read_bytes, read_json, sha256
 
 Source: TypeAlias = Literal["demo", "grid", "run"]
 
@@ -194,10 +193,7 @@ def _records(folder: Path) -> tuple[Source, tuple[Result, ...], float]:
 
 def _result(plain: Any, where: str) -> Result:
     """Return a result whose fields all have the right types."""
-    try:
-        result = from_json(_object(plain, where))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise StoreError(f"{where}: is not a record ({error})") from error
+    result = from_json(_object(plain, where), where)
     _check_fields(result, where, numbers=("seconds", "seed"), texts=("data", "suspect", "kind"))
     numbers = [name for name in ("clean", "bits", "bar", "queries", "agreement") if getattr(result, name) is not None]
     texts = [name for name in ("theft", "access", "verdict", "digest", "error") if getattr(result, name) is not None]
@@ -338,10 +334,7 @@ def _pixels(value: Any, where: str) -> NDArray[np.uint8]:
 
 def _parse(line: str, where: str) -> Any:
     """Return the value of a line of JSON."""
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise StoreError(f"{where}: is not JSON ({error})") from error
+    return parse_json(line, where)
 
 
 def _lines(path: Path) -> list[str]:

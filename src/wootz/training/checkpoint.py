@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from wootz.errors import StoreError
-from wootz.store import canonical, file_digest, read_json, read_tensors, sha256, write_json, write_tensors
+from wootz.store import canonical, file_digest, read_json, read_tensors, sha256, validate, write_json, write_tensors
 
 _MARKER = "checkpoint.json"
+_METRICS = {"epoch", "loss", "clean", "robust"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,6 +35,28 @@ class TrainingState:
     history: list[dict[str, float]]
     best: dict[str, Tensor]
     best_epoch: int
+
+
+class _Marker(BaseModel):
+    """The content of the marker file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    run: str
+    file: str = Field(pattern=r"^epoch-\d{4,9}\.safetensors$")
+    digest: str
+    epoch: int = Field(ge=0)
+    best_epoch: int = Field(ge=-1)
+    history: list[dict[str, float]]
+    groups: list[dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        numbered = all(metrics.get("epoch") == number for number, metrics in enumerate(self.history))
+        measured = all(metrics.keys() >= _METRICS for metrics in self.history)
+        if len(self.history) != self.epoch + 1 or not (numbered and measured):
+            raise ValueError(f"history: must have loss and accuracies of the epochs 0 to {self.epoch}")
+        return self
 
 
 def save(
@@ -87,36 +111,39 @@ def load(
     """
     if not (folder / _MARKER).exists():
         return None
-    marker = _read_marker(folder / _MARKER)
-    path = folder / marker["file"]
-    if marker["run"] != run:
+    marker = validate(_Marker, _read_marker(folder / _MARKER), str(folder / _MARKER))
+    path = folder / marker.file
+    if marker.run != run:
         raise StoreError(f"{folder}: is the checkpoint of a run with other settings; resume with the same settings")
-    if file_digest(path) != marker["digest"]:
+    if file_digest(path) != marker.digest:
         raise StoreError(f"{path}: was changed since it was written (its digest differs)")
     tensors = read_tensors(path)
-    model.load_state_dict(_under(tensors, "model/"))
-    if average is not model:
-        average.load_state_dict(_under(tensors, "average/"))
     slots: dict[int, dict[str, Any]] = {}
-    for name, tensor in _under(tensors, "optimizer/").items():
-        index, slot = name.split("/", 1)
-        slots.setdefault(int(index), {})[slot] = tensor
-    optimizer.load_state_dict({"state": slots, "param_groups": marker["groups"]})
+    try:
+        model.load_state_dict(_under(tensors, "model/"))
+        if average is not model:
+            average.load_state_dict(_under(tensors, "average/"))
+        for name, tensor in _under(tensors, "optimizer/").items():
+            index, slot = name.split("/", 1)
+            slots.setdefault(int(index), {})[slot] = tensor
+        optimizer.load_state_dict({"state": slots, "param_groups": marker.groups})
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise StoreError(f"{folder}: its checkpoint does not fit the network and its optimizer ({error})") from error
     return TrainingState(
-        epoch=marker["epoch"],
-        history=marker["history"],
+        epoch=marker.epoch,
+        history=marker.history,
         best=_under(tensors, "best/"),
-        best_epoch=marker["best_epoch"],
+        best_epoch=marker.best_epoch,
     )
 
 
-def _read_marker(path: Path) -> dict[str, Any]:
+def _read_marker(path: Path) -> Any:
     """Read a marker file, and check it against its own digest."""
     marker = read_json(path)
     digest = marker.pop("marker", None) if isinstance(marker, dict) else None
     if digest is None or digest != sha256(canonical(marker)):
         raise StoreError(f"{path}: is damaged, or of another version of wootz; remove {path.parent} to train anew")
-    return cast("dict[str, Any]", marker)
+    return marker
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from wootz import checks
 from wootz.errors import ConfigError
+from wootz.logs import quiet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Execution:
 
     def fabric(self) -> Fabric:
         """Return the Fabric for device placement, mixed precision and synchronization."""
+        quiet()
         strategy: str | DDPStrategy = "auto"
         if self.processes > 1:
             backend = "gloo" if self.accelerator == "cpu" else "nccl"

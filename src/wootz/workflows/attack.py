@@ -416,7 +416,7 @@ def _accuracy_drop(folder: Path, cell: Result) -> AccuracyDrop | None:
     record = folder / "record.json"
     if not record.is_file():
         return None
-    victim = from_json(read_json(record))
+    victim = from_json(read_json(record), str(record))
     if victim.clean is None or victim.robust is None or cell.clean is None or cell.robust is None:
         return None
     alike = all(getattr(victim.robust, name) == getattr(cell.robust, name) for name in ("attack", "eps", "n"))

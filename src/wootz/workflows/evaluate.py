@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from wootz.attacks.evasion import EVALUATIONS, predict_logits
+from wootz import checks
+from wootz.attacks.evasion import NAMES, QUICK_ATTACK, predict_logits
 from wootz.attacks.evasion import evaluate as attack_images
 from wootz.data import Dataset
 from wootz.models import check_model, same_answers
@@ -23,10 +23,6 @@ from wootz.workflows.inputs import DataLike, as_split
 from wootz.workflows.run import Timer, open_run
 
 TEST_IMAGES = 2000
-QUICK_ATTACK = "pgd-40x2"
-
-NAMES: Mapping[str, str] = MappingProxyType({"pgd": QUICK_ATTACK} | {name: name for name in EVALUATIONS})
-"""What a user may call an evaluation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +82,16 @@ def evaluate(
         progress: called with the name of the step and the fraction done.
 
     Raises:
-        ConfigError: an unknown evaluation, or one that has no such norm.
-        ModelError: the model does not take the images.
+        ConfigError: an unknown evaluation, one that has no such norm, or an `eps` beyond the range of images.
+        DataError: no images, or labels that the model does not have.
+        ModelError: the model does not take the images, or returns no finite logits.
     """
+    if n is not None:
+        checks.at_least(1, n=n)
     name, split = lookup(NAMES, attack, "evaluation"), as_split(data).subset(slice(n))
     device = (execution or Execution()).accelerator
+    channels, height, width = split.pixels.shape[1:]
+    warnings = check_model(model, (channels, height, width))
     with on_device(model, device):
         result = attack_images(
             same_answers(model),
@@ -112,7 +113,7 @@ def evaluate(
         robust_accuracy=result.accuracy,
         standard_error=math.sqrt(result.accuracy * (1 - result.accuracy) / len(split)),
         first_success=result.first_success,
-        flags=result.flags,
+        flags=tuple(sorted({*result.flags, *(warning.split(":")[0] for warning in warnings)})),
         robust=result.robust.cpu(),
     )
 

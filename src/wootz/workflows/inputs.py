@@ -8,11 +8,12 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from wootz.data import Dataset, RawDataset, Split, load, split_dataset
+from wootz.data import Dataset, RawDataset, Split, as_labels, as_levels, check_classes, load, split_dataset
 from wootz.errors import DataError
 from wootz.rng import generator
 
@@ -43,14 +44,17 @@ def as_dataset(data: DataLike, data_dir: Path | None = None, set_aside: float = 
     order = torch.randperm(len(split), generator=generator(0, "test", len(split)))
     cut = round(TEST_FRACTION * len(split))
     classes = tuple(str(label) for label in range(1 + int(split.labels.max())))
-    return split_dataset(RawDataset(name, classes, split.subset(order[cut:]), split.subset(order[:cut])), set_aside)
+    raw = RawDataset(name, classes, split.subset(order[cut:]), split.subset(order[:cut]))
+    check_classes(raw._replace(training=split))
+    return split_dataset(raw, set_aside)
 
 
 def as_split(data: DataLike) -> Split:
     """Return images uint8 [N, C, H, W] and labels int64 [N]; of a wootz data set, its test split.
 
     Args:
-        data: see `DataLike`. Images are uint8 in 0 to 255, or float in [0, 1]; floats are rounded to 256 levels.
+        data: see `DataLike`. Images are integers in 0 to 255, or floats in [0, 1], which are rounded to 256 levels;
+            labels are whole numbers [N] or [N, 1], or one-hot [N, K].
 
     Raises:
         DataError: no images, images outside the range, or labels that do not fit.
@@ -66,9 +70,8 @@ def as_split(data: DataLike) -> Split:
         raise DataError(f"data: {len(images)} images and {len(labels)} labels; must be equally many, one at least")
     if images.dim() != 4:
         raise DataError(f"data: images must be [N, C, H, W], these are {list(images.shape)}")
-    if labels.dim() != 1 or labels.is_floating_point() or int(labels.min()) < 0:
-        raise DataError(f"data: labels must be integers [N] from 0, these are {labels.dtype} {list(labels.shape)}")
-    return Split(_pixels(images), labels.long())
+    (levels,) = as_levels("data", _array(images))
+    return Split(torch.from_numpy(levels), torch.from_numpy(as_labels("data", _array(labels))))
 
 
 def _tensors(data: Any) -> tuple[Tensor, Tensor]:
@@ -77,7 +80,7 @@ def _tensors(data: Any) -> tuple[Tensor, Tensor]:
         return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
     if isinstance(data, TorchDataset):
         pairs = [data[index] for index in range(len(data))]  # type: ignore[arg-type]
-        return torch.stack([_image(x) for x, _ in pairs]), torch.tensor([int(y) for _, y in pairs])
+        return torch.stack([_image(x) for x, _ in pairs]), torch.stack([torch.as_tensor(y) for _, y in pairs])
     if isinstance(data, Iterable) and len(pair := list(cast("Sequence[Any]", data))) == 2:
         return _image(pair[0], batch=True), torch.as_tensor(pair[1])
     raise DataError(
@@ -94,12 +97,7 @@ def _image(image: Any, *, batch: bool = False) -> Tensor:
     return array if batch else array[None] if array.dim() == 2 else array.movedim(-1, 0)
 
 
-def _pixels(images: Tensor) -> Tensor:
-    if images.dtype == torch.uint8:
-        return images
-    if not images.is_floating_point() or not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
-        raise DataError(
-            f"data: images are {images.dtype} from {images.min().item():.3g} to {images.max().item():.3g}; must be "
-            "uint8, or float in [0, 1] (normalization belongs into the model)"
-        )
-    return images.mul(255).round().to(torch.uint8)
+def _array(tensor: Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array

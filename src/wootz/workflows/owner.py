@@ -26,6 +26,7 @@ from wootz.keys import (
     signing_key,
     write_keys,
 )
+from wootz.logs import warn_once
 from wootz.models import (
     MODULE,
     ModelSpec,
@@ -385,7 +386,10 @@ def read_config(folder: Path) -> Protection:
     path = folder / "config.toml"
     if not path.is_file():
         raise ConfigError(f"{folder}: nothing to resume (it holds no config.toml)")
-    return from_mapping(Protection, read_toml(path), str(path))
+    try:
+        return from_mapping(Protection, read_toml(path), str(path))
+    except ConfigError as error:  # a value out of range is named without the file
+        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}.')}") from error
 
 
 def training_metadata(kind: Literal["protected", "independent"], cfg: Protection, data: Dataset) -> dict[str, Any]:
@@ -491,7 +495,8 @@ def _resolve(
         secret = run_secret(owner_secret(), config.digest)
     else:
         network, secret = model, fresh_secret()
-    check_model(network, dataset.shape, len(dataset.classes))
+    for warning in check_model(network, dataset.shape, len(dataset.classes)):
+        warn_once(f"the model: {warning}")
     check_shift(config.recipe, dataset.shape)
     return dataset, config, network, secret
 

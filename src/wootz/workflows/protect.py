@@ -127,5 +127,5 @@ def _train_independent(
 def curve(model: nn.Module, data: Dataset, eps: float) -> dict[str, list[float]]:
     """Return robust accuracy at budgets from 0 to twice `eps`, on the first few hundred test images."""
     images = data.test.subset(slice(CURVE_IMAGES))
-    budgets = [round(eps * step / 4, 6) for step in range(9)]
+    budgets = [round(min(eps * step / 4, 1.0), 6) for step in range(9)]
     return {"eps": budgets, "accuracy": accuracy_curve(model, images.images(), images.labels, eps=budgets)}

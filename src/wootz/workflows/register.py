@@ -131,7 +131,7 @@ def _measured(run: Path) -> dict[str, str]:
     """Return the run's own accuracies, as decimal strings."""
     if not (run / "record.json").is_file():
         return {}
-    cell = from_json(read_json(run / "record.json"))
+    cell = from_json(read_json(run / "record.json"), str(run / "record.json"))
     measured = {} if cell.clean is None else {"clean": f"{cell.clean:.4f}"}
     if cell.robust:
         measured |= {

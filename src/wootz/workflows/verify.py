@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from wootz.errors import ConfigError, InconclusiveError, StoreError
 from wootz.keys import AnswerKey, DirectionKey, Key
+from wootz.models import depends_on_batch
 from wootz.records import EvidenceRecord, Result, decimal_p
 from wootz.statistics import Verdict, verify
 from wootz.statistics.calibration import detect_input_format, with_input_format
@@ -30,6 +31,9 @@ from wootz.workflows.suspects import (
 
 if TYPE_CHECKING:
     from wootz.workflows.owner import Owner
+
+_ALONE = 8
+"""Number of images that a suspect is asked for together and one by one."""
 
 
 def verify_suspect(
@@ -153,7 +157,17 @@ def ask_suspect(
         boundary_search=panel.boundary_search_for(query.boundary_queries),
         discounts=discounts,
     )
-    return replace(verdict, notes=(*verdict.notes, *suspect.notes()))
+    return replace(verdict, notes=(*verdict.notes, *_batch_notes(keys, suspect), *suspect.notes()))
+
+
+def _batch_notes(keys: Mapping[str, Key], suspect: Suspect) -> tuple[str, ...]:
+    """Return a note on a suspect with weights whose answers depend on the batch, asked for some images of a key."""
+    images = [key.probes if isinstance(key, DirectionKey) else getattr(key, "pixels", None) for key in keys.values()]
+    some = next((pixels for pixels in images if pixels is not None), None)
+    if some is None or suspect.remote or not suspect.identity.digest:
+        return ()
+    dependent = depends_on_batch(suspect.predict, some[:_ALONE].float().div_(255))
+    return ("the suspect answers images together otherwise than one by one (batch-dependent)",) if dependent else ()
 
 
 def calibrated_suspect(registration: Mapping[str, Any], suspect: Suspect, ordinary: LabelledImages) -> Suspect:

@@ -7,11 +7,19 @@ the access `scores` or `label` accept any `Predict`.
 from wootz.attacks.evasion.attacks import ATTACKS
 from wootz.attacks.evasion.auto_pgd import APGD, apgd
 from wootz.attacks.evasion.autoattack import reference_autoattack
-from wootz.attacks.evasion.balls import BALLS, to_pixels
+from wootz.attacks.evasion.balls import BALLS, check_ball, check_images, to_pixels
 from wootz.attacks.evasion.binarization import BinarizationConfig, BinarizationResult, binarization_test
 from wootz.attacks.evasion.bounds import Interval, certified, margins, record_batchnorm
 from wootz.attacks.evasion.ensemble import AttackStep, EvaluationTarget, attack_ensemble
-from wootz.attacks.evasion.evaluation import EVALUATIONS, Robustness, accuracy_curve, evaluate, predict_logits
+from wootz.attacks.evasion.evaluation import (
+    EVALUATIONS,
+    NAMES,
+    QUICK_ATTACK,
+    Robustness,
+    accuracy_curve,
+    evaluate,
+    predict_logits,
+)
 from wootz.attacks.evasion.hop_skip_jump import HopSkipJump, hop_skip_jump
 from wootz.attacks.evasion.linear_bounds import linear_margins
 from wootz.attacks.evasion.minimum_norm import FMN, accuracy_at, distances, fmn
@@ -33,8 +41,10 @@ __all__ = [
     "FMN",
     "HopSkipJump",
     "Interval",
+    "NAMES",
     "NES",
     "PGD",
+    "QUICK_ATTACK",
     "Robustness",
     "Square",
     "accuracy_at",
@@ -43,6 +53,8 @@ __all__ = [
     "attack_ensemble",
     "binarization_test",
     "certified",
+    "check_ball",
+    "check_images",
     "cross_entropy",
     "distances",
     "evaluate",

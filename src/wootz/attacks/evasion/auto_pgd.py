@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.attacks.evasion.balls import BALLS
+from wootz.attacks.evasion.balls import BALLS, check_ball
 from wootz.attacks.evasion.objectives import cross_entropy, logit_ratio, targeted_logit_ratio
 from wootz.modes import eval_mode
 from wootz.types import Norm
@@ -71,6 +71,7 @@ def apgd(cfg: APGD, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.
         Images [N, C, H, W] in [0, 1], none farther than `eps` from `x` (up to float rounding). With `stop`, the first
         misclassified point of an image if there is one; otherwise its point of the highest loss.
     """
+    check_ball(x, cfg.eps, cfg.norm)
     points = x.clone()
     if cfg.eps == 0 or len(x) == 0:
         return points

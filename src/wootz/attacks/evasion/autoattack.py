@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wootz.attacks.evasion.balls import check_ball
 from wootz.errors import ConfigError
 from wootz.extras import require
 from wootz.modes import eval_mode
@@ -61,6 +62,7 @@ def reference_autoattack(
     require("autoattack")
     from pyautoattack import AutoAttack
 
+    check_ball(x, eps, norm)
     if len(x) == 0:
         raise ConfigError("AutoAttack: needs at least one image")
     recorder = _WarningRecorder()

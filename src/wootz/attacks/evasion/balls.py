@@ -5,6 +5,7 @@ All tensors are images [N, C, H, W]; starting points and projections lie in the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -12,7 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wootz.errors import ConfigError, DataError
 from wootz.types import Norm
+
+_ROUNDING = 1e-6
 
 
 class Ball(NamedTuple):
@@ -77,6 +81,34 @@ BALLS: Mapping[Norm, Ball] = MappingProxyType(
         "L2": Ball(_l2_start, _l2_step, _l2_project, _l2_length),
     }
 )
+
+
+def check_images(x: Tensor) -> None:
+    """Raise DataError unless these are images float [N, C, H, W], finite and in [0, 1] up to rounding.
+
+    Points are clipped to [0, 1]: around other images attacks look weak.
+    """
+    if x.dim() != 4 or not x.is_floating_point():
+        raise DataError(f"images must be float [N, C, H, W], these are {x.dtype} {list(x.shape)}")
+    if len(x) and not (x.amin() >= -_ROUNDING and x.amax() <= 1 + _ROUNDING):  # false for NaN
+        raise DataError(
+            f"images from {x.amin().item():.3g} to {x.amax().item():.3g}: must be in [0, 1], with normalization inside "
+            "the model"
+        )
+
+
+def check_ball(x: Tensor, eps: float, norm: Norm) -> None:
+    """Raise unless these are images in [0, 1], see `check_images`, and the ball is not larger than that range.
+
+    Raises:
+        ConfigError: `eps` is negative, not finite, or beyond the distance of any two images.
+        DataError: the images have other values.
+    """
+    check_images(x)
+    largest = 1.0 if norm == "Linf" else math.sqrt(math.prod(x.shape[1:]))
+    if not 0 <= eps <= largest + _ROUNDING:
+        hint = f"; {eps:g}/255 is {eps / 255:.4g}" if 1 < eps <= 255 else ""
+        raise ConfigError(f"eps = {eps:g}: must be from 0 to {largest:.4g}, in pixels of [0, 1]{hint}")
 
 
 def to_pixels(points: Tensor, x: Tensor) -> Tensor:

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from wootz.attacks.evasion.attacks import ATTACKS
 from wootz.attacks.evasion.auto_pgd import APGD
 from wootz.attacks.evasion.autoattack import reference_autoattack
+from wootz.attacks.evasion.balls import check_ball
 from wootz.attacks.evasion.bounds import certified
 from wootz.attacks.evasion.ensemble import AttackStep, EvaluationTarget, attack_ensemble
 from wootz.attacks.evasion.projected_gradient import PGD, pgd
 from wootz.attacks.evasion.reliability import BLACK_BOX_BETTER, reliability
 from wootz.attacks.evasion.square import Square
-from wootz.errors import ConfigError
+from wootz.errors import ConfigError, DataError, ModelError
 from wootz.modes import device_of, eval_mode
 from wootz.registry import lookup
 from wootz.rng import generator
@@ -62,6 +63,11 @@ All of these give upper bounds of robust accuracy. `ibp` gives a lower bound: it
 whose whole L-inf ball is certified by interval bounds.
 """
 
+QUICK_ATTACK = "pgd-40x2"
+
+NAMES: Mapping[str, str] = MappingProxyType({"pgd": QUICK_ATTACK} | {name: name for name in EVALUATIONS})
+"""What a user may call an evaluation."""
+
 _MAX_BLACK_BOX = 0.005  # the fraction of images on which only the black-box attack may succeed without a flag
 
 
@@ -93,10 +99,17 @@ class Robustness(NamedTuple):
 
 
 def predict_logits(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
-    """Return logits float32 [N, K] of images [N, C, H, W], on their device; in eval mode and without gradients."""
+    """Return logits float32 [N, K] of images [N, C, H, W], on their device; in eval mode and without gradients.
+
+    Raises:
+        ModelError: a logit is NaN or infinite, which is no answer.
+    """
     device = device_of(model)
     with eval_mode(model), torch.no_grad():
-        return torch.cat([model(batch.to(device)).float().to(x.device) for batch in x.split(batch_size)])
+        logits = torch.cat([model(batch.to(device)).float().to(x.device) for batch in x.split(batch_size)])
+    if invalid := int((~logits.isfinite().flatten(1).all(1)).sum()):
+        raise ModelError(f"the model returns NaN or infinity for {invalid} of {len(x)} images")
+    return logits
 
 
 def evaluate(
@@ -105,7 +118,7 @@ def evaluate(
     y: Tensor,
     *,
     eps: float,
-    attack: str = "pgd-40x2",
+    attack: str = QUICK_ATTACK,
     norm: Norm = "Linf",
     seed: int = 0,
     batch_size: int = 500,
@@ -119,7 +132,7 @@ def evaluate(
         x: images float32 [N, C, H, W] in [0, 1], on the model's device.
         y: true labels int64 [N], on the same device.
         eps: the budget, in pixels of [0, 1].
-        attack: a name of `EVALUATIONS`.
+        attack: a name of `NAMES`.
         norm: the norm of the ball.
         seed: the seed of the attacks' randomness.
         batch_size: the number of images attacked at a time.
@@ -127,11 +140,19 @@ def evaluate(
         progress: the callback that receives the fraction done, 0 to 1.
 
     Raises:
-        ConfigError: the evaluation is unknown, or `ibp` is asked for in a norm other than Linf.
-        ModelError: the evaluation is `ibp`, and a layer has no bounds.
+        ConfigError: the evaluation is unknown, `eps` is out of range, or `ibp` is asked for in a norm other than Linf.
+        DataError: there are no images, images are outside [0, 1], or labels do not fit the model.
+        ModelError: the model returns NaN or infinity, or the evaluation is `ibp`, and a layer has no bounds.
     """
-    steps = lookup(EVALUATIONS, attack, "evaluation")
-    correct = predict_logits(model, x).argmax(1) == y
+    attack = lookup(NAMES, attack, "evaluation")
+    steps = EVALUATIONS[attack]
+    check_ball(x, eps, norm)
+    if len(x) == 0 or len(x) != len(y):
+        raise DataError(f"{len(x)} images and {len(y)} labels: must be equally many, one at least")
+    logits = predict_logits(model, x)
+    if not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
+        raise DataError(f"labels from {int(y.min())} to {int(y.max())}, but the model has {logits.shape[1]} classes")
+    correct = logits.argmax(1) == y
     target = EvaluationTarget(
         model=model, x=x, y=y, eps=eps, norm=norm, seed=seed, batch_size=batch_size, folder=folder
     )
@@ -152,13 +173,13 @@ def _by_reference(
     target: EvaluationTarget, correct: Tensor, progress: Callable[[float], None]
 ) -> tuple[Tensor, set[str]]:
     robust, flags = correct.clone(), set[str]()
-    rows = correct.nonzero().squeeze(1)
-    for number, batch in enumerate(rows.split(target.batch_size), 1):
+    batches = _batches(target, correct)
+    for number, batch in enumerate(batches, 1):
         result = reference_autoattack(
             target.model, target.x[batch], target.y[batch], eps=target.eps, norm=target.norm, seed=target.seed
         )
         robust[batch], flags = result.robust, flags | set(result.flags)
-        progress(min(1.0, number * target.batch_size / len(rows)))
+        progress(number / len(batches))
     return robust, flags
 
 
@@ -166,11 +187,17 @@ def _by_bounds(target: EvaluationTarget, correct: Tensor, progress: Callable[[fl
     if target.norm != "Linf":
         raise ConfigError(f"norm = {target.norm!r}: bounds are for Linf only; attack in {target.norm} instead")
     robust = correct.clone()
-    rows = correct.nonzero().squeeze(1)
-    for number, batch in enumerate(rows.split(target.batch_size), 1):
+    batches = _batches(target, correct)
+    for number, batch in enumerate(batches, 1):
         robust[batch] = certified(target.model, target.x[batch], target.y[batch], target.eps)
-        progress(min(1.0, number * target.batch_size / len(rows)))
+        progress(number / len(batches))
     return robust
+
+
+def _batches(target: EvaluationTarget, correct: Tensor) -> tuple[Tensor, ...]:
+    """Return the indices of the correct images in batches; none if no image is correct."""
+    rows = correct.nonzero().squeeze(1)
+    return rows.split(target.batch_size) if len(rows) else ()
 
 
 def accuracy_curve(

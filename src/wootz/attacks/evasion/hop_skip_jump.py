@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wootz import checks
-from wootz.attacks.evasion.balls import BALLS, Ball
+from wootz.attacks.evasion.balls import BALLS, Ball, check_images
 from wootz.attacks.evasion.black_box import estimate_gradient, query_mode, top_labels
 from wootz.types import Norm, Predict
 
@@ -58,6 +58,7 @@ def hop_skip_jump(cfg: HopSkipJump, predict: Predict, x: Tensor, y: Tensor, *, g
         boundary up to float precision: if the target rounds differently in another batch, a few in a hundred may be
         classified correctly there.
     """
+    check_images(x)
     if cfg.eps == 0 or len(x) == 0:
         return x.clone()
     search = _Search(cfg, predict, x, y)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.attacks.evasion.balls import BALLS
+from wootz.attacks.evasion.balls import BALLS, check_images
 from wootz.attacks.evasion.black_box import query_mode, top_labels
 from wootz.attacks.evasion.objectives import margin
 from wootz.errors import ConfigError
@@ -65,6 +65,7 @@ def fmn(cfg: FMN, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Ge
     Returns:
         Images [N, C, H, W] in [0, 1]; `x` itself if no misclassified point was found within `eps`.
     """
+    check_images(x)
     if cfg.eps == 0 or len(x) == 0:
         return x.clone()
     ball = BALLS[cfg.norm]

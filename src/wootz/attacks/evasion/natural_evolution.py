@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wootz import checks
-from wootz.attacks.evasion.balls import BALLS
+from wootz.attacks.evasion.balls import BALLS, check_ball
 from wootz.attacks.evasion.black_box import estimate_gradient, query_mode, scores_of
 from wootz.attacks.evasion.objectives import margin
 from wootz.types import Norm, Predict
@@ -66,6 +66,7 @@ def nes(cfg: NES, predict: Predict, x: Tensor, y: Tensor, *, generator: torch.Ge
     Raises:
         ModelError: `predict` returns labels.
     """
+    check_ball(x, cfg.eps, cfg.norm)
     if cfg.eps == 0 or len(x) == 0:
         return x.clone()
     ball, size = BALLS[cfg.norm], cfg.step_size or cfg.eps / 5

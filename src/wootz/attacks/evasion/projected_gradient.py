@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.attacks.evasion.balls import BALLS
+from wootz.attacks.evasion.balls import BALLS, check_ball
 from wootz.attacks.evasion.objectives import Objective, cross_entropy
 from wootz.errors import ConfigError
 from wootz.modes import eval_mode
@@ -87,6 +87,7 @@ def pgd(
     Returns:
         Images [N, C, H, W] in [0, 1], none farther than `eps` from `x` (up to float rounding).
     """
+    check_ball(x, cfg.eps, cfg.norm)
     if cfg.eps == 0 or len(x) == 0:
         return x.clone()
     with eval_mode(model):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wootz.attacks.evasion.objectives import cross_entropy
 from wootz.attacks.evasion.projected_gradient import PGD, pgd
+from wootz.models.contract import depends_on_batch
 from wootz.modes import eval_mode
 from wootz.rng import generator
 from wootz.types import Norm
@@ -17,16 +18,18 @@ from wootz.types import Norm
 BLACK_BOX_BETTER = "black-box-better"
 """The flag for a black-box attack that succeeds on images on which no gradient-based attack did."""
 
-_IMAGES = 100
+_IMAGES, _ALONE = 100, 8
 _MAX_ROBUST = 0.05  # the fraction that may remain robust when the budget allows any image
 
 
 def reliability(model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm = "Linf", seed: int = 0) -> tuple[str, ...]:
     """Return the names of the checks that fail.
 
-    `randomized`: two evaluations of the same images differ. `probabilities`: the outputs look like probabilities, to
-    which attacks apply a second softmax. `zero-gradient`: the loss has a zero gradient for more than a tenth of the
-    images. `no-collapse`: with a budget that allows any image, more than 5% of the images remain robust.
+    `randomized`: two evaluations of the same images differ. `batch-dependent`: images get other outputs together than
+    one by one. `stateful`: an evaluation changes the model's buffers, in eval mode. `probabilities`: the outputs look
+    like probabilities, to which attacks apply a second softmax. `zero-gradient`: the loss has a zero gradient for more
+    than a tenth of the images. `no-collapse`: with a budget that allows any image, more than 5% of the images remain
+    robust.
 
     Args:
         model: images in [0, 1] -> logits; used in eval mode and restored.
@@ -39,7 +42,7 @@ def reliability(model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm = "Linf", 
     if len(x) == 0:
         return ()
     with eval_mode(model):
-        return (*_check_outputs(model, x, y), *_check_collapse(model, x, y, norm, seed))
+        return (*_check_outputs(model, x, y), *_check_batches(model, x), *_check_collapse(model, x, y, norm, seed))
 
 
 def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
@@ -54,6 +57,13 @@ def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
         if (gradient.flatten(1).abs().amax(1) == 0).float().mean() > 0.1:
             flags.append("zero-gradient")
     return flags
+
+
+def _check_batches(model: nn.Module, x: Tensor) -> list[str]:
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    flags = ["batch-dependent"] if depends_on_batch(model, x[:_ALONE]) else []
+    changed = any(not torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    return [*flags, "stateful"] if changed else flags
 
 
 def _check_collapse(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, seed: int) -> list[str]:

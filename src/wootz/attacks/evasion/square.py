@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wootz import checks
-from wootz.attacks.evasion.balls import BALLS
+from wootz.attacks.evasion.balls import BALLS, check_ball
 from wootz.attacks.evasion.black_box import query_mode, scores_of
 from wootz.attacks.evasion.objectives import margin
 from wootz.types import Norm, Predict
@@ -65,6 +65,7 @@ def square(cfg: Square, predict: Predict, x: Tensor, y: Tensor, *, generator: to
     Raises:
         ModelError: `predict` returns labels.
     """
+    check_ball(x, cfg.eps, cfg.norm)
     if cfg.eps == 0 or len(x) == 0:
         return x.clone()
     updates = UPDATES[cfg.norm]
