@@ -17,9 +17,10 @@ import pytest
 from commands import assert_usage_error, run_command
 from wootz import store
 from wootz.errors import ConfigError, StoreError
+from wootz.journal import Journal, append_line, read_json_lines
 from wootz.records import Result, append, read_lines
 from wootz.serving.query_log import QueryLog
-from wootz.store import Journal, append_line, lock_folder, read_json_lines
+from wootz.store import lock_folder
 from wootz.suspects.endpoints import Identity
 from wootz.workflows.claim import mark_revealed
 from wootz.workflows.guard_log import SEALS, read_seals

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wootz.errors import StoreError
-from wootz.store import append_line, read_json_lines, validate
+from wootz.journal import append_line, read_json_lines
+from wootz.store import validate
 from wootz.types import Kind, Norm
 
 if TYPE_CHECKING:

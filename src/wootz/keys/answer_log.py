@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from wootz.errors import StoreError
+from wootz.journal import whole_lines
 from wootz.keys.keyed_answers import digest_function, is_keyed, keyed_answer, prefers_classes
 from wootz.keys.keys import AnswerKey, LabelKey, PreferenceKey
 from wootz.keys.prf import stream
-from wootz.store import canonical, read_bytes, whole_lines
+from wootz.store import canonical, read_bytes
 
 LOG_PROTOCOL = "wootz-guard/2"
 

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from wootz.errors import StoreError
-from wootz.store import Journal, tensor_digest
+from wootz.journal import Journal
+from wootz.store import tensor_digest
 
 
 class QueryLog:

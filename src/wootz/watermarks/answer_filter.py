@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from wootz.errors import ConfigError, ModelError, StoreError
+from wootz.journal import Journal
 from wootz.keys import AnswerKey
 from wootz.keys.answer_log import chain_hash, log_entry, log_header, read_log
 from wootz.keys.keyed_answers import digest_function, is_keyed, keyed_answer, prefers_classes
-from wootz.store import Journal, canonical
+from wootz.store import canonical
 
 
 class CalibrationScores(NamedTuple):

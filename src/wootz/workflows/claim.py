@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wootz import __version__
 from wootz.errors import ConfigError, StoreError
+from wootz.journal import append_line, read_json_lines
 from wootz.keys import (
     AnswerKey,
     Key,
@@ -29,16 +30,7 @@ from wootz.keys import (
 from wootz.keys.answer_log import log_length
 from wootz.records import Result, to_json
 from wootz.statistics import Verdict, required_bits
-from wootz.store import (
-    append_line,
-    lock_folder,
-    read_bytes,
-    read_json,
-    read_json_lines,
-    sha256,
-    tensor_bytes,
-    write_bytes,
-)
+from wootz.store import lock_folder, read_bytes, read_json, sha256, tensor_bytes, write_bytes
 from wootz.suspects.endpoints import Identity
 from wootz.types import Progress
 from wootz.workflows.guard_log import LOG, read_seals, with_log, without_guard

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wootz.errors import StoreError
+from wootz.journal import append_line, read_json_lines
 from wootz.keys import AnswerKey, Key, check_token
 from wootz.keys.answer_log import key_from_log, read_log
-from wootz.store import append_line, read_json_lines
 from wootz.workflows.timestamp import fetch_token
 
 LOG = Path("guard") / "log.jsonl"

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wootz.errors import StoreError
-from wootz.store import Journal, canonical, sha256, sync_folder, whole_lines
+from wootz.journal import Journal, whole_lines
+from wootz.store import canonical, sha256, sync_folder
 from wootz.suspects.endpoints.parsing import Answer
 
 VERSION = 2
