@@ -82,7 +82,7 @@ class TestJournal:
     def test_other_damage_is_refused_by_the_number_of_its_line(self, tmp_path: Path, line: bytes) -> None:
         path = tmp_path / "j.jsonl"
         path.write_bytes(b"{}\n\n" + line + b"\n{}\n")
-        with pytest.raises(StoreError, match=r"j\.jsonl, line 3: is not JSON") as caught:
+        with pytest.raises(StoreError, match=r"j\.jsonl, line 3: is (not JSON|JSON nested too deeply)") as caught:
             list(read_json_lines(path))
         assert "\n" not in str(caught.value)
 

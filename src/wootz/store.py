@@ -77,15 +77,17 @@ def _temporary_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Create a folder, and hold its lock: of the commands that write it, one runs at a time.
 
-    The lock, on the file `.lock`, ends with the process that holds it, however it ends.
+    The lock, on the file `.lock`, ends with the process that holds it, however it ends. A folder that was created here
+    and holds nothing else is removed at the end.
 
     Raises:
         ConfigError: another process holds the lock; the message names it.
         StoreError: the folder cannot be created or locked.
     """
+    path, fresh = folder / ".lock", not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be created or written ({error.strerror})") from error
     try:
@@ -102,6 +104,10 @@ def lock_folder(folder: Path) -> Iterator[None]:
             os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()} ({command})".encode(errors="replace"), 0)
         yield
     finally:
+        with suppress(OSError):
+            if fresh and os.listdir(folder) == [path.name]:  # the command wrote nothing
+                path.unlink()
+                folder.rmdir()
         os.close(descriptor)
 
 

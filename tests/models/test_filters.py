@@ -112,7 +112,7 @@ def test_damaged_and_unknown_filters_are_refused(tmp_path: Path) -> None:
         read_model(tmp_path)
     for damaged in (["jpeg"], 3, [{"quality": 3}]):
         write_model(tmp_path, build(SPEC, 0), SPEC, {"filters": damaged})
-        with pytest.raises(StoreError, match="its filters cannot be read"):
+        with pytest.raises(StoreError, match="filters"):
             read_model(tmp_path)
 
 

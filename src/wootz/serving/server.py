@@ -91,7 +91,7 @@ def running(app: Starlette, *, host: str = "127.0.0.1", port: int = 0) -> Iterat
 
 
 def _server(app: Starlette) -> _Server:
-    limits: ServingLimits = app.state.limits
+    limits: ServingLimits = getattr(app.state, "limits", ServingLimits())
     protocol = partial(BoundedProtocol, limits=limits, connections=Connections(limits))
     config = uvicorn.Config(
         app,

@@ -47,7 +47,7 @@ class _Marker(BaseModel):
     digest: str
     epoch: int = Field(ge=0)
     best_epoch: int = Field(ge=-1)
-    history: list[dict[str, float]]
+    history: list[dict[str, int | float]]
     groups: list[dict[str, Any]]
 
     @model_validator(mode="after")
@@ -131,7 +131,7 @@ def load(
         raise StoreError(f"{folder}: its checkpoint does not fit the network and its optimizer ({error})") from error
     return TrainingState(
         epoch=marker.epoch,
-        history=marker.history,
+        history=[dict(metrics) for metrics in marker.history],
         best=_under(tensors, "best/"),
         best_epoch=marker.best_epoch,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wootz.errors import SuspectError
+from wootz.errors import ConfigError, SuspectError
 from wootz.models import ModelSpec, build
 from wootz.models.filters import with_filters
 from wootz.models.saved import load_weights, spec_of
@@ -59,7 +59,7 @@ def check_sizes(spec: ModelSpec, filters: list[dict[str, Any]], tensors: Mapping
     try:
         with torch.device("meta"):
             state = _network(spec, filters, name).state_dict()
-    except (RuntimeError, ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
+    except (ConfigError, RuntimeError, ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
         raise SuspectError(f"{name}: a network cannot be built from its settings ({one_line(error, 160)})") from error
     expected, present = ({key: tuple(one.shape) for key, one in shapes.items()} for shapes in (state, tensors))
     different = [key for key in {**expected, **present} if expected.get(key) != present.get(key)]
