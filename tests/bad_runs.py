@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wootz.store import canonical, sha256
+
 Damage = Callable[[Path], object]
 
 
@@ -30,6 +32,16 @@ def fields(**changes: Any) -> Damage:
 
     def change(path: Path) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def marker(**changes: Any) -> Damage:
+    """Return a damage that changes fields of a checkpoint's marker, and its digest with them."""
+
+    def change(path: Path) -> None:
+        plain = {name: value for name, value in json.loads(path.read_text()).items() if name != "marker"} | changes
+        path.write_text(json.dumps(plain | {"marker": sha256(canonical(plain))}))
 
     return change
 
@@ -110,14 +122,15 @@ ONE: dict[str, list[tuple[str, Damage, str]]] = {
         ("another schema", fields(schema=[1]), "this version reads schema 1"),
     ],
     "checkpoint/checkpoint.json": [
-        ("no groups", fields(groups=[]), "does not fit the network and its optimizer"),
-        ("groups of others", fields(groups=[{"params": [0]}]), "does not fit the network and its optimizer"),
-        ("history without figures", fields(history=[{}]), "loss and accuracies of the epochs 0 to"),
-        ("epoch is a text", fields(epoch="1"), "epoch"),
-        ("epoch is huge", fields(epoch=HUGE), "loss and accuracies of the epochs 0 to"),
-        ("a file elsewhere", fields(file="../../key/key.json"), "file"),
-        ("another digest", fields(digest="sha256:00"), "its digest differs"),
-        ("another run", fields(run="00"), "other settings"),
+        ("a changed field", fields(epoch=0), "is damaged"),
+        ("no groups", marker(groups=[]), "does not fit the network and its optimizer"),
+        ("groups of others", marker(groups=[{"params": [0]}]), "does not fit the network and its optimizer"),
+        ("history without figures", marker(history=[{}]), "loss and accuracies of the epochs 0 to"),
+        ("epoch is a text", marker(epoch="1"), "epoch"),
+        ("epoch is huge", marker(epoch=HUGE), "loss and accuracies of the epochs 0 to"),
+        ("a file elsewhere", marker(file="../../key/key.json"), "file"),
+        ("another digest", marker(digest="sha256:00"), "its digest differs"),
+        ("another run", marker(run="00"), "other settings"),
     ],
     "curve.json": [("texts", fields(eps=["a"]), "eps")],
     "config.toml": [
