@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= runs/demo
 
-.PHONY: venv demo test check test-system test-slow test-browser test-gpu servers peers format clean
+.PHONY: venv demo test check test-long test-slow test-browser test-gpu servers peers format clean
 
 venv: .venv/.ready
 
@@ -23,8 +23,8 @@ test: check                     # every check and every default test
 check: venv                     # format, lint, types, import contracts, tests
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
-test-system: venv               # killed and resumed runs, several processes, Ray, other libraries' training loops
-	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m system
+test-long: venv                 # trainings, killed and resumed runs, several processes, Ray; in CI too
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m long --numprocesses auto --dist loadfile --timeout 900
 
 test-slow: venv                 # accuracy targets on the full data sets, many random draws; about an hour
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest -m slow --timeout 3600

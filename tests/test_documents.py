@@ -48,7 +48,7 @@ def names_after(program: str) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.system
+@pytest.mark.long
 def test_the_python_page_runs() -> None:
     program = re.sub(r"(epochs\"?[=:] ?)\d+", r"\g<1>1", python_page())
     names = names_after(program)

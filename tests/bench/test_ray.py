@@ -35,7 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     subprocess.run([RAY, "stop", "--force"], env=environment, capture_output=True, check=True)
 
 
-@pytest.mark.system
+@pytest.mark.long
 def test_ray_makes_the_same_cells(
     tiny_run: TinyRun, tiny: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

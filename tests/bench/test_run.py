@@ -163,6 +163,7 @@ class TestAgain:
         with lock_folder(tmp_path), pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* works there"):
             again(tiny, tmp_path)
 
+    @pytest.mark.long
     def test_another_owner_is_refused(self, copy: Path, tiny: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
         context = JobContext(folder=copy, data_dir=None, execution=Execution(), owner="00")
         with local_executor(WORKERS, context) as executor:
@@ -172,7 +173,7 @@ class TestAgain:
 
 @pytest.mark.parametrize(
     ("kills", "seconds"),
-    [pytest.param(2, 4.0, marks=pytest.mark.system), pytest.param(20, 3.0, marks=pytest.mark.slow)],
+    [pytest.param(2, 4.0, marks=pytest.mark.long), pytest.param(20, 3.0, marks=pytest.mark.slow)],
 )
 def test_workers_that_are_killed_lose_nothing(
     kills: int, seconds: float, tiny: Grid, tiny_run: TinyRun, tmp_path: Path
@@ -197,7 +198,7 @@ def test_workers_that_are_killed_lose_nothing(
     assert sorted(map(str, ours)) == sorted(map(str, figures(tiny_run.folder)))
 
 
-@pytest.mark.system
+@pytest.mark.long
 def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) -> None:
     context = JobContext(folder=tmp_path, data_dir=None, execution=Execution(), owner=public_hex(signing_key()))
     job = next(job for job in plan_grid(tiny).models.values() if job.kind == "panel")
@@ -213,7 +214,7 @@ def test_a_job_whose_worker_always_dies_fails_alone(tiny: Grid, tmp_path: Path) 
         assert executor.next_result().error is None  # the executor itself goes on
 
 
-@pytest.mark.system
+@pytest.mark.long
 def test_killed_in_the_middle_and_resumed_comes_out_the_same(tiny_run: TinyRun, tmp_path: Path) -> None:
     grid, out = tmp_path / "tiny.toml", tmp_path / "g"
     grid.write_text(TINY.replace('mark = ["none", "order"]', 'mark = ["none"]'))

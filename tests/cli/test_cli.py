@@ -73,6 +73,7 @@ class TestMainJob:
         assert (said.code, said.json["verdict"]) == (1, "NOT SHOWN")
         assert said.json["bits"] < 20  # type: ignore[operator]
 
+    @pytest.mark.long
     def test_access_budget_and_bar(self, wootz, shelf: Path) -> None:
         label = wootz("verify", shelf / "own", shelf / "own", "--access", "label", "--json").json
         assert [item["mark"] for item in label["evidence"]] == ["triggers"]  # type: ignore[attr-defined]

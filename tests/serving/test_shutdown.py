@@ -90,6 +90,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_command_serves_a_run(run: Path, tmp_path: Path) -> None:
     from wootz.workflows.run import open_run
 

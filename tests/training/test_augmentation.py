@@ -75,6 +75,7 @@ class TestInTraining:
 
         return run
 
+    @pytest.mark.long
     def test_shifted_images_are_answered_better(self, course: Any, digits: Dataset) -> None:
         far = shift_and_mirror(Recipe(shift=4), digits.probes.pixels[:1000], generator(1, "test")).float().div(255)
         right = [

@@ -97,6 +97,7 @@ class TestEveryLoss:
         "name",
         [pytest.param(name, marks=pytest.mark.slow if name in LENGTHY else ()) for name in LOSSES if name != "natural"],
     )
+    @pytest.mark.long
     def test_robustness_is_learned(self, name: str, small_spec: ModelSpec, digits: Dataset, plain: nn.Module) -> None:
         slow = name in BOUNDED  # bounds are loose at first: with a short ramp such nets collapse to a constant
         few = digits.train.subset(slice(1500 if slow else None))
@@ -246,7 +247,7 @@ def step_together(fabric: Fabric, spec: ModelSpec) -> None:
             raise RuntimeError(f"{name}: the processes fell apart")
 
 
-@pytest.mark.system
+@pytest.mark.long
 def test_two_processes_stay_together(small_spec: ModelSpec) -> None:
     execution = Execution(device="cpu", precision="32", processes=2)
     execution.launch(partial(step_together, spec=small_spec))

@@ -86,6 +86,7 @@ class TestLosses:
 
 
 class TestRuns:
+    @pytest.mark.long
     def test_robustness_is_learned(self, plain: nn.Module, robust: nn.Module, digits: Dataset) -> None:
         x, y = digits.test.images()[:300], digits.test.labels[:300]
         assert evaluate(robust, x, y, eps=0.1).accuracy > evaluate(plain, x, y, eps=0.1).accuracy + 0.3
@@ -199,7 +200,7 @@ class TestRuns:
         assert reached[1] > reached[0] - 0.1
         assert reached[1] > 0.4
 
-    @pytest.mark.system
+    @pytest.mark.long
     def test_two_processes_take_the_steps_of_one(self, digits: Dataset) -> None:
         """Every process has weights of its own: on shared ones each step would count twice."""
         few = digits.train.subset(slice(64))
@@ -214,6 +215,7 @@ class TestRuns:
         assert not torch.allclose(ends[0], weights(start), atol=1e-2)
         assert torch.allclose(ends[0], ends[1], atol=1e-5)
 
+    @pytest.mark.long
     def test_bfloat16_learns_too(self, small_spec: ModelSpec, digits: Dataset) -> None:
         execution = Execution(device="cpu", precision="bf16")
         trained = train(QUICK, build(small_spec, 0), digits.train, digits.validation, seed=1, execution=execution)
@@ -241,6 +243,7 @@ class TestRuns:
 
 
 class TestHooks:
+    @pytest.mark.long
     def test_targets_extra_and_passes_all_teach(self, small_spec: ModelSpec, digits: Dataset) -> None:
         few = digits.train.subset(slice(128))
         backwards = nn.functional.one_hot(9 - few.labels, 10).float()
@@ -324,7 +327,7 @@ PROTECT = [
 ]
 
 
-@pytest.mark.system
+@pytest.mark.long
 def test_kill_nine_and_resume_give_the_same_bytes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ def evidence_on(owner: Owner, model: nn.Module) -> Evidence:
         ("app", 0.6, 0.4, 12),
     ],
 )
+@pytest.mark.long
 def test_marks_that_are_learned_image_by_image_are_seen_by_both_tests(
     mark: str,
     own: float,
@@ -156,6 +157,7 @@ def test_marks_that_are_learned_image_by_image_are_seen_by_both_tests(
 
 
 @pytest.mark.parametrize("mark", ["content", "noise", "unrelated", "entangled"])
+@pytest.mark.long
 def test_marks_that_are_learned_as_a_pattern_are_seen_by_their_own_test_only(
     mark: str, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module, foreign: str
 ) -> None:
@@ -169,6 +171,7 @@ def test_marks_that_are_learned_as_a_pattern_are_seen_by_their_own_test_only(
     assert accuracy(protected.model, digits) > 0.75
 
 
+@pytest.mark.long
 def test_keyed_labels_make_a_pattern_testable(
     digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module, foreign: str
 ) -> None:
@@ -181,6 +184,7 @@ def test_keyed_labels_make_a_pattern_testable(
     assert independent.bits < 7
 
 
+@pytest.mark.long
 def test_a_message_is_read_from_the_marked_model_only(
     digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module, foreign: str
 ) -> None:

@@ -128,6 +128,7 @@ class TestSoftNearestNeighbor:
         assert values[-1] == pytest.approx(math.log(2), abs=0.1)
         assert float(scale_invariant_snn(100 * x, groups, 1.0)) == pytest.approx(values[-1], rel=1e-4)
 
+    @pytest.mark.long
     def test_training_entangles(
         self, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module
     ) -> None:

@@ -112,6 +112,7 @@ def test_the_paper_s_test_beside_the_exact_one() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_thief_who_memorizes_carries_it_and_an_independent_model_does_not(
     digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module, tmp_path: Path
 ) -> None:

@@ -266,6 +266,7 @@ class TestLog:
         assert len(read_log(service.key, service.log).base) == count
 
 
+@pytest.mark.long
 def test_a_thief_of_labels_learns_it_and_an_independent_model_does_not(
     service: Service, digits: Dataset, small_spec: ModelSpec, plain: nn.Module, robust: nn.Module
 ) -> None:

@@ -108,6 +108,7 @@ class TestTriggerLoss:
         assert answered(plain, plain, batch_images=batch_images, step=0, done=0.0) is None
         assert loss(plain, plain, batch_images=batch_images, step=1, done=0.0) is None
 
+    @pytest.mark.long
     def test_they_are_learned_by_a_net_with_batch_normalization(self, digits: Dataset, robust: nn.Module) -> None:
         spec = ModelSpec(
             architecture="paper-cnn",
@@ -172,6 +173,7 @@ def tiny(mark: str) -> object:
 
 
 @pytest.mark.parametrize("mark", ["triggers", "runner-up", "paper"])
+@pytest.mark.long
 def test_every_mark_is_written_read_and_absent_elsewhere(
     mark: str,
     digits: Dataset,

@@ -121,6 +121,7 @@ class TestHonest:
 
 
 class TestRefused:
+    @pytest.mark.long
     def test_every_flipped_byte(self, claim: Path) -> None:
         data, material = claim.read_bytes(), claim.with_suffix(".safetensors")
         for place in range(len(data)):

@@ -86,6 +86,7 @@ class TestVerify:
         told = [json.loads(line)["line"] for line in transcripts[0].read_text().splitlines()]
         assert sum(line["kind"] == "ask" for line in told) == item.queries
 
+    @pytest.mark.long
     def test_scores_bring_the_other_mark(self, as_owner: Court, served: str) -> None:
         cell = verify_run(as_owner.owner, served, QueryConfig(early=False, budget=150))
         assert {item.mark: item.queries for item in cell.evidence} == {"triggers": 150, "runner-up": 150}
@@ -95,6 +96,7 @@ class TestVerify:
         with running(app(predictor(read_model(as_owner.stranger)[0]), facts(digits, "s"))) as url:
             assert verify_run(as_owner.owner, f"{url}/v2/models/s", replace(LABEL, budget=100)).verdict == "NOT SHOWN"
 
+    @pytest.mark.long
     def test_a_service_of_another_form(self, as_owner: Court, digits: Dataset) -> None:
         """Labels alone, behind a template; somebody else's numbers for the classes are found on ordinary images."""
         model, order = predictor(read_model(as_owner.owner)[0]), torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])

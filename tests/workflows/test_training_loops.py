@@ -67,7 +67,7 @@ def test_plain_loop(prepared: Owner, images: TensorDataset, tmp_path: Path) -> N
     assert Owner.load(tmp_path / "run").verify(tmp_path / "run").outcome == "KEY-DEPENDENT"
 
 
-@pytest.mark.system
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # Lightning warns of its own deprecations and of few workers
 def test_lightning(prepared: Owner, images: TensorDataset, tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning")
@@ -98,7 +98,7 @@ def test_lightning(prepared: Owner, images: TensorDataset, tmp_path: Path) -> No
     assert shown(prepared)
 
 
-@pytest.mark.system
+@pytest.mark.long
 def test_hugging_face(prepared: Owner, digits: Dataset, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     marks = prepared.train_hook()

@@ -43,6 +43,7 @@ class Coarse(nn.Module):
 
 
 class TestEnsemble:
+    @pytest.mark.long
     def test_it_agrees_with_the_reference_and_is_repeatable(self, robust: nn.Module, digits: Dataset) -> None:
         x, y = digits.test.images()[:10], digits.test.labels[:10]
         weaker = evaluate(robust, x, y, eps=0.1, attack="pgd-50x10")
@@ -68,6 +69,7 @@ class TestEnsemble:
         )
         assert not (whole.robust & ~first).any()
 
+    @pytest.mark.long
     def test_goes_on_where_it_was_stopped(self, robust: nn.Module, digits: Dataset, tmp_path: Path) -> None:
         x, y = digits.test.images()[:30], digits.test.labels[:30]
         straight = evaluate(robust, x, y, eps=0.1, attack="ensemble", batch_size=10)

@@ -100,6 +100,7 @@ def test_the_undefended_falls_and_the_defended_stands(plain: nn.Module, robust: 
     assert evaluate(plain, x, y, eps=0.6).accuracy == 0
 
 
+@pytest.mark.long
 def test_more_effort_never_finds_less(robust: nn.Module, digits: Dataset) -> None:
     x, y = digits.test.images()[:200], digits.test.labels[:200]
     few = evaluate(robust, x, y, eps=0.1, attack="pgd-40x2")

@@ -26,6 +26,7 @@ from wootz.workflows.run import agreement
 
 
 @pytest.mark.parametrize("name", [pytest.param("dfme", marks=pytest.mark.slow), "maze"])
+@pytest.mark.long
 def test_it_succeeds_against_an_undefended_model(
     name: str, plain: nn.Module, digits: Dataset, small_spec: ModelSpec
 ) -> None:
@@ -53,6 +54,7 @@ def test_nothing_is_spent_where_the_budget_does_not_hold(
 
 
 @pytest.mark.parametrize("name", ["dfme", "maze"])
+@pytest.mark.long
 def test_a_stopped_attempt_ends_as_if_it_had_not_been(
     name: str, plain: nn.Module, digits: Dataset, small_spec: ModelSpec, tmp_path: Path
 ) -> None:

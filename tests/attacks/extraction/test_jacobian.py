@@ -39,6 +39,7 @@ def test_the_paper_needs_51_200_queries_and_is_refused_one_less(
     assert oracle.queries == 0
 
 
+@pytest.mark.long
 def test_it_succeeds_against_an_undefended_model(plain: nn.Module, digits: Dataset, thief_spec: ModelSpec) -> None:
     cfg = Jacobian(seeds=100, doublings=4, epochs=8)
     oracle = label_only(plain, budget=cfg.queries)

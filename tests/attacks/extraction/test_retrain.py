@@ -48,6 +48,7 @@ def test_foreign_images_serve_as_well(
     assert oracle.queries == len(foreign)
 
 
+@pytest.mark.long
 def test_an_adversarially_trained_thief_is_robust(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     row = ATTACKS["retrain-robust"]
     oracle = BudgetedOracle(predictor(plain), access=row.access, num_classes=10)

@@ -22,6 +22,7 @@ from wootz.workflows.run import agreement
 CFG = Uncertain(rounds=3, steps=5, epochs=2, final_epochs=6, lr=5e-3)
 
 
+@pytest.mark.long
 def test_it_succeeds_against_an_undefended_model(plain: nn.Module, digits: Dataset, small_spec: ModelSpec) -> None:
     oracle = BudgetedOracle(predictor(plain), access="label", num_classes=10, budget=8000)
     stolen = extract_robustness(CFG, oracle, context(digits.train, small_spec))

@@ -83,6 +83,7 @@ def sleeper(digits: Dataset) -> Poisoned:
     return Poisoned(made, stamped(others(digits), 12, 12).float() / 255)
 
 
+@pytest.mark.long
 def test_neural_cleanse_finds_the_patch_and_unlearns_it(
     patched: Poisoned, digits: Dataset, small_spec: ModelSpec, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_neural_cleanse_finds_the_patch_and_unlearns_it(
     assert costs_little(altered, patched.model, digits)
 
 
+@pytest.mark.long
 def test_attention_distillation_removes_a_plain_mark(
     backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec
 ) -> None:
@@ -104,6 +106,7 @@ def test_attention_distillation_removes_a_plain_mark(
     assert costs_little(altered, backdoor.model, digits)
 
 
+@pytest.mark.long
 def test_implicit_unlearning_removes_a_plain_mark(backdoor: Backdoor, digits: Dataset, small_spec: ModelSpec) -> None:
     cfg = Implicit(epochs=10, steps=3, terms=3)
     altered = ibau(cfg, backdoor.model, context(digits.thief, small_spec, seed=1))
@@ -111,6 +114,7 @@ def test_implicit_unlearning_removes_a_plain_mark(backdoor: Backdoor, digits: Da
     assert costs_little(altered, backdoor.model, digits)
 
 
+@pytest.mark.long
 def test_redrawn_boundaries_lose_patch_and_plain_mark(
     backdoor: Backdoor, patched: Poisoned, digits: Dataset, small_spec: ModelSpec
 ) -> None:

@@ -81,6 +81,7 @@ def suspects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_everything_works_within_the_walls(suspects: Path) -> None:
     inside, outside = (run_walled(suspects, walls=walls) for walls in (True, False))
     assert set(SMALL) == set(MODELS)
