@@ -51,6 +51,7 @@ def names_after(program: str) -> dict[str, Any]:
 @pytest.mark.long
 def test_the_python_page_runs() -> None:
     program = re.sub(r"(epochs\"?[=:] ?)\d+", r"\g<1>1", python_page())
+    program = program.replace("owner.claim(owner.model)", "owner.claim(owner.model, force=True)")  # one epoch, few bits
     names = names_after(program)
     assert list(names["verdicts"]) == ["ours", "pruned", "extracted", "independent"]
     assert names["extracted"].queries == len(names["data"].thief)
