@@ -179,13 +179,8 @@ def append(path: Path, result: Result) -> None:
 
 def read_lines(path: Path, *, ended: bool = False) -> list[Result]:
     """Read a file of JSON lines, or only those that have `ended`; a broken line is a StoreError that names it."""
-    results = []
-    for number, plain in read_json_lines(path, complete=ended):
-        try:
-            results.append(from_json(plain))
-        except StoreError as error:
-            raise StoreError(f"{path}, line {number}: is not a record ({error})") from error
-    return results
+    lines = read_json_lines(path, complete=ended)
+    return [from_json(plain, f"{path}, line {number}") for number, plain in lines]
 
 
 def decimal_p(log_p: float) -> str:

@@ -179,7 +179,7 @@ def _records(folder: Path) -> tuple[Source, tuple[Result, ...], float]:
         return "demo", _not_empty(results, summary), _number(plain.get("seconds"), f"{summary}: seconds")
     if grid.is_file():
         located = ((line, f"{grid}, line {number}") for number, line in enumerate(_lines(grid), 1))
-        results = _not_empty(tuple(_result(_parse(line, where), where) for line, where in located), grid)
+        results = _not_empty(tuple(_result(parse_json(line, where), where) for line, where in located), grid)
         _check_axes(results, grid)
         return "grid", results, sum(result.seconds for result in results)
     if run.is_file():
@@ -264,7 +264,7 @@ def _epochs(texts: Iterable[str], where: str) -> tuple[Epoch, ...]:
     epochs = []
     for number, line in enumerate(texts, 1):
         at = f"{where}, line {number}"
-        values = _object(_parse(line, at), at)
+        values = _object(parse_json(line, at), at)
         figures = (_number(values.get(name), f"{at}: {name}") for name in ("loss", "clean", "robust"))
         epochs.append(Epoch(_integer(values.get("epoch"), f"{at}: epoch"), *figures))
     return tuple(epochs)
@@ -330,11 +330,6 @@ def _pixels(value: Any, where: str) -> NDArray[np.uint8]:
     if not whole or image.min() < 0 or image.max() > 255:
         raise StoreError(f"{where}: is not an image of whole numbers 0 to 255 in [C][H][W]")
     return image.astype(np.uint8)
-
-
-def _parse(line: str, where: str) -> Any:
-    """Return the value of a line of JSON."""
-    return parse_json(line, where)
 
 
 def _lines(path: Path) -> list[str]:

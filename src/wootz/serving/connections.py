@@ -34,8 +34,8 @@ class HeaderError(Exception):
 class Connections:
     """The open connections of one service.
 
-    A new connection that finds no room takes the place of the one that has been waiting longest for a header block to
-    end, of its own address if that has too many. Connections with a request in progress keep their place.
+    A new connection for which there is no room replaces the one whose header block has been incomplete for longest; if
+    its own address has too many, one of that address. Connections with a request in progress are never replaced.
 
     Args:
         limits: the limits of the service; the numbers are lowered to what the process's descriptors allow.
@@ -50,7 +50,7 @@ class Connections:
         self._waiting: dict[BoundedProtocol, None] = {}
 
     def admit(self, connection: BoundedProtocol, address: str) -> bool:
-        """Make room for a connection, and tell whether it has its place."""
+        """Make room for a connection; return whether it is admitted."""
         crowded = self._count[address] >= self._per_address
         if crowded or len(self._open) >= self._total:
             candidates = (one for one in self._waiting if not crowded or self._open[one] == address)
