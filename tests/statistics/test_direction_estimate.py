@@ -30,7 +30,7 @@ class TestFromScores:
         found = direction_evidence(owned, predict, (), SuspectAccess("scores"))
         assert found is not None
         assert found.bits > 60
-        assert owned.dimensions == K * (K - 2) * D
+        assert owned.dimensions(D) == K * (K - 2) * D
         x, y = owned.probes.float() / 255, owned.probe_labels
         scores, z = predict(x).double().numpy(), owned.features(x, y).double().numpy()
         v = np.zeros((K, K, D))
@@ -48,7 +48,7 @@ class TestFromScores:
         w = owned.direction.double().numpy()
         cosine = (v * w).sum() / np.linalg.norm(v) / np.linalg.norm(w)
         assert found.statistic == pytest.approx(cosine, abs=1e-9)
-        assert found.log_p == pytest.approx(cosine_tail(cosine, owned.dimensions), rel=1e-6)
+        assert found.log_p == pytest.approx(cosine_tail(cosine, owned.dimensions(D)), rel=1e-6)
 
     def test_probabilities_logits_and_shifted_scores_say_the_same(self) -> None:
         owned = direction()

@@ -161,7 +161,7 @@ def direction_null(count: int) -> np.ndarray:
     ps = np.empty(count)
     for secret in range(count):
         w = key(material, secret).direction.double().numpy().ravel()  # type: ignore[union-attr]
-        ps[secret] = cosine_tail(float(v @ w / np.linalg.norm(v) / np.linalg.norm(w)), other.dimensions)
+        ps[secret] = cosine_tail(float(v @ w / np.linalg.norm(v) / np.linalg.norm(w)), other.dimensions(D))
     return ps
 
 

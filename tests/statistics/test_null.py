@@ -84,7 +84,7 @@ def test_directions_and_halves() -> None:
     w = torch.randn(40, 5, 5, 3, generator=random).double() * (1 - own)
     w = (w - w.sum(2, keepdim=True) / 4) * (1 - own)
     cosines = (w * v).flatten(1).sum(1) / w.flatten(1).norm(dim=1) / v.norm()
-    plain = [cosine_tail(cosine, key.dimensions) for cosine in cosines.tolist()]
+    plain = [cosine_tail(cosine, key.dimensions(3)) for cosine in cosines.tolist()]
     assert null.direction_null(key, v, 40, np.random.default_rng(7)) == pytest.approx(plain, abs=1e-4)
     right = torch.arange(200) % 3 == 0
     pixels = torch.zeros(200, 1, 2, 2, dtype=torch.uint8)

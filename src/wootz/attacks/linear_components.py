@@ -1,8 +1,8 @@
 """Removal of the linear dependence between image features and wrong-class scores: adaptive, against `runner-up`.
 
-The mark `runner-up` correlates a secret direction in the leading principal components of an image, within its class,
-with the log-scores of the wrong classes. Components and scores are public and only the direction is secret, so the
-attacker removes the linear dependence on all components.
+The mark `runner-up` correlates a secret direction in public features of an image, within its class, with the log-scores
+of the wrong classes. Features and scores are public and only the direction is secret, so the attacker removes the
+linear dependence on all features.
 """
 
 from __future__ import annotations
@@ -10,28 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CLIP = 3.0
+from wootz.image_features import class_statistics, fit_projection, project, standardize
 
 
-def principal_components(x: Tensor, y: Tensor, count: int) -> Tensor:
-    """Return the leading `count` principal components [N, d] of images, standardized within each class.
+def public_features(x: Tensor, y: Tensor, features: int, amplitudes: int) -> Tensor:
+    """Return the features [N, d] that `runner-up` weighs, fitted to the attacker's images.
 
     Args:
         x: images float32 [N, C, H, W].
         y: the class of each image, int64 [N].
-        count: the number of components.
-
-    Returns:
-        Components float32 [N, d], clipped to [-3, 3].
+        features: the number of principal components of the pixels.
+        amplitudes: the number of principal components of the amplitudes.
     """
-    flat = x.flatten(1)
-    flat = flat - flat.mean(0)
-    _, directions = torch.linalg.eigh(flat.T @ flat)  # ascending
-    z: Tensor = flat @ directions[:, -count:].flip(1)
-    for k in y.unique():
-        scale, center = torch.std_mean(z[y == k], 0, correction=0)
-        z[y == k] = (z[y == k] - center) / scale.clamp_min(1e-3)
-    return z.clamp_(-_CLIP, _CLIP)
+    z = project(x, fit_projection(x, features, amplitudes))
+    return standardize(z, y, *class_statistics(z, y, 1 + int(y.max())))
 
 
 def remove_linear_component(scores: Tensor, z: Tensor) -> Tensor:

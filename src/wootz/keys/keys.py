@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from wootz.image_features import Projection, project, standardize
 from wootz.keys.material import RegisteredMaterial, tranche_rows
 from wootz.keys.prf import gaussian, half, integers, stream
 
@@ -75,31 +76,38 @@ class PreferenceKey:
 class DirectionKey:
     """A keyed direction W [K, K, d] and the registered tensors that define the features it weighs.
 
-    The features of an image x of class y are the projections of x on d components, centered and scaled within the
-    class, clipped to +-3. `W[y, k]` weighs them for wrong class k; each `W[y]` is centered over k and zero
-    at k = y, so W is isotropic in K * (K - 2) * d dimensions.
+    The features of an image x of class y are principal components of its pixels and, where they were registered, of
+    its amplitudes (see `wootz.image_features`), M values in all, standardized within the class. `W[y, k]` weighs them
+    for wrong class k; each `W[y]` is centered over k and zero at k = y, so the part of W that weighs n of the d
+    features is isotropic in K * (K - 2) * n dimensions.
     """
 
     mark: str
     num_classes: int
-    components: Tensor = field(repr=False)  # [pixels, d]
-    center: Tensor = field(repr=False)  # [pixels]
+    components: Tensor = field(repr=False)  # [M, d]
+    center: Tensor = field(repr=False)  # [M]
     class_mean: Tensor = field(repr=False)  # [K, d]
     class_scale: Tensor = field(repr=False)  # [K, d]
     prior: Tensor = field(repr=False)  # [K, K], ordinary confusion of unmarked models, 0 on the diagonal
     probes: Tensor = field(repr=False)  # uint8 [P, C, H, W]
     probe_labels: Tensor = field(repr=False)  # [P]
     direction: Tensor = field(repr=False)  # [K, K, d]
+    amplitudes: int = 0  # how many of the d features, the last ones, are of amplitudes
 
     @property
-    def dimensions(self) -> int:
-        """Number of dimensions in which the direction is isotropic."""
-        return self.num_classes * (self.num_classes - 2) * self.components.shape[1]
+    def groups(self) -> tuple[int, ...]:
+        """Numbers of features of each kind, in order: of pixels, and of amplitudes if there are any."""
+        of_pixels = self.components.shape[1] - self.amplitudes
+        return (of_pixels, self.amplitudes) if self.amplitudes else (of_pixels,)
+
+    def dimensions(self, features: int) -> int:
+        """Return in how many dimensions the part of the direction that weighs so many features is isotropic."""
+        return self.num_classes * (self.num_classes - 2) * features
 
     def features(self, x: Tensor, y: Tensor) -> Tensor:
         """Images float32 [N, C, H, W] in [0, 1] and classes [N] -> features [N, d]."""
-        z = (x.flatten(1) - self.center) @ self.components
-        return ((z - self.class_mean[y]) / self.class_scale[y]).clamp(-3, 3)
+        z = project(x, Projection(self.center, self.components))
+        return standardize(z, y, self.class_mean, self.class_scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +230,13 @@ def _derive_direction(
     diagonal = torch.eye(num_classes).unsqueeze(2)
     direction = direction * (1 - diagonal)
     direction = (direction - direction.sum(1, keepdim=True) / (num_classes - 1)) * (1 - diagonal)
-    return DirectionKey(mark=mark, num_classes=num_classes, direction=direction, **material.tensors)
+    return DirectionKey(
+        mark=mark,
+        num_classes=num_classes,
+        direction=direction,
+        amplitudes=material.params.get("amplitudes", 0),
+        **material.tensors,
+    )
 
 
 def _derive_half(

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from wootz.image_features import amplitude_count
+
 MAX_KEY_ELEMENTS = 1 << 28
 """Largest number of random elements of a key, over all its tensors."""
 
@@ -100,7 +102,7 @@ def _expected_tensors(
             raise ValueError(f"code must hold {classes} bits")
         return {"pixels": images, "labels": labels}
     if kind == "direction":
-        return _direction_tensors(classes, shape, tensors)
+        return _direction_tensors(classes, shape, params, tensors)
     if kind == "weights":
         sizes, bits = params["shape"], params["bits"]
         if len(sizes) != 4 or min(*sizes, bits) < 1 or bits * math.prod(sizes[1:]) > MAX_KEY_ELEMENTS:
@@ -109,7 +111,7 @@ def _expected_tensors(
 
 
 def _direction_tensors(
-    classes: int, shape: tuple[int, ...], tensors: Mapping[str, Tensor]
+    classes: int, shape: tuple[int, ...], params: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     features = tensors["components"].shape[-1] if tensors["components"].dim() else 0
     probes = len(tensors["probes"]) if tensors["probes"].dim() else 0
@@ -122,10 +124,13 @@ def _direction_tensors(
         )
     if not probes:
         raise ValueError("probes must hold at least one image")
-    pixels, real = math.prod(shape), torch.float32
+    of_amplitudes = params.get("amplitudes", 0)
+    if type(of_amplitudes) is not int or not 0 <= of_amplitudes < features:
+        raise ValueError(f"amplitudes = {of_amplitudes!r}: must be a number of the {features} features, but not all")
+    values, real = math.prod(shape) + (amplitude_count(shape) if of_amplitudes else 0), torch.float32
     return {
-        "components": (real, (pixels, features)),
-        "center": (real, (pixels,)),
+        "components": (real, (values, features)),
+        "center": (real, (values,)),
         "class_mean": (real, (classes, features)),
         "class_scale": (real, (classes, features)),
         "prior": (real, (classes, classes)),

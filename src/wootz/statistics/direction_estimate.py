@@ -111,7 +111,7 @@ def _coefficients(
             v[own, k] = _coefficients_of_classes(
                 target[rows][:, k].T, z[rows], regressors[rows][:, k].transpose(0, 1), labels=labels
             )
-    return _centered(_balanced(_centered(v)))
+    return torch.cat([_centered(_balanced(_centered(part))) for part in v.split(key.groups, 2)], 2)
 
 
 def _coefficients_of_classes(target: Tensor, z: Tensor, regressors: Tensor, *, labels: bool) -> Tensor:

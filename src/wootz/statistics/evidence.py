@@ -176,13 +176,18 @@ class DirectionEvidence(Evidence):
     Attributes:
         dimensions: The number of dimensions in which the keyed direction is isotropic.
         probes: The number of images that the estimate used.
+        parts: The bits of the part of the direction that weighs pixels and of the part that weighs amplitudes; empty if
+            the key has one part only.
     """
 
     dimensions: int
     probes: int
+    parts: tuple[float, ...] = ()
 
     def _counts(self) -> dict[str, Any]:
         counts: dict[str, Any] = {"dimensions": self.dimensions, "probes": self.probes}
+        if self.parts:
+            counts["parts"] = [round(part, 2) for part in self.parts]
         return counts | (_ordinary(self.ordinary) if self.ordinary is not None else {})
 
 

@@ -7,6 +7,7 @@ test states its null distribution and what its statistic measures in the fields 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -26,7 +27,7 @@ from wootz.statistics.evidence import (
 )
 from wootz.statistics.pairwise_preferences import preference_residuals, query_preferences, rank_weights
 from wootz.statistics.queries import SuspectAccess, query_labels
-from wootz.statistics.tails import binomial_tail, bits, cosine_tail, hypergeometric_tail, signs_tail, sum_tail
+from wootz.statistics.tails import binomial_tail, bits, cosine_tail, fisher, hypergeometric_tail, signs_tail, sum_tail
 from wootz.statistics.wrong_class_ranks import keyed_label_ranks, query_wrong_classes, savage_scores
 from wootz.types import Predict
 
@@ -164,26 +165,38 @@ def direction_evidence(
     """Test whether the direction that a suspect's wrong-class scores carry points along the keyed direction W.
 
     The estimate does not depend on W unless the suspect does, so under the null its cosine with W is that of a fixed
-    and an isotropic direction. If the estimate is 0, there is nothing to test and p is 1.
+    and an isotropic direction. The parts of W for features of different kinds are independent; each is tested on its
+    own, so that a model which learned features of one kind only is not judged by noise in the others. If the estimate
+    is 0, there is nothing to test and p is 1.
     """
     estimate = estimate_direction(key, predict, panel, access)
     if estimate is None:
         return None
     w = key.direction.double()
-    length = float(estimate.v.norm() * w.norm())
-    cosine = float((estimate.v * w).sum()) / length if length > 0 else 0.0
+    log_ps = [
+        cosine_tail(_cosine(v, part), key.dimensions(v.shape[2]))
+        for v, part in zip(estimate.v.split(key.groups, 2), w.split(key.groups, 2), strict=True)
+    ]
+    cosine = _cosine(estimate.v, w)
     source = "wrong-class scores" if access.boundary_queries is None else "labels beyond the decision boundary"
     return DirectionEvidence(
         mark=key.mark,
-        log_p=cosine_tail(cosine, key.dimensions) if length > 0 else 0.0,
+        log_p=fisher(log_ps),
         queries=estimate.queries,
-        statistic=cosine,
-        null="cosine between a fixed direction and a keyed direction that is isotropic (Student's t)",
+        statistic=0.0 if math.isnan(cosine) else cosine,
+        null="cosine between a fixed direction and a keyed direction that is isotropic (Student's t)"
+        + (", per kind of feature, combined by Fisher's method" if len(log_ps) > 1 else ""),
         measure=f"cosine between the keyed direction and the one estimated from the suspect's {source}",
         ordinary=estimate.ordinary,
-        dimensions=key.dimensions,
+        dimensions=key.dimensions(sum(key.groups)),
         probes=estimate.probes,
+        parts=tuple(bits(log_p) for log_p in log_ps) if len(log_ps) > 1 else (),
     )
+
+
+def _cosine(v: Tensor, w: Tensor) -> float:
+    """Return the cosine between two directions; NaN if one is 0."""
+    return float((v * w).sum() / (v.norm() * w.norm()))
 
 
 def weight_evidence(

@@ -21,6 +21,7 @@ from wootz.statistics.sequential import log_e_value
 from wootz.statistics.tails import (
     binomial_tail,
     cosine_tail,
+    fisher,
     hypergeometric_tail,
     signs_tail,
     signs_tails,
@@ -74,19 +75,25 @@ def direction_null(key: DirectionKey, v: Tensor, draws: int, stream: np.random.G
 
     All are 0 if the estimate is 0, as in the test.
     """
-    if not v.norm() > 0:
-        return np.zeros(draws)
     random = torch.Generator().manual_seed(int(stream.integers(2**62)))
+    parts = [_part_null(key, part, draws, random) for part in v.split(key.groups, 2)]
+    return np.array([fisher(log_ps) for log_ps in zip(*parts, strict=True)])
+
+
+def _part_null(key: DirectionKey, v: Tensor, draws: int, random: torch.Generator) -> list[float]:
+    """Return ln p [draws] of the cosine of the part v [K, K, n] of an estimate with redrawn directions."""
+    if not v.norm() > 0:
+        return [0.0] * draws
     wrong, others = 1 - torch.eye(key.num_classes).unsqueeze(2), key.num_classes - 1
     v = (v / v.norm()).float() * wrong
     v = (v - v.sum(1, keepdim=True) / others) * wrong  # centering v instead of w gives the same inner product
-    log_p = []
+    log_p: list[float] = []
     for count in _chunks(draws, max(1, min(500, _MAX_VALUES // v.numel()))):
         w = torch.randn(count, *v.shape, generator=random).mul_(wrong)
         squares = w.flatten(1).norm(dim=1) ** 2 - w.sum(2).flatten(1).norm(dim=1) ** 2 / others  # of the centered w
         cosines = w.flatten(1) @ v.flatten() / squares.sqrt()
-        log_p += [cosine_tail(cosine, key.dimensions) for cosine in cosines.tolist()]
-    return np.array(log_p)
+        log_p += [cosine_tail(cosine, key.dimensions(v.shape[2])) for cosine in cosines.tolist()]
+    return log_p
 
 
 def preference_null(residuals: Tensor, draws: int, stream: np.random.Generator) -> Logs:

@@ -18,9 +18,9 @@ from wootz import checks
 from wootz.attacks.evasion import predict_logits
 from wootz.data import Dataset
 from wootz.errors import ConfigError
+from wootz.image_features import amplitude_count, class_statistics, fit_projection, project
 from wootz.keys import DirectionKey, Key, RegisteredMaterial
 from wootz.keys.material import MAX_KEY_ELEMENTS
-from wootz.rng import global_seed
 from wootz.training import Hook
 from wootz.watermarks.interface import MarkContext
 
@@ -34,19 +34,23 @@ class RunnerUp:
     Attributes:
         lam: probability mass of each target that is distributed over the wrong classes by the key.
         tau: how strongly that distribution depends on the key; 0 would embed nothing.
-        features: number of principal components that the direction weighs.
+        features: number of principal components of the pixels that the direction weighs.
+        amplitudes: the same of the amplitudes of low spatial frequencies, which models learn from shifted copies too;
+            limited by the size of the direction.
         probes: largest number of images for the test, in registered order; limited by the probe split.
     """
 
     lam: float = 0.25
     tau: float = 1.5
     features: int = 30
+    amplitudes: int = 20
     probes: int = 20_000
 
     def __post_init__(self) -> None:
         checks.inside(0, 0.5, lam=self.lam)
         checks.positive(tau=self.tau)
         checks.at_least(1, features=self.features, probes=self.probes)
+        checks.at_least(0, amplitudes=self.amplitudes)
 
 
 def prepare(cfg: RunnerUp, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
@@ -61,28 +65,31 @@ def prepare(cfg: RunnerUp, context: MarkContext, generator: torch.Generator) -> 
         raise ConfigError(
             f"mark 'runner-up': needs at least three classes, {data.name} has {count}; leave the mark out"
         )
-    x, y = data.train.images().flatten(1), data.train.labels
-    center = x.mean(0)
-    size = min(cfg.features, x.shape[1])
-    if count**2 * size > MAX_KEY_ELEMENTS:
-        most = MAX_KEY_ELEMENTS // count**2
+    x, y = data.train.images(), data.train.labels
+    of_pixels, most = min(cfg.features, math.prod(data.shape)), MAX_KEY_ELEMENTS // count**2
+    if of_pixels > most:
         advice = f"at most {most} are possible" if most else "leave the mark out"
-        raise ConfigError(f"runner-up.features = {size}: too many for {count} classes; {advice}")
-    with global_seed(0, "components"):
-        _, _, components = torch.pca_lowrank(x - center, q=size, center=False, niter=4)
-    z = (x - center) @ components
-    members = [z[y == k] if (y == k).any() else z for k in range(count)]
+        raise ConfigError(f"runner-up.features = {of_pixels}: too many for {count} classes; {advice}")
+    of_amplitudes = min(cfg.amplitudes, amplitude_count(data.shape), most - of_pixels)
+    projection = fit_projection(x, of_pixels, of_amplitudes)
+    mean, scale = class_statistics(project(x, projection), y, count)
     probes = data.probes.subset(slice(cfg.probes))
     tensors = {
-        "components": components.contiguous(),
-        "center": center,
-        "class_mean": torch.stack([m.mean(0) for m in members]),
-        "class_scale": torch.stack([m.std(0, correction=0).clamp_min(1e-3) for m in members]),
+        "components": projection.components,
+        "center": projection.center,
+        "class_mean": mean,
+        "class_scale": scale,
         "prior": _confusion(context.panel, data),
         "probes": probes.pixels,
         "probe_labels": probes.labels,
     }
-    params = {"lam": str(cfg.lam), "tau": str(cfg.tau), "features": size, "probes": len(probes)}
+    params = {
+        "lam": str(cfg.lam),
+        "tau": str(cfg.tau),
+        "features": of_pixels,
+        "amplitudes": of_amplitudes,
+        "probes": len(probes),
+    }
     return RegisteredMaterial("direction", tensors, params)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from helpers import Backdoor, context, costs_little
 from wootz.attacks.evasion import predict_logits
-from wootz.attacks.linear_components import principal_components, remove_linear_component
+from wootz.attacks.linear_components import public_features, remove_linear_component
 from wootz.attacks.removal.adaptive import (
     Overwrite,
     RegressScores,
@@ -55,19 +55,6 @@ def test_directed_targets_leave_the_true_class_its_mass(digits: Dataset) -> None
     assert torch.equal(directed_targets(Overwrite(lam=0.0), share, 10, torch.Generator()).argmax(1), share.labels)
 
 
-def test_components_are_those_of_a_singular_value_decomposition(digits: Dataset) -> None:
-    x, y = digits.thief.images(), torch.zeros(len(digits.thief), dtype=torch.long)
-    z = principal_components(x, y, 5)
-    flat = x.flatten(1) - x.flatten(1).mean(0)
-    u = torch.linalg.svd(flat, full_matrices=False).U[:, :5] * len(x) ** 0.5
-    cosine = (z * u.clamp(-3, 3)).mean(0).abs() / (z.square().mean(0) * u.clamp(-3, 3).square().mean(0)).sqrt()
-    assert cosine.min() > 0.999
-    within = principal_components(x, digits.thief.labels, 5)
-    for k in range(10):
-        assert within[digits.thief.labels == k].mean(0).abs().max() < 0.1
-    assert within.abs().max() <= 3
-
-
 def test_no_linear_trace_is_left_and_the_top_class_stays() -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2000, 6, generator=generator)
@@ -89,7 +76,7 @@ def test_forgetting_takes_the_trace_and_leaves_the_model(
     written = overwrite(Overwrite(triggers=0, epochs=10, lr=1e-2), backdoor.model, held)
     altered = regress_scores(RegressScores(lr=1e-2), written, held)
     x, y = digits.probes.images(), digits.probes.labels
-    z = principal_components(x, y, 30)
+    z = public_features(x, y, 30, 20)
     before, after = (trace(predict_logits(model, x).log_softmax(1), z, y) for model in (written, altered))
     assert after < 0.6 * before
     assert costs_little(altered, written, digits)

@@ -18,7 +18,7 @@ from wootz.attacks.context import AttackContext
 from wootz.attacks.evasion import predict_logits
 from wootz.attacks.extraction.oracle import BudgetedOracle, query_all, require_scores
 from wootz.attacks.extraction.substitute import SubstituteConfig, train_substitute
-from wootz.attacks.linear_components import principal_components, remove_linear_component
+from wootz.attacks.linear_components import public_features, remove_linear_component
 from wootz.errors import ConfigError
 
 _MIN_IMAGES = 20
@@ -124,14 +124,17 @@ class RegressAnswers(SubstituteConfig):
     """Linear regression of the wrong-class scores on image features, against the mark `runner-up`.
 
     Attributes:
-        features: the number of leading principal components that are regressed out; the mark's default is 30.
+        features: the number of principal components of the pixels that are regressed out; the mark's default is 30.
+        amplitudes: the same of the amplitudes; the mark's default is 20.
     """
 
     features: int = 30
+    amplitudes: int = 20
 
     def __post_init__(self) -> None:
         SubstituteConfig.__post_init__(self)
         checks.at_least(1, features=self.features)
+        checks.at_least(0, amplitudes=self.amplitudes)
 
 
 def regress_answers(cfg: RegressAnswers, victim: BudgetedOracle, context: AttackContext) -> nn.Module:
@@ -139,6 +142,6 @@ def regress_answers(cfg: RegressAnswers, victim: BudgetedOracle, context: Attack
     require_scores(victim, "regress")
     pixels = context.data.pixels
     answers = query_all(victim, pixels, context)
-    features = principal_components(context.data.images(), answers.argmax(1), cfg.features)
+    features = public_features(context.data.images(), answers.argmax(1), cfg.features, cfg.amplitudes)
     targets = remove_linear_component(answers.clamp_min(_MIN_PROBABILITY).log(), features)
     return train_substitute(cfg, context.new_model("thief"), pixels, targets, context)

@@ -33,21 +33,21 @@ class SubstituteConfig(ExtractionConfig):
         epochs: the number of passes over the images.
         batch_size: the number of images per step.
         lr: the peak learning rate of AdamW.
-        shift: the largest random shift of an image along each axis in training, in pixels; its answer stays the same.
-        mirror: whether images are flipped left to right at random in training; their answers stay the same.
+        augment_shift: the largest random shift of a training image along each axis, in pixels; its answer stays.
+        augment_mirror: whether training images are flipped left to right at random; their answers stay.
     """
 
     loss: Literal["natural", "pgd-at", "n-fgsm"] = "natural"
     epochs: int = 15
     batch_size: int = 128
     lr: float = 2e-3
-    shift: int = 0
-    mirror: bool = False
+    augment_shift: int = 0
+    augment_mirror: bool = False
 
     def __post_init__(self) -> None:
         ExtractionConfig.__post_init__(self)
         checks.at_least(1, epochs=self.epochs, batch_size=self.batch_size)
-        checks.at_least(0, shift=self.shift)
+        checks.at_least(0, augment_shift=self.augment_shift)
         checks.positive(lr=self.lr)
 
 
@@ -77,7 +77,7 @@ def train_substitute(
         epochs=cfg.epochs,
         batch_size=cfg.batch_size,
         lr=cfg.lr,
-        shift=cfg.shift,
-        mirror=cfg.mirror,
+        shift=cfg.augment_shift,
+        mirror=cfg.augment_mirror,
     )
     return fit(recipe, model, Split(pixels, answers.argmax(1)), context, name, targets=answers)

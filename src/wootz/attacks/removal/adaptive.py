@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from wootz import checks
 from wootz.attacks.context import AttackContext
 from wootz.attacks.evasion import PGD, pgd, predict_logits
-from wootz.attacks.linear_components import principal_components, remove_linear_component
+from wootz.attacks.linear_components import public_features, remove_linear_component
 from wootz.attacks.removal.finetune import FinetuneConfig, finetune
 from wootz.data import Split
 
@@ -34,7 +34,8 @@ class Overwrite(FinetuneConfig):
         steps: the number of PGD steps per trigger.
         lam: the mass of each target that follows the attacker's direction; 0 embeds none.
         tau: the scale of the direction's logits.
-        features: the number of principal components that the direction weights.
+        features: the number of principal components of the pixels that the direction weights.
+        amplitudes: the same of the amplitudes.
     """
 
     triggers: int = 384
@@ -43,11 +44,12 @@ class Overwrite(FinetuneConfig):
     lam: float = 0.25
     tau: float = 1.5
     features: int = 30
+    amplitudes: int = 20
     epochs: int = 5
 
     def __post_init__(self) -> None:
         FinetuneConfig.__post_init__(self)
-        checks.at_least(0, triggers=self.triggers)
+        checks.at_least(0, triggers=self.triggers, amplitudes=self.amplitudes)
         checks.at_least(1, steps=self.steps, features=self.features)
         checks.positive(reach=self.reach, tau=self.tau)
         checks.within(0, 0.5, lam=self.lam)
@@ -74,9 +76,9 @@ def make_triggers(cfg: Overwrite, model: nn.Module, context: AttackContext, clas
 
 
 def directed_targets(cfg: Overwrite, data: Split, classes: int, generator: torch.Generator) -> Tensor:
-    """Return targets [N, K]: mass 1 - `lam` on the true class, the rest by a random direction of the components."""
+    """Return targets [N, K]: mass 1 - `lam` on the true class, the rest by a random direction of the features."""
     y = data.labels
-    z = principal_components(data.images(), y, cfg.features)
+    z = public_features(data.images(), y, cfg.features, cfg.amplitudes)
     direction = torch.randn(classes, classes, z.shape[1], generator=generator)
     logits = cfg.tau / math.sqrt(z.shape[1]) * torch.einsum("nkd,nd->nk", direction[y], z)
     wrong = logits.scatter(1, y[:, None], float("-inf")).softmax(1)
@@ -88,15 +90,18 @@ class RegressScores(FinetuneConfig):
     """Regression of the wrong-class scores on image features.
 
     Attributes:
-        features: the number of leading principal components that are regressed out, class by class.
+        features: the number of principal components of the pixels that are regressed out, class by class.
+        amplitudes: the same of the amplitudes.
     """
 
     features: int = 30
+    amplitudes: int = 20
     epochs: int = 10
 
     def __post_init__(self) -> None:
         FinetuneConfig.__post_init__(self)
         checks.at_least(1, features=self.features)
+        checks.at_least(0, amplitudes=self.amplitudes)
 
 
 def regress_scores(cfg: RegressScores, model: nn.Module, context: AttackContext) -> nn.Module:
@@ -104,5 +109,5 @@ def regress_scores(cfg: RegressScores, model: nn.Module, context: AttackContext)
     x = context.data.images()
     answers = predict_logits(model, x).log_softmax(1)
     top = answers.argmax(1)
-    targets = remove_linear_component(answers, principal_components(x, top, cfg.features))
+    targets = remove_linear_component(answers, public_features(x, top, cfg.features, cfg.amplitudes))
     return finetune(cfg, model, context, data=Split(context.data.pixels, top), targets=targets)

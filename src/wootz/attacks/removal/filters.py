@@ -20,6 +20,7 @@ from wootz.attacks.context import AttackContext, AttackDataConfig
 from wootz.attacks.evasion import predict_logits
 from wootz.config import Dataclass
 from wootz.data import epoch_batches
+from wootz.image_features import class_statistics, fit_projection, project
 from wootz.models import Filtered, with_filter
 from wootz.models.filters.fitted import (
     Autoencoder,
@@ -136,45 +137,40 @@ class RegressAttack(AttackDataConfig):
     """Regression of the wrong-class scores on image features.
 
     Attributes:
-        features: the number of leading principal components that are regressed out.
+        features: the number of principal components of the pixels that are regressed out.
+        amplitudes: the same of the amplitudes.
     """
 
     features: int = 30
+    amplitudes: int = 20
 
     def __post_init__(self) -> None:
         AttackDataConfig.__post_init__(self)
         checks.at_least(1, features=self.features)
+        checks.at_least(0, amplitudes=self.amplitudes)
 
 
 def add_regression(cfg: RegressAttack, model: nn.Module, context: AttackContext) -> nn.Module:
-    """Return a copy of `model` whose wrong-class scores are uncorrelated with every component.
+    """Return a copy of `model` whose wrong-class scores are uncorrelated with every feature.
 
     True labels are not used.
     """
-    filtered = add_filter(Regress(features=cfg.features), model, context)
+    filtered = add_filter(Regress(features=cfg.features, amplitudes=cfg.amplitudes), model, context)
     regression = filtered.filter
     assert isinstance(regression, RegressFilter)
     x = context.data.images()
     scores = predict_logits(model, x).log_softmax(1)
     top = scores.argmax(1)
-    _fit_features(regression, x, top)
+    projection = fit_projection(x, cfg.features, cfg.amplitudes)
+    regression.center.copy_(projection.center)
+    regression.components.copy_(projection.components)
+    mean, scale = class_statistics(project(x, projection), top, len(regression.mean))
+    regression.mean.copy_(mean)
+    regression.scale.copy_(scale)
     z = regression.features(x, top).double()
     for k in top.unique().tolist():
         regression.slope[k] = _ridge_coefficients(z[top == k], scores[top == k].double(), k).float()
     return filtered
-
-
-def _fit_features(regression: RegressFilter, x: Tensor, top: Tensor) -> None:
-    """Set the principal components, and the mean and standard deviation of the features within each top-1 class."""
-    flat = x.flatten(1)
-    regression.center.copy_(flat.mean(0))
-    flat = flat - regression.center
-    _, directions = torch.linalg.eigh(flat.T @ flat)  # ascending
-    regression.components.copy_(directions.flip(1)[:, : regression.components.shape[1]])
-    z = flat @ regression.components
-    for k in top.unique().tolist():
-        std, mean = torch.std_mean(z[top == k], 0, correction=0)
-        regression.mean[k], regression.scale[k] = mean, std.clamp_min(1e-3)
 
 
 def _ridge_coefficients(z: Tensor, scores: Tensor, k: int) -> Tensor:

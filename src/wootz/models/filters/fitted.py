@@ -6,6 +6,7 @@ Each filter has a config, a module, and a constructor that returns the module be
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
+from wootz.image_features import Projection, amplitude_count, project, standardize
 from wootz.models.filters.common import straight_through
 from wootz.models.filters.inputs import Resize, resize
 from wootz.models.filters.outputs import keep_top
@@ -136,40 +138,42 @@ class Regress:
     """Regression of the wrong-class scores on image features, against the mark `runner-up`.
 
     Attributes:
-        features: the number of leading principal components that are regressed out.
+        features: the number of principal components of the pixels that are regressed out.
+        amplitudes: the same of the amplitudes.
     """
 
     features: int = 30
+    amplitudes: int = 0
 
     def __post_init__(self) -> None:
         checks.at_least(1, features=self.features)
+        checks.at_least(0, amplitudes=self.amplitudes)
 
 
 class RegressFilter(nn.Module):
     """Subtracts from the scores a linear map of image features, one map per top-1 class.
 
-    The trace of the mark `runner-up` is linear in the leading principal components of the image, within each class.
-    The filter removes the whole linear part, which contains both the model's own dependence and the owner's.
+    The trace of the mark `runner-up` is linear in public features of the image, within each class. The filter removes
+    the whole linear part, which contains both the model's own dependence and the owner's.
     """
 
-    center: Tensor  # [pixels]
-    components: Tensor  # [pixels, d]
+    center: Tensor  # [M], of the pixels and the amplitudes
+    components: Tensor  # [M, d]
     mean: Tensor  # [K, d], of the features of images with the same top-1 class
     scale: Tensor  # [K, d], their standard deviation
     slope: Tensor  # the coefficients [K, K, d]: top-1 class, class whose score changes, feature
 
-    def __init__(self, features: int, pixels: int, classes: int) -> None:
+    def __init__(self, features: int, values: int, classes: int) -> None:
         super().__init__()
-        self.register_buffer("center", torch.zeros(pixels))
-        self.register_buffer("components", torch.zeros(pixels, features))
+        self.register_buffer("center", torch.zeros(values))
+        self.register_buffer("components", torch.zeros(values, features))
         self.register_buffer("mean", torch.zeros(classes, features))
         self.register_buffer("scale", torch.ones(classes, features))
         self.register_buffer("slope", torch.zeros(classes, classes, features))
 
     def features(self, x: Tensor, top: Tensor) -> Tensor:
         """Images and their top-1 classes -> features [N, d], standardized within the class, clipped to [-3, 3]."""
-        z = (x.flatten(1) - self.center) @ self.components
-        return ((z - self.mean[top]) / self.scale[top]).clamp(-3, 3)
+        return standardize(project(x, Projection(self.center, self.components)), top, self.mean, self.scale)
 
     def forward(self, inner: nn.Module, x: Tensor) -> Tensor:
         """Images -> log-probabilities [N, K] with the same top-1 class as those of `inner`."""
@@ -181,6 +185,6 @@ class RegressFilter(nn.Module):
 
 def regress_filter(cfg: Regress, shape: tuple[int, int, int], num_classes: int) -> RegressFilter:
     """Return a regression that is not fitted: it changes nothing."""
-    channels, height, width = shape
-    pixels = channels * height * width
-    return RegressFilter(min(cfg.features, pixels), pixels, num_classes)
+    pixels, amplitudes = math.prod(shape), amplitude_count(shape) if cfg.amplitudes else 0
+    features = min(cfg.features, pixels) + min(cfg.amplitudes, amplitudes)
+    return RegressFilter(features, pixels + amplitudes, num_classes)
