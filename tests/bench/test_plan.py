@@ -195,7 +195,7 @@ class TestPlan:
         assert sorted(p["seed"] for p in trained if p["seed"] >= 50) == [51, 52, 53]
 
 
-CELLS = {"smoke": 48, "paper": 852, "paper-cpu": 110, "cost": 48, "cost-cpu": 36, "strong": 2, "matrix": 466}
+CELLS = {"smoke": 48, "paper": 852, "paper-cpu": 110, "cost": 48, "cost-cpu": 36, "strong": 2, "matrix": 490}
 GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.toml"))
 
 
