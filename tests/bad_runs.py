@@ -130,7 +130,7 @@ ONE: dict[str, list[tuple[str, Damage, str]]] = {
         ("epoch is huge", marker(epoch=HUGE), "loss and accuracies of the epochs 0 to"),
         ("a file elsewhere", marker(file="../../key/key.json"), "file"),
         ("another digest", marker(digest="sha256:00"), "its digest differs"),
-        ("another run", marker(run="00"), "other settings"),
+        ("another run", marker(run={"targets": "00"}), "other settings or seed"),
     ],
     "curve.json": [("texts", fields(eps=["a"]), "eps")],
     "config.toml": [

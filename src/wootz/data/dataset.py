@@ -11,6 +11,7 @@ from torch import Tensor
 from wootz import checks
 from wootz.errors import DataError
 from wootz.rng import generator
+from wootz.store import tensor_digest
 
 MOST_CLASSES = 1 << 16
 _TEST_FRACTION = 6
@@ -41,7 +42,7 @@ class Dataset:
     """A data set, split into disjoint parts by `split_dataset`.
 
     Attributes:
-        name: the data set's name, or its path.
+        name: the data set's name, or its absolute path.
         classes: the names of the classes.
         train: the owner's training images.
         validation: the images on which the best epoch is selected.
@@ -66,6 +67,12 @@ class Dataset:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the pixels and labels of all parts; a run keeps it to recognize its data."""
+        parts = (self.train, self.validation, self.probes, self.thief, self.test)
+        return tensor_digest(*(tensor for part in parts for tensor in part))
+
 
 class Counts(NamedTuple):
     """The default sizes of the parts that are split off the training images."""
@@ -79,7 +86,7 @@ class RawDataset(NamedTuple):
     """A data set as its source provides it, before `split_dataset`.
 
     Attributes:
-        name: the data set's name, or its path.
+        name: the data set's name, or its absolute path.
         classes: the names of the classes.
         training: the source's training images.
         test: the source's test images.

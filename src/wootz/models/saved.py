@@ -80,6 +80,7 @@ class _Description(BaseModel):
     filters: list[_Settings] = Field(default=[], max_length=64)
     data: str = ""
     set_aside: float = Field(default=1.0, gt=0, le=1)
+    data_digest: str = ""
     eps: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     seed: int = 0
     kind: Kind = "unknown"

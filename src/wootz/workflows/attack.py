@@ -33,7 +33,7 @@ from wootz.workflows.evaluate import TEST_IMAGES, measure
 from wootz.workflows.extraction_target import open_target
 from wootz.workflows.inputs import DataLike, as_split
 from wootz.workflows.protection import defaults_for
-from wootz.workflows.run import Timer, agreement, prepare_run_folder
+from wootz.workflows.run import Timer, agreement, data_metadata, prepare_run_folder
 from wootz.workflows.suspects import QueryConfig, SuspectLike, Where, is_endpoint, open_suspect_model
 
 
@@ -217,7 +217,7 @@ def attack_run(
         count: test images that robust accuracy is measured on.
         seed: of the attacker.
         resume: go on from what an earlier call left in `out`; queries that it asked stay counted.
-        data: name of the data set, where an endpoint does not say it.
+        data: name or path of the data set, where an endpoint does not say it, or a run's was moved.
         client: `key=value` settings of the client that asks an endpoint, see `wootz.suspects.endpoints.Client`.
         served: a thief of a run folder asks through the run's guard, as if it were served; which answers were changed
             is logged in `out`, a file of the owner's that no attack reads.
@@ -270,7 +270,7 @@ def attack_run(
                 log=attempt / QUERY_LOG,
                 context=context,
             )
-        about = {"kind": kin.kind, "theft": attack, "data": known.name, "set_aside": known.set_aside, "eps": victim.eps}
+        about = {"kind": kin.kind, "theft": attack, **data_metadata(known), "eps": victim.eps}
         about |= {"seed": seed, "attack": to_mapping(cfg)} | (
             {} if attacked.queries is None else {"queries": attacked.queries}
         )

@@ -165,6 +165,7 @@ def evaluate_run(
     eps: float | None = None,
     norm: Norm = "Linf",
     seed: int = 0,
+    data: str | None = None,
     data_dir: Path | None = None,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
@@ -172,14 +173,15 @@ def evaluate_run(
     """Attack the first `count` test images at the run's own budget, or at `eps`.
 
     An evaluation of several attacks that was cut off goes on from `folder`/evaluation when it is called again.
+    `data` is the name or path of the run's data set, if it was moved.
     """
     name = lookup(NAMES, attack, "evaluation")
-    timer, run = Timer(), open_run(folder)
-    data = run.data(data_dir)
+    timer, run = Timer(), open_run(folder, data)
+    known = run.data(data_dir)
     warnings = check_model(run.model, run.spec.shape, len(run.spec.classes))
     clean, robust = measure(
         run.model,
-        data,
+        known,
         eps=run.eps if eps is None else eps,
         attack=name,
         norm=norm,
@@ -190,7 +192,7 @@ def evaluate_run(
         progress=progress,
     )
     return Result(
-        data=data.name,
+        data=known.name,
         suspect=folder.name,
         kind=run.about["kind"],
         theft=run.about.get("theft"),

@@ -67,7 +67,7 @@ def open_target(
     Args:
         where: run folder, or the URL of an endpoint.
         access: what the attack asks for; an endpoint is asked for labels or scores accordingly.
-        data: name of the data set, where an endpoint does not say it.
+        data: name or path of the data set, where an endpoint does not say it, or a run's was moved.
         data_dir: where data are looked for first.
         transcript: where questions to an endpoint and its answers are recorded.
         client: `key=value` settings of the client that asks it.
@@ -79,7 +79,7 @@ def open_target(
         ModelError: it takes other images, or knows other classes, than the data have.
     """
     if not is_endpoint(where):
-        run = open_run(Path(where))
+        run = open_run(Path(where), data)
         bare = ExtractionTarget(
             predict=predictor(run.model),
             model=run.model,

@@ -18,7 +18,7 @@ from wootz.types import Progress
 from wootz.workflows.evaluate import TEST_IMAGES, measure
 from wootz.workflows.owner import Tsa, begin_run, protect, run_metadata, training_metadata
 from wootz.workflows.protection import Protection
-from wootz.workflows.run import Timer
+from wootz.workflows.run import Timer, load_moved
 from wootz.workflows.verify import verdict_fields, verify_own_model
 
 CURVE_IMAGES = 300
@@ -51,7 +51,8 @@ def protect_run(
         count: test images that robust accuracy is measured on.
         progress: called with the name of the step and the fraction done.
     """
-    timer, data, execution = Timer(), load(cfg.data, data_dir, cfg.set_aside), execution or Execution()
+    timer, execution = Timer(), execution or Execution()
+    data = load_moved(cfg.data, data_dir, cfg.set_aside, out) if resume else load(cfg.data, data_dir, cfg.set_aside)
     with lock_folder(out):
         verdict = None
         if cfg.marks:
@@ -74,7 +75,7 @@ def protect_run(
             model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
         )
         cell = Result(
-            data=cfg.data,
+            data=data.name,
             suspect=out.name,
             kind="protected" if cfg.marks else "independent",
             clean=clean,
