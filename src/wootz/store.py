@@ -203,10 +203,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, mode: int = 0o64
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return tensors as the bytes of a safetensors file; equal tensors give equal bytes."""
+    """Return tensors as the bytes of a safetensors file; equal tensors give equal bytes.
+
+    Tensors that share memory, such as tied weights, are written once per name.
+    """
     from safetensors.torch import save
 
-    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    plain, seen = {}, set[int]()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return save(plain)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

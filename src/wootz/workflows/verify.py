@@ -24,7 +24,7 @@ from wootz.workflows.suspects import (
     QueryConfig,
     Suspect,
     SuspectLike,
-    check_fit,
+    fitting,
     open_suspect_model,
     suspect_without_answers,
 )
@@ -143,7 +143,7 @@ def ask_suspect(
     Raises:
         ModelError: the suspect takes other images, or knows other classes.
     """
-    check_fit(registration, suspect)
+    suspect = fitting(registration, suspect)
     verdict = verify(
         keys,
         suspect.predict,
@@ -181,15 +181,17 @@ def calibrated_suspect(registration: Mapping[str, Any], suspect: Suspect, ordina
         ordinary: images uint8 [n, C, H, W] and their classes in the registered order.
     """
     channels, height, width = registration["shape"]
-    shape = suspect.shape or (channels, height, width)
+    shape, classes = suspect.shape or (channels, height, width), len(registration["classes"])
+    known = None if suspect.num_classes is None else min(suspect.num_classes, classes)
     input_format = detect_input_format(
-        suspect.predict, ordinary.pixels, ordinary.labels, shape=shape, num_classes=len(registration["classes"])
+        suspect.predict, ordinary.pixels, ordinary.labels, shape=shape, num_classes=classes
     )
     notes = (input_format.describe(),)
     return replace(
         suspect,
         predict=with_input_format(suspect.predict, input_format),
         shape=(channels, height, width),
+        num_classes=known,
         notes=lambda: (*notes, *suspect.notes()),
         accuracy=input_format.accuracy,
     )

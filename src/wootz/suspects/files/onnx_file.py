@@ -180,7 +180,9 @@ def _tensor(tensor: onnx.TensorProto, name: str, limits: Limits) -> tuple[str, T
     """Check that a tensor is stored in the file, dense, as large as its shape, and finite."""
     what = f"{name}: tensor {one_line(tensor.name, 80)!r}"
     if tensor.data_location != 0 or tensor.external_data:
-        raise SuspectError(f"{what} is stored outside the file; external data is not supported")
+        raise SuspectError(
+            f"{what} is stored outside the file; write one file, with torch.onnx.export(..., external_data=False)"
+        )
     if tensor.HasField("segment"):
         raise SuspectError(f"{what} is one segment of a tensor; only whole tensors are supported")
     if tensor.data_type not in _DTYPES:
