@@ -23,6 +23,7 @@ from wootz.data import Dataset, Split
 from wootz.errors import ConfigError, StoreError, TrainingError
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
+from wootz.store import read_tensors, write_tensors
 from wootz.training import LOSSES, Batch, Execution, Hook, Recipe, TriggerEpoch, join, train
 from wootz.training.recipe import eps_schedule, learning_rate
 
@@ -167,6 +168,26 @@ class TestRuns:
         state.write_bytes(state.read_bytes()[:-1] + b"\0")
         with pytest.raises(StoreError, match="was changed since it was written"):
             train(cfg, model, few, digits.validation, seed=1, execution=CPU, folder=tmp_path, resume=True)
+
+    def test_tied_weights_are_saved_and_resumed(self, digits: Dataset, tmp_path: Path) -> None:
+        class Tied(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.out = nn.Linear(784, 784), nn.Linear(784, 10)
+                self.second = self.first
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.out(self.second(self.first(x.flatten(1)).relu()))
+
+        few, net = digits.train.subset(slice(64)), Tied()
+        cfg = Recipe(loss="natural", epochs=2, lr=1e-3)
+        whole = train(cfg, net, few, few, seed=1, execution=CPU, folder=tmp_path).model
+        again = train(cfg, net, few, few, seed=1, execution=CPU, folder=tmp_path, resume=True).model
+        assert torch.equal(weights(whole), weights(again))
+        assert again.first.weight is again.second.weight
+        write_tensors(tmp_path / "m.safetensors", again.state_dict())
+        read = read_tensors(tmp_path / "m.safetensors")
+        assert torch.equal(read["first.weight"], read["second.weight"])
 
     def test_a_damaged_marker_is_one_line(self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path) -> None:
         few, cfg = digits.train.subset(slice(64)), replace(QUICK, epochs=1)

@@ -166,7 +166,7 @@ def reinitialized(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def write_model(folder: Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
+def write_model(folder: str | Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
     """Write the weights, then the description.
 
     Args:
@@ -175,6 +175,7 @@ def write_model(folder: Path, model: nn.Module, spec: ModelSpec, metadata: dict[
         spec: the description of the network itself.
         metadata: further entries of `model.json`, such as how the model was trained.
     """
+    folder = Path(folder)
     write_tensors(folder / "model.safetensors", model.state_dict())
     description = {
         "schema": SCHEMA,
@@ -249,9 +250,9 @@ def _real(tensor: Tensor, what: str) -> Tensor:
     return tensor.real
 
 
-def read_model(folder: Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
+def read_model(folder: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
     """Read the model of a run folder: the module in eval mode, its spec, and the content of `model.json`."""
-    return read_files(folder / "model.safetensors", folder / "model.json")
+    return read_files(Path(folder) / "model.safetensors", Path(folder) / "model.json")
 
 
 def read_files(weights: Path, description: Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:

@@ -56,7 +56,7 @@ def train(
     seed: int,
     hook: Hook | None = None,
     execution: Execution | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[float, dict[str, float]], None] | None = None,
 ) -> Trained:
@@ -81,6 +81,7 @@ def train(
     """
     check_shift(cfg, training.pixels.shape[1:])
     hook, execution = hook or Hook(), execution or Execution()
+    folder = None if folder is None else Path(folder)
     with global_seed(seed, "identity"):
         answers = predict_logits(model.cpu(), training.subset(slice(_ASKED)).images())
     targets = (

@@ -88,7 +88,7 @@ def extract(
     eps: float = CUSTOMARY_EPS,
     seed: int = 0,
     execution: Execution | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> Attacked:
     """Extract a copy of a model through its answers.
@@ -112,7 +112,7 @@ def extract(
         ConfigError: no such attack or setting, or no network to train.
         BudgetError: the attack needs more queries, or other answers, than it is allowed.
     """
-    row = lookup(FAMILIES["steal"].attacks, attack, "extraction attack")
+    row, folder = lookup(FAMILIES["steal"].attacks, attack, "extraction attack"), _path(folder)
     held = _attack_data(data)
     query = QueryConfig(access="label" if (access or row.access) == "label" else "scores", isolated=False)
     with ExitStack() as stack:
@@ -148,7 +148,7 @@ def remove(
     eps: float = CUSTOMARY_EPS,
     seed: int = 0,
     execution: Execution | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> Attacked:
     """Try to remove the marks of a model; `model` itself stays as it is.
@@ -167,7 +167,7 @@ def remove(
     Raises:
         ConfigError: no such attack or setting.
     """
-    row = lookup(FAMILIES["remove"].attacks, attack, "removal attack")
+    row, folder = lookup(FAMILIES["remove"].attacks, attack, "removal attack"), _path(folder)
     context = _context(model, _attack_data(data), eps, seed, "remove", attack, execution, folder, progress)
     return _attacked(
         row,
@@ -187,7 +187,7 @@ def attack_run(
     family: Literal["steal", "remove"],
     where: Where,
     attack: str,
-    out: Path,
+    out: str | Path,
     *,
     settings: Sequence[str] | Mapping[str, Any] = (),
     access: str | None = None,
@@ -229,7 +229,7 @@ def attack_run(
         ConfigError: no such attack or setting, or `out` holds a model already; `served` where nothing is served so.
         BudgetError: the attack needs more queries, or sees less, than it is allowed.
     """
-    timer, kin = Timer(), FAMILIES[family]
+    timer, kin, out = Timer(), FAMILIES[family], Path(out)
     row = lookup(kin.attacks, attack, f"{kin.verb} attack")
     cfg = _config(row, attack, settings)
     if "weights" in (access, row.access) and access not in (None, row.access):
@@ -332,6 +332,10 @@ def _attacked(
         return Attacked(model=row.run(cfg, model, context), attack=name, queries=None)
     oracle = BudgetedOracle(predict, access=access or row.access, num_classes=num_classes, budget=query_budget, log=log)
     return Attacked(model=row.run(cfg, oracle, context), attack=name, queries=oracle.queries)
+
+
+def _path(folder: str | Path | None) -> Path | None:
+    return None if folder is None else Path(folder)
 
 
 def _config(row: Attack, attack: str, settings: Sequence[str] | Mapping[str, Any]) -> Any:

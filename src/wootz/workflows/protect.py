@@ -26,7 +26,7 @@ CURVE_IMAGES = 300
 
 def protect_run(
     cfg: Protection,
-    out: Path,
+    out: str | Path,
     *,
     data_dir: Path | None = None,
     execution: Execution | None = None,
@@ -51,7 +51,7 @@ def protect_run(
         count: test images that robust accuracy is measured on.
         progress: called with the name of the step and the fraction done.
     """
-    timer, execution = Timer(), execution or Execution()
+    timer, execution, out = Timer(), execution or Execution(), Path(out)
     data = load_moved(cfg.data, data_dir, cfg.set_aside, out) if resume else load(cfg.data, data_dir, cfg.set_aside)
     with lock_folder(out):
         verdict = None

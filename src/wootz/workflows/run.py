@@ -104,7 +104,7 @@ def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def open_run(folder: Path, data: str | None = None) -> Run:
+def open_run(folder: str | Path, data: str | None = None) -> Run:
     """Open a run folder.
 
     Args:
@@ -114,6 +114,7 @@ def open_run(folder: Path, data: str | None = None) -> Run:
     Raises:
         StoreError: there is none, or it is damaged.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise StoreError(f"{folder}: is not a run folder (there is no such folder)")
     model, spec, about = read_model(folder)
