@@ -37,6 +37,8 @@ class Mark(NamedTuple):
     """One kind of watermark.
 
     Attributes:
+        check: `check(cfg, data)` raises ConfigError if the data do not suffice, before anything is trained. The message
+            names an option that helps, if there is one but other settings of the mark.
         prepare: `prepare(cfg, context, generator)` fixes the public material before a key exists.
         train_hook: `train_hook(cfg, key, data, *, seed)` returns what training adds to embed the key.
         config: the config type; its defaults are the default settings.

@@ -63,24 +63,13 @@ def verify_suspect(
         ConfigError: a log, and no guard that wrote it.
         ModelError: the suspect takes images of another shape, or has another number of classes.
     """
-    query, keys = query or QueryConfig(), owner.keys.by_mark
-    if guard_log is not None:
-        keys = _with_named_log(keys, guard_log)
-    else:
-        keys = with_guard(keys, owner.folder) if owner.folder is not None else without_guard(keys)
-    left_out = [
-        f"{name}: left out, no log of keyed answers is there" for name in owner.keys.by_mark if name not in keys
-    ]
+    query, keys = query or QueryConfig(), _tested_keys(owner, guard_log)
     progress("querying the suspect", 0.0)
     try:
         with ExitStack() as stack:
             place = owner.folder / "transcripts" if owner.folder else Path(stack.enter_context(TemporaryDirectory()))
             opened = stack.enter_context(open_suspect_model(suspect, query, place))
-            opened = own_calibration(keys, owner.keys.registration, opened, query.calibrate)
-            verdict = ask_suspect(
-                keys, owner.keys.registration, opened, owner.reference_models, query, bar=threshold_bits
-            )
-            return replace(verdict, notes=(*verdict.notes, *left_out)), opened
+            return _tested(owner, keys, opened, query, threshold_bits), opened
     except InconclusiveError as error:
         verdict = Verdict(
             outcome=Outcome.INCONCLUSIVE,
@@ -91,6 +80,29 @@ def verify_suspect(
             notes=(str(error),),
         )
         return verdict, suspect_without_answers(Path(str(suspect)))
+
+
+def verify_open_suspect(owner: Owner, suspect: Suspect, query: QueryConfig, *, threshold_bits: float) -> Verdict:
+    """Do what `verify_suspect` does, on a suspect that is open."""
+    return _tested(owner, _tested_keys(owner, None), suspect, query, threshold_bits)
+
+
+def _tested_keys(owner: Owner, guard_log: Path | None) -> Mapping[str, Key]:
+    """Return the keys that can be tested: the guard's with its log, if there is one."""
+    keys = owner.keys.by_mark
+    if guard_log is not None:
+        return _with_named_log(keys, guard_log)
+    return with_guard(keys, owner.folder) if owner.folder is not None else without_guard(keys)
+
+
+def _tested(owner: Owner, keys: Mapping[str, Key], suspect: Suspect, query: QueryConfig, bar: float) -> Verdict:
+    registration = owner.keys.registration
+    suspect = own_calibration(keys, registration, suspect, query.calibrate)
+    verdict = ask_suspect(keys, registration, suspect, owner.reference_models, query, bar=bar)
+    left_out = (
+        f"{name}: left out, no log of keyed answers is there" for name in owner.keys.by_mark if name not in keys
+    )
+    return replace(verdict, notes=(*verdict.notes, *left_out))
 
 
 def verify_own_model(owner: Owner) -> Verdict | None:
