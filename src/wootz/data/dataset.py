@@ -10,11 +10,13 @@ from torch import Tensor
 
 from wootz import checks
 from wootz.errors import DataError
+from wootz.logs import warn_once
 from wootz.rng import generator
 from wootz.store import tensor_digest
 
 MOST_CLASSES = 1 << 16
 _TEST_FRACTION = 6
+_FEW_IMAGES, _LISTED = 10, 5
 SPLIT_SEED = 0
 """The same split for every user: extracted and independent models must not be trained on the owner's probes."""
 
@@ -163,6 +165,25 @@ def check_split(name: str, split: Split, num_classes: int) -> None:
         raise DataError(
             f"{name}: labels from {int(labels.min())} to {int(labels.max())}; must be from 0 to {num_classes - 1}"
         )
+
+
+def check_balance(data: Dataset) -> None:
+    """Check that each class can be learned; classes with few training images are logged.
+
+    Raises:
+        DataError: a class has no image left for training after the split.
+    """
+    counts = torch.bincount(data.train.labels, minlength=len(data.classes)).tolist()
+    few = {name: count for name, count in zip(data.classes, counts, strict=True) if count < _FEW_IMAGES}
+    if not few:
+        return
+    listed = ", ".join(f"{name!r} ({count})" for name, count in list(few.items())[:_LISTED])
+    if min(few.values()) == 0:
+        raise DataError(
+            f"{data.name}: after the split, classes have too few of the {len(data.train)} training images: {listed}; "
+            "give more images of them, or leave these classes out"
+        )
+    warn_once(f"{data.name}: some classes have few of the {len(data.train)} training images: {listed}")
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Tensor]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from torch import nn
 
 from wootz.config import differences, from_mapping, read_toml, to_mapping, to_toml, with_settings
-from wootz.data import Dataset
+from wootz.data import Dataset, check_balance
 from wootz.errors import ConfigError
 from wootz.keys import (
     BoundarySearchTerms,
@@ -43,7 +43,7 @@ from wootz.statistics import Verdict
 from wootz.store import lock_folder, read_tensors, write_bytes
 from wootz.training import Execution, Recipe, check_shift, train
 from wootz.types import THRESHOLD_BITS, Access, Progress
-from wootz.watermarks import MarkContext, MarkLoss, hook_of, prepare_all, weights_digest
+from wootz.watermarks import MarkContext, MarkLoss, check_marks, hook_of, prepare_all, weights_digest
 from wootz.workflows.inputs import DataLike, as_dataset
 from wootz.workflows.protection import REFERENCE_NETWORK, Protection, preset
 from wootz.workflows.reference_models import ReferenceModels, registered_panel
@@ -511,6 +511,9 @@ def _resolve(
     for warning in check_model(network, dataset.shape, len(dataset.classes)):
         warn_once(f"the model: {warning}")
     check_shift(config.recipe, dataset.shape)
+    check_balance(dataset)
+    context = MarkContext(data=dataset, panel=(), model=network, eps=config.recipe.eps, wm_eps=config.wm_eps)
+    check_marks(config.mark_settings(), context)
     return dataset, config, network, secret
 
 

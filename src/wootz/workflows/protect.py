@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from wootz.attacks.evasion import accuracy_curve
-from wootz.data import Dataset, load
+from wootz.data import Dataset, check_balance, load
 from wootz.models import build, write_model
 from wootz.records import Result, to_json
 from wootz.statistics import Verdict
@@ -108,6 +108,7 @@ def _train_independent(
     spec = cfg.spec(data)
     model = build(spec, cfg.seed)
     check_shift(cfg.recipe, data.shape)
+    check_balance(data)
     begin_run(cfg, out, resume=resume)
     trained = train(
         cfg.recipe,

@@ -23,7 +23,6 @@ from wootz.watermarks.baselines.trigger_training import trigger_epoch_hook
 from wootz.watermarks.interface import MarkContext
 from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
 
-
 _LEAST = 22
 """Smallest number n of embedded triggers whose 2n over n halves give 40 bits."""
 
