@@ -70,13 +70,18 @@ class _Input(BaseModel):
         return shape
 
 
-class _Description(BaseModel):
-    """The content of the `model.json` of a run; further fields are kept as they are."""
+class _Network(BaseModel):
+    """What a `model.json` says of a network."""
 
     architecture: str
     settings: _Settings
     input: _Input
     classes: list[str] = Field(min_length=2, max_length=1 << 16)
+
+
+class _Description(_Network):
+    """The content of the `model.json` of a run; further fields are kept as they are."""
+
     filters: list[_Settings] = Field(default=[], max_length=64)
     data: str = ""
     set_aside: float = Field(default=1.0, gt=0, le=1)
@@ -195,29 +200,30 @@ def read_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         StoreError: the file cannot be read, or a field has another type or an absurd size.
     """
     plain = read_json(path)
-    spec = spec_of(plain, path)
-    validate(_Description, plain, str(path))
-    return spec, plain
+    return _spec_of(plain, path, _Description), plain
 
 
 def spec_of(plain: Any, path: Path | str) -> ModelSpec:
-    """Return the spec in the content of a `model.json`; `path` is for error messages."""
-    try:
-        if plain["schema"] != SCHEMA:
-            raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
-        if not isinstance(plain["architecture"], str) or not isinstance(plain["settings"], dict):
-            raise TypeError("no name of an architecture with settings")
-        if not isinstance(plain["classes"], list) or len(plain["classes"]) < 2:
-            raise TypeError("no list of two or more names of classes")
-        channels, height, width = (int(size) for size in plain["input"]["shape"])
-        return ModelSpec(
-            architecture=plain["architecture"],
-            settings=plain["settings"],
-            shape=(channels, height, width),
-            classes=tuple(plain["classes"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path}: is not the description of a model (what is wrong: {error!r})") from error
+    """Return the spec in the content of a `model.json`; `path` is for error messages.
+
+    Raises:
+        StoreError: a field of the network is missing, of another type or of an absurd size.
+    """
+    return _spec_of(plain, path, _Network)
+
+
+def _spec_of(plain: Any, path: Path | str, kind: type[_Network]) -> ModelSpec:
+    if not isinstance(plain, dict):
+        raise StoreError(f"{path}: is not the description of a model (it should be a JSON object)")
+    if plain.get("schema") != SCHEMA:
+        raise StoreError(f"{path}: schema {plain.get('schema')!r}; this version reads schema {SCHEMA}")
+    network = validate(kind, plain, str(path))
+    return ModelSpec(
+        architecture=network.architecture,
+        settings=plain["settings"],
+        shape=network.input.shape,
+        classes=tuple(network.classes),
+    )
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | str) -> None:

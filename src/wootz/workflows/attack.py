@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from wootz.attacks import extraction, removal
 from wootz.attacks.context import AttackContext, AttackDataConfig
 from wootz.attacks.evasion import predict_logits
 from wootz.attacks.extraction import BudgetedOracle, ExtractionConfig
-from wootz.config import to_mapping, with_settings, with_values
+from wootz.config import differences, to_mapping, with_settings, with_values
 from wootz.data import Dataset, Split, load, load_other
 from wootz.errors import ConfigError, StoreError
 from wootz.models import MODELS, ModelSpec, build, other_architecture, reinitialized, write_model
@@ -34,7 +35,7 @@ from wootz.workflows.extraction_target import open_target
 from wootz.workflows.inputs import DataLike, as_split
 from wootz.workflows.protection import defaults_for
 from wootz.workflows.run import Timer, agreement, data_metadata, prepare_run_folder
-from wootz.workflows.suspects import QueryConfig, SuspectLike, Where, is_endpoint, open_suspect_model
+from wootz.workflows.suspects import QueryConfig, SuspectLike, Where, identify, is_endpoint, open_suspect_model
 
 
 class Family(NamedTuple):
@@ -58,6 +59,7 @@ CUSTOMARY_EPS = defaults_for("").eps
 
 TRANSCRIPT = "transcript.jsonl"
 QUERY_LOG = "queries.log"
+ATTEMPT = "attempt.json"
 GUARD_LOG = "guard.jsonl"
 
 
@@ -237,7 +239,9 @@ def attack_run(
     if served and (is_endpoint(where) or "weights" in (access, row.access)):
         raise ConfigError(f"served: {attack!r} on {where} is no theft by answers from a run folder; leave it out")
     with lock_folder(out):
-        attempt = _begin_attempt(out, where, resume=resume, served=served)
+        attempt = _begin_attempt(out, where, resume=resume)
+        settled = {"attack": attack, "settings": to_mapping(cfg), "access": access or row.access, "seed": seed}
+        _check_same_attempt(attempt, settled | {"through_guard": served})
         with open_target(
             where,
             access=access or row.access,
@@ -248,6 +252,8 @@ def attack_run(
             guard=attempt / GUARD_LOG if served else None,
         ) as victim:
             spec, known = _attacker_spec(cfg, victim.spec), victim.data
+            target = str(where) if victim.model is None else identify(victim.model).digest
+            _check_same_attempt(attempt, {"target": target, "data": known.digest})
             held = _attacker_images(cfg, known, data_dir)
             context = AttackContext(
                 data=held,
@@ -299,7 +305,7 @@ def attack_run(
         return cell
 
 
-def _begin_attempt(out: Path, where: Where, *, resume: bool, served: bool) -> Path:
+def _begin_attempt(out: Path, where: Where, *, resume: bool) -> Path:
     """Return the folder of the attempt, a fresh one unless the attack goes on."""
     if not is_endpoint(where) and not Path(where).is_dir():
         raise StoreError(f"{where}: is not a run folder (there is no such folder)")
@@ -307,10 +313,25 @@ def _begin_attempt(out: Path, where: Where, *, resume: bool, served: bool) -> Pa
     attempt = out / "attempt"
     if not resume:
         shutil.rmtree(attempt, ignore_errors=True)
-    if (attempt / QUERY_LOG).is_file() and (attempt / GUARD_LOG).is_file() != served:
-        raise ConfigError(f"{out}: was begun {'without' if served else 'with'} a guard in between; resume it so")
     attempt.mkdir(exist_ok=True)
     return attempt
+
+
+def _check_same_attempt(attempt: Path, now: dict[str, Any]) -> None:
+    """Keep what decides the result of an attack in the folder of its attempt.
+
+    Raises:
+        ConfigError: the attempt was begun with other values of these names.
+    """
+    path, now = attempt / ATTEMPT, json.loads(json.dumps(now))
+    begun = read_json(path) if path.is_file() else {}
+    if not isinstance(begun, dict):
+        raise StoreError(f"{path}: is damaged; remove {attempt} to begin anew")
+    if others := differences(now | begun, begun | now):  # names that only one of them has are equal in both
+        raise ConfigError(
+            f"{attempt}: was begun with other settings ({', '.join(others)}); resume it with the same ones"
+        )
+    write_json(path, begun | now)
 
 
 def _attacked(
