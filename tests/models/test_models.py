@@ -115,6 +115,9 @@ class TestSaved:
 
     def test_a_broken_description(self, tmp_path: Path) -> None:
         (tmp_path / "model.json").write_text('{"schema": 1}')
+        with pytest.raises(StoreError, match=r"model\.json: architecture: Field required"):
+            read_spec(tmp_path / "model.json")
+        (tmp_path / "model.json").write_text("{}")
         with pytest.raises(StoreError, match="is not the description of a model"):
             read_spec(tmp_path / "model.json")
 

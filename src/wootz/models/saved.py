@@ -213,10 +213,10 @@ def spec_of(plain: Any, path: Path | str) -> ModelSpec:
 
 
 def _spec_of(plain: Any, path: Path | str, kind: type[_Network]) -> ModelSpec:
-    if not isinstance(plain, dict):
-        raise StoreError(f"{path}: is not the description of a model (it should be a JSON object)")
-    if plain.get("schema") != SCHEMA:
-        raise StoreError(f"{path}: schema {plain.get('schema')!r}; this version reads schema {SCHEMA}")
+    if not isinstance(plain, dict) or "schema" not in plain:
+        raise StoreError(f"{path}: is not the description of a model (it should be a JSON object with a schema)")
+    if plain["schema"] != SCHEMA:
+        raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
     network = validate(kind, plain, str(path))
     return ModelSpec(
         architecture=network.architecture,
