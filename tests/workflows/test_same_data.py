@@ -14,6 +14,8 @@ from PIL import Image
 from commands import assert_usage_error, run_command
 from wootz.data import Dataset, load
 from wootz.errors import DataError
+from wootz.serving import ModelInfo, app, running
+from wootz.suspects.files import predictor
 from wootz.workflows.evaluate import evaluate_run
 from wootz.workflows.run import open_run
 
@@ -133,3 +135,24 @@ def test_published_data_are_compared_too(place: Path) -> None:
     assert run.about == about
     with pytest.raises(DataError, match="mnist-5k: its images or labels are not those"):
         run.data(None)
+
+
+def test_data_that_a_service_names_and_a_thief_does_not_have(wootz, place: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = open_run(place / "r")
+    info = ModelInfo(name="r", shape=run.spec.shape, classes=run.spec.classes, data="own.npz", eps=0.1)
+    with running(app(predictor(run.model), info)) as url:
+        words = [
+            "steal",
+            f"{url}/v2/models/r",
+            "--attack",
+            "retrain-soft",
+            "--out",
+            "s",
+            "--set",
+            "epochs=1",
+            "-n",
+            "9",
+        ]
+        assert_usage_error(wootz(*words), "its data set 'own.npz' is not there", "--data")
+        assert wootz(*words, "--data", place / "own.npz").code == 0

@@ -22,7 +22,7 @@ from wootz.types import AnswerAccess, Predict
 from wootz.watermarks import AnswerFilter
 from wootz.workflows.guard_service import open_guard
 from wootz.workflows.protection import defaults_for
-from wootz.workflows.run import open_run
+from wootz.workflows.run import load_moved, open_run
 from wootz.workflows.suspects import Where, is_endpoint, transcript_key
 
 EXTRACTION_BATCH = 256
@@ -149,7 +149,8 @@ def _target_data(where: str, parameters: Mapping[str, Any], data: str | None, da
     name = data or parameters.get("data")
     if not isinstance(name, str):
         raise ConfigError(f"{where}: does not say what data it knows; name them with --data")
-    return load(name, data_dir, _number(parameters, "set_aside", 1.0))
+    set_aside = _number(parameters, "set_aside", 1.0)
+    return load_moved(name, data_dir, set_aside, where) if data is None else load(data, data_dir, set_aside)
 
 
 def _number(parameters: Mapping[str, Any], name: str, customary: float) -> float:

@@ -64,16 +64,14 @@ class Run:
         return data
 
 
-def load_moved(name: str, data_dir: Path | None, set_aside: float, folder: Path) -> Dataset:
-    """Load the data set of the run at `folder`, which may no longer be where it was.
+def load_moved(name: str, data_dir: Path | None, set_aside: float, run: Path | str) -> Dataset:
+    """Load the data set of a run, or of the model at a URL, which may no longer be where it was.
 
     Raises:
         DataError: there is neither a data set of this name nor such a path.
     """
     if name not in DATASETS and not os.path.exists(name):
-        raise DataError(
-            f"{folder}: its data set {name!r} is not there; name its place now with --data (data= in Python)"
-        )
+        raise DataError(f"{run}: its data set {name!r} is not there; name its place now with --data (data= in Python)")
     return load(name, data_dir, set_aside)
 
 
