@@ -110,6 +110,18 @@ def digest(*configs: Dataclass | Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the settings in which two configs as plain values differ, such as `recipe.epochs = 4, not 2`."""
+    found = []
+    for name in dict.fromkeys((*one, *other)):
+        left, right = one.get(name), other.get(name)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found += [f"{name}.{inner}" for inner in differences(left, right)]
+        elif left != right:
+            found.append(f"{name} = {left!r}, not {right!r}")
+    return found
+
+
 def _hint(kind: type[Dataclass], key: str, where: str) -> Any:
     """Return the type of a setting; raise ConfigError if `kind` has no such setting."""
     hints = _hints(kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -42,6 +42,18 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Restore the model's buffers after the block; yields a function that says whether any has changed so far."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield lambda: any(not torch.equal(buffer, value) for buffer, value in before)
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ UNMARKED = "none"
 """Name along the axis `mark` of a model without watermarks."""
 
 
-_EXACT: ConfigDict = {"extra": "forbid", "strict": True}
+_EXACT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -203,10 +203,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, mode: int = 0o64
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return tensors as the bytes of a safetensors file; equal tensors give equal bytes."""
+    """Return tensors as the bytes of a safetensors file; equal tensors give equal bytes.
+
+    Tensors that share memory, such as tied weights, are written once per name.
+    """
     from safetensors.torch import save
 
-    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    return save(_separate(tensors))
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU of which no two share memory."""
+    plain, seen = {}, set[int]()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return plain
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -222,6 +236,29 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load(read_bytes(path))
     except (SafetensorError, ValueError, KeyError) as error:
         raise StoreError(f"{path}: is not a complete safetensors file ({error})") from error
+
+
+def write_state(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write the state of an interruptible loop: a safetensors file whose metadata hold the digest of its tensors."""
+    from safetensors.torch import save
+
+    plain = _separate(tensors)
+    write_bytes(path, save(plain, metadata={"digest": sha256(save(plain))}))
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the state of a loop that was interrupted.
+
+    Raises:
+        StoreError: the file is damaged, was changed since it was written, or is of another version.
+    """
+    data, tensors = read_bytes(path), read_tensors(path)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    if header.get("__metadata__", {}).get("digest") != sha256(tensor_bytes(tensors)):
+        raise StoreError(
+            f"{path}: was changed since it was written, or is of another version of wootz; remove it to begin anew"
+        )
+    return tensors
 
 
 def sha256(data: bytes) -> str:

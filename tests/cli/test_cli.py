@@ -237,9 +237,16 @@ class TestMistakes:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("wootz.workflows.evaluate.evaluate_run", stopped)
-        said = wootz("evaluate", shelf / "own")
-        assert (said.code, said.out) == (130, "")
-        assert said.err.strip() == "wootz: stopped; repeat the command with --resume to continue where it can"
+        monkeypatch.setattr("wootz.workflows.verify.verify_cell", stopped)
+        monkeypatch.setattr("wootz.workflows.attack.attack_run", stopped)
+        for words, option in (
+            (["evaluate", shelf / "own"], ""),
+            (["verify", shelf / "own", shelf / "own"], ""),
+            (["remove", shelf / "own", "--attack", "prune", "--out", shelf / "p"], " with --resume"),
+        ):
+            said = wootz(*words)
+            assert (said.code, said.out) == (130, "")
+            assert said.err.strip() == f"wootz: stopped; repeat the command{option} to continue where it can"
 
 
 @pytest.mark.slow

@@ -70,9 +70,31 @@ class TestContract:
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return x.flatten(1)[:, :3].round().detach()
 
+        class Moving(nn.BatchNorm1d):
+            def train(self, mode: bool = True):
+                return super().train(True)
+
+        class Counting(nn.Linear):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                self.asked += 1
+                return super().forward(x)
+
+        counting = Counting(16, 3)
+        counting.register_buffer("asked", torch.zeros(()))
         soft = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.Softmax(1))
-        for model, flag in ((soft, "probabilities"), (Noisy(), "randomized"), (Hidden(), "zero-gradient")):
-            assert any(w.startswith(flag) for w in check_model(model, (1, 4, 4), 3)), flag
+        moving = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), Moving(3))
+        single = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3, track_running_stats=False))
+        for model, flags in (
+            (soft, ["probabilities"]),
+            (Noisy(), ["randomized"]),
+            (Hidden(), ["zero-gradient"]),
+            (moving, ["batch-dependent", "stateful"]),
+            (single, ["batch-dependent"]),
+            (nn.Sequential(nn.Flatten(), counting), ["stateful"]),
+        ):
+            before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            assert [warning.split(":")[0] for warning in check_model(model, (1, 4, 4), 3)] == flags
+            assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
 class TestSaved:
@@ -93,6 +115,9 @@ class TestSaved:
 
     def test_a_broken_description(self, tmp_path: Path) -> None:
         (tmp_path / "model.json").write_text('{"schema": 1}')
+        with pytest.raises(StoreError, match=r"model\.json: architecture: Field required"):
+            read_spec(tmp_path / "model.json")
+        (tmp_path / "model.json").write_text("{}")
         with pytest.raises(StoreError, match="is not the description of a model"):
             read_spec(tmp_path / "model.json")
 

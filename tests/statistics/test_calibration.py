@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz.data import Dataset
+from wootz.errors import ModelError
 from wootz.statistics.calibration import InputFormat, detect_input_format, with_input_format
+from wootz.statistics.queries import LabelledImages
+from wootz.suspects.endpoints import Identity
 from wootz.suspects.files import predictor
 from wootz.types import Predict
+from wootz.workflows.suspects import Suspect, fitting
+from wootz.workflows.verify import calibrated_suspect
 
 ORDER = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # the suspect's class k is the key's ORDER[k]
 
@@ -72,6 +79,34 @@ def test_missing_answers_and_unknown_classes_stay_missing(digits: Dataset) -> No
     found = detect_input_format(refuses, few.pixels, few.labels, shape=digits.shape, num_classes=10)
     assert found.accuracy == 0
     assert (with_input_format(refuses, found)(few.images()) == -1).all()
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("place", [0, 4, 10])
+def test_a_class_that_is_never_answered_is_left_out(
+    digits: Dataset, plain: nn.Module, place: int, labels: bool
+) -> None:
+    """A thief adds an output that is never the largest: answers are those of the model without it."""
+    model = predictor(plain)
+
+    def padded(x: Tensor) -> Tensor:
+        scores = model(x)
+        scores = torch.cat([scores[:, :place], scores.amin(1, keepdim=True) - 1, scores[:, place:]], 1)
+        return scores.argmax(1) if labels else scores
+
+    few, rest = digits.probes.subset(slice(200)), digits.probes.subset(slice(200, 300)).images()
+    suspect = Suspect(
+        predict=padded, shape=None, num_classes=11, identity=Identity("thief", ""), about={}, remote=False
+    )
+    registration = {"shape": digits.shape, "classes": digits.classes}
+    with pytest.raises(ModelError, match=r"knows 11 classes.* --calibrate 200 leaves out classes"):
+        fitting(registration, suspect)
+    found = fitting(registration, calibrated_suspect(registration, suspect, LabelledImages(*few)))
+    assert torch.equal(found.predict(rest), model(rest).argmax(1) if labels else model(rest))
+    nine = replace(suspect, predict=lambda x: model(x)[:, :9], num_classes=None)
+    found = fitting(registration, calibrated_suspect(registration, nine, LabelledImages(*few)))
+    with pytest.raises(ModelError, match="knows 9 classes"):
+        found.predict(rest)
 
 
 @pytest.mark.parametrize(("missed", "taken"), [(10, "0 to 1"), (16, "standardized")])

@@ -19,10 +19,11 @@ from commands import run_command
 from helpers import CPU
 from wootz.attacks.evasion import evaluate
 from wootz.config import from_mapping
-from wootz.data import Dataset
+from wootz.data import Dataset, Split
 from wootz.errors import ConfigError, StoreError, TrainingError
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
+from wootz.store import read_tensors, write_tensors
 from wootz.training import LOSSES, Batch, Execution, Hook, Recipe, TriggerEpoch, join, train
 from wootz.training.recipe import eps_schedule, learning_rate
 
@@ -31,6 +32,15 @@ QUICK = Recipe(eps=0.1, steps=1, epochs=4, lr=5e-3)
 
 def weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([t.flatten().float() for t in model.state_dict().values()])
+
+
+def with_elu(model: nn.Module) -> nn.Module:
+    """Replace the activations: other answers by the same weights under the same names."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(parent, name, nn.ELU())
+    return model
 
 
 class TestSchedules:
@@ -142,12 +152,42 @@ class TestRuns:
         few = digits.train.subset(slice(64))
         model, cfg = build(small_spec, 0), replace(QUICK, epochs=1)
         train(cfg, model, few, digits.validation, seed=1, execution=CPU, folder=tmp_path)
-        with pytest.raises(StoreError, match="a run with other settings"):
-            train(replace(cfg, lr=1e-3), model, few, few, seed=1, execution=CPU, folder=tmp_path, resume=True)
+        brighter = Split(few.pixels // 2 + 1, few.labels)
+        others = [
+            ("settings or seed", (replace(cfg, lr=1e-3), model, few, digits.validation), 1),
+            ("settings or seed", (cfg, model, few, digits.validation), 2),
+            ("training images", (cfg, model, brighter, digits.validation), 1),
+            ("validation images", (cfg, model, few, few), 1),
+            ("initial weights", (cfg, build(small_spec, 5), few, digits.validation), 1),
+            ("network", (cfg, with_elu(build(small_spec, 0)), few, digits.validation), 1),
+        ]
+        for what, (recipe, network, training, validation), seed in others:
+            with pytest.raises(StoreError, match=f"is the checkpoint of a run with other {what};"):
+                train(recipe, network, training, validation, seed=seed, execution=CPU, folder=tmp_path, resume=True)
         state = next((tmp_path / "checkpoint").glob("*.safetensors"))
         state.write_bytes(state.read_bytes()[:-1] + b"\0")
         with pytest.raises(StoreError, match="was changed since it was written"):
             train(cfg, model, few, digits.validation, seed=1, execution=CPU, folder=tmp_path, resume=True)
+
+    def test_tied_weights_are_saved_and_resumed(self, digits: Dataset, tmp_path: Path) -> None:
+        class Tied(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.out = nn.Linear(784, 784), nn.Linear(784, 10)
+                self.second = self.first
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.out(self.second(self.first(x.flatten(1)).relu()))
+
+        few, net = digits.train.subset(slice(64)), Tied()
+        cfg = Recipe(loss="natural", epochs=2, lr=1e-3)
+        whole = train(cfg, net, few, few, seed=1, execution=CPU, folder=tmp_path).model
+        again = train(cfg, net, few, few, seed=1, execution=CPU, folder=tmp_path, resume=True).model
+        assert torch.equal(weights(whole), weights(again))
+        assert again.first.weight is again.second.weight
+        write_tensors(tmp_path / "m.safetensors", again.state_dict())
+        read = read_tensors(tmp_path / "m.safetensors")
+        assert torch.equal(read["first.weight"], read["second.weight"])
 
     def test_a_damaged_marker_is_one_line(self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path) -> None:
         few, cfg = digits.train.subset(slice(64)), replace(QUICK, epochs=1)

@@ -47,7 +47,7 @@ def test_what_is_registered(digits: Dataset) -> None:
 def test_what_is_refused(digits: Dataset) -> None:
     with pytest.raises(ConfigError, match="share"):
         Dawn(share=0.5)
-    with pytest.raises(ConfigError, match="dawn: needs at least three classes"):
+    with pytest.raises(ConfigError, match="mark 'dawn': needs at least three classes"):
         key_of(replace(digits, classes=("a", "b")))
     with pytest.raises(ConfigError, match="'guard' and 'dawn' both change the answers"):
         Protection(marks=("triggers", "guard", "dawn"))

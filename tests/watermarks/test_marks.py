@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+import wootz
 from helpers import CPU, mark_context, settings_of
 from wootz.attacks.evasion import predict_logits
 from wootz.checks import gray_levels
+from wootz.config import with_settings
 from wootz.data import Dataset
-from wootz.errors import ConfigError
+from wootz.errors import ConfigError, DataError
 from wootz.keys import DirectionKey, derive_key
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
@@ -23,6 +27,7 @@ from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
 from wootz.watermarks.runner_up import keyed_targets, prepare
 from wootz.watermarks.triggers import TriggerLoss
 from wootz.workflows.owner import References, protect
+from wootz.workflows.protection import Protection
 
 
 class TestBudget:
@@ -63,6 +68,23 @@ def test_triggers_fool_the_reference(digits: Dataset, robust: nn.Module) -> None
     near = mark_context(digits, robust, eps=0.1, wm_eps=0.4)
     pixels, rows = out_of_ball_examples(near, 64, alpha=0.02, steps=20, generator=generator(0, "pick"))
     assert (robust(pixels.float() / 255).argmax(1) != digits.train.labels[rows]).float().mean() > 0.8
+
+
+def test_fewer_triggers_than_wanted_are_used_and_logged(
+    digits: Dataset, robust: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = dataclasses.replace(digits, train=digits.train.subset(slice(31)))
+    context = mark_context(few, robust, wm_eps=0.4)
+    material = MARKS["triggers"].prepare(Triggers(), context, generator(0, "pick"))
+    count = material.params["count"]
+    assert count == len(material.tensors["pixels"])
+    assert count % Triggers().tranches == 0
+    assert 13 <= count <= 31  # 13 right answers of chance 1/9 give 40 bits
+    assert f"{count} are used" in caplog.text
+    paper = MARKS["paper"].prepare(Paper(count=22, exact=False), mark_context(digits, robust, wm_eps=0.4), generator(0))
+    assert paper.params["count"] == 22
+    with pytest.raises(ConfigError, match=r"and 44 are needed; lower eps \(--eps\) or raise wm_eps \(--wm-eps\)"):
+        MARKS["paper"].prepare(Paper(exact=False), context, generator(0))
 
 
 class TestTriggerLoss:
@@ -209,5 +231,57 @@ def test_two_classes_can_not_have_every_mark(digits: Dataset, plain: nn.Module) 
     pair = dataclasses.replace(digits, classes=("a", "b"))
     with pytest.raises(ConfigError, match="needs at least three classes, mnist-5k has 2; leave the mark out"):
         prepare(RunnerUp(), mark_context(pair, plain), generator(0, "x"))
-    with pytest.raises(ConfigError, match="two classes leave no choice of label"):
+    with pytest.raises(ConfigError, match="two classes leave no wrong label to draw"):
         MARKS["triggers"].prepare(Triggers(), mark_context(pair, plain, wm_eps=0.4), generator(0, "x"))
+
+
+class TestBeforeTraining:
+    """What the data do not allow is refused before a reference model is trained, with options that exist."""
+
+    @pytest.fixture(autouse=True)
+    def _no_training(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def train(*_: object, **__: object) -> None:
+            pytest.fail("something was trained")
+
+        monkeypatch.setattr("wootz.workflows.owner.train", train)
+        monkeypatch.setattr("wootz.workflows.protect.train", train)
+
+    def refusal(self, data: Dataset, *marks: str, settings: Sequence[str] = ()) -> str:
+        with pytest.raises((ConfigError, DataError)) as caught:
+            wootz.protect("small-cnn", data, marks=marks, settings=settings)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_two_classes(self, digits: Dataset) -> None:
+        rows = digits.train.labels < 2
+        pair = dataclasses.replace(digits, classes=("0", "1"), train=digits.train.subset(rows))
+        line = self.refusal(pair, "triggers", "runner-up", "guard")
+        assert "mark 'triggers': two classes leave no wrong label" in line
+        assert "mark 'runner-up': needs at least three classes" in line
+        assert line.endswith("--marks guard")
+        (setting,) = re.findall(r"--set (\S+)", line)
+        assert with_settings(Protection(), [setting]).triggers.labels == "uniform"
+        for mark in ("content-keyed", "dawn"):
+            assert f"mark {mark!r}: needs at least three classes" in self.refusal(pair, mark)
+
+    @pytest.mark.parametrize(
+        ("mark", "setting", "reason"),
+        [
+            ("content", "content.count=400", "needs 800 training images of class 0"),
+            ("entangled", "entangled.side=40", "must fit into images"),
+            ("margin", "margin.count=2000", "at most a quarter of"),
+            ("uchida", "uchida.layer=conv9", "no convolution of the model"),
+        ],
+    )
+    def test_settings_of_other_marks(self, digits: Dataset, mark: str, setting: str, reason: str) -> None:
+        line = self.refusal(digits, mark, "guard", settings=[setting])
+        assert f"mark {mark!r}: " in line
+        assert reason in line
+
+    def test_too_few_images(self, digits: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+        few = dataclasses.replace(digits, train=digits.train.subset(digits.train.labels != 3))
+        assert "classes have too few of the" in self.refusal(few, "triggers")
+        first = torch.cat([(digits.train.labels == label).nonzero()[:1, 0] for label in range(10)])
+        few = dataclasses.replace(digits, train=digits.train.subset(first))
+        assert "10 training images give fewer triggers than the 16 needed" in self.refusal(few, "triggers")
+        assert "some classes have few of the 10 training images: '0' (1)" in caplog.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -10,9 +12,9 @@ from torch import nn
 from helpers import CPU
 from wootz.attacks.extraction import read_queries
 from wootz.data import Dataset
-from wootz.errors import BudgetError, ConfigError, Error
-from wootz.models import ModelSpec, read_model, write_model
-from wootz.records import AccuracyDrop, from_json, to_json
+from wootz.errors import BudgetError, ConfigError, Error, StoreError
+from wootz.models import ModelSpec, build, read_model, write_model
+from wootz.records import AccuracyDrop, Result, from_json, to_json
 from wootz.store import read_bytes, read_json, write_json
 from wootz.workflows.attack import attack_run
 from wootz.workflows.evaluate import evaluate_run
@@ -124,3 +126,36 @@ def test_nothing_is_written_over(victim: Path) -> None:
     with pytest.raises(Error, match="already holds a model"):
         attack_run("remove", victim, "prune", victim)
     assert read_bytes(victim / "model.safetensors") == before
+
+
+def test_a_stopped_attack_is_resumed_with_its_own_settings_and_undamaged_files(victim: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "thief", ("epochs=2", "images=200")
+
+    def stop(what: str, done: float) -> None:
+        if what.startswith("training"):
+            raise KeyboardInterrupt
+
+    def steal(target: Path = victim, seed: int = 0, settings: Sequence[str] = settings, **more: Any) -> Result:
+        return attack_run(
+            "steal", target, "retrain-soft", out, settings=settings, seed=seed, count=20, execution=CPU, **more
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        steal(progress=stop)
+    other, spec, about = (tmp_path / "other", *read_model(victim)[1:])
+    write_model(other, build(spec, 5), spec, about)
+    for changed, name in (
+        ({"seed": 1}, "seed = 0, not 1"),
+        ({"settings": ("epochs=3", "images=200")}, "settings.epochs = 2, not 3"),
+        ({"access": "top-3"}, "access = 'scores', not 'top-3'"),
+        ({"target": other}, "target = "),
+    ):
+        with pytest.raises(ConfigError, match=f"attempt: was begun with other settings .{name}"):
+            steal(resume=True, **changed)
+    answers = next((out / "attempt").glob("*.safetensors"))
+    kept = answers.read_bytes()
+    answers.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(StoreError, match=f"{answers.name}: was changed since it was written"):
+        steal(resume=True)
+    answers.write_bytes(kept)
+    assert steal(resume=True).queries == 200

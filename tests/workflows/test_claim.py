@@ -20,9 +20,11 @@ from wootz.keys import read_keys, sign_statement, signing_key, verify_statement
 from wootz.models import ModelSpec, build, write_model
 from wootz.records import Result
 from wootz.store import read_tensors, write_tensors
+from wootz.suspects.files import open_file
 from wootz.workflows.certificate import verify_certificate
 from wootz.workflows.claim import CLAIM
 from wootz.workflows.judge import CompetingClaim, JudgePolicy
+from wootz.workflows.owner import Owner
 from wootz.workflows.previous_claims import JUDGEMENT
 from wootz.workflows.register import register_run
 from wootz.workflows.suspects import QueryConfig
@@ -69,6 +71,17 @@ class TestHonest:
         assert any("registered no later than" in note for note in cell.notes)
         word = verify_statement((tmp_path / "word.json").read_bytes(), JUDGEMENT).predicate
         assert (word["found"]["verdict"], word["found"]["bits"]) == ("KEY-DEPENDENT", told["bits"])
+
+    def test_a_suspect_is_opened_once(self, as_owner: Court, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened: list[Path] = []
+
+        def counted(path: Path, *arguments: Any, **options: Any) -> Any:
+            opened.append(path)
+            return open_file(path, *arguments, **options)
+
+        monkeypatch.setattr("wootz.workflows.suspects.open_file", counted)
+        assert Owner.load(as_owner.owner).claim(as_owner.thief, query=OWN).verdict.outcome == "KEY-DEPENDENT"
+        assert opened == [as_owner.thief]
 
     def test_numbers_in_a_claim_are_strings_or_whole(self, claim: Path) -> None:
         def floats(value: Any) -> bool:

@@ -78,7 +78,7 @@ def test_a_theft_that_was_stopped_comes_to_the_same_and_asks_nothing_twice(
     if when == "at the beginning":
         (attempt / "guard.jsonl").write_bytes(b'{"protocol": "wo')  # killed while the first line was written
     else:
-        with pytest.raises(ConfigError, match="was begun with a guard in between; resume it so"):
+        with pytest.raises(ConfigError, match=r"was begun with other settings \(through_guard = True, not False\)"):
             steal(victim, broken, resume=True)
     cell = steal(victim, broken, served=True, resume=True)
     assert cell.queries == 300

@@ -18,12 +18,12 @@ from torch.optim import Optimizer
 from wootz import checks
 from wootz.data import Split
 from wootz.rng import derive, generator
-from wootz.store import read_tensors, write_tensors
+from wootz.store import read_state, write_state
 from wootz.training import Execution, Hook, Recipe, train
 from wootz.types import Progress
 
 State: TypeAlias = dict[str, Tensor]
-"""The state of an interruptible loop, as named tensors; it is saved to one safetensors file."""
+"""The state of an interruptible loop, as named tensors; it is saved to one file, see `store.write_state`."""
 
 _VALIDATION_PERIOD = 20  # every 20th image is held out to select the epoch
 _ROUND = "round"
@@ -141,13 +141,13 @@ def checkpointed_loop(
         every: the number of steps between two saved states; the last state is always saved.
     """
     path = None if context.folder is None else context.folder / f"{name}.safetensors"
-    state = read_tensors(path) if path and path.exists() else start()
+    state = read_state(path) if path and path.exists() else start()
     done = int(state.pop(_ROUND, torch.zeros(())))
     for number in range(done, count):
         context.progress(name, number / count)
         state = step(number, state)
         if path and ((number + 1) % every == 0 or number + 1 == count):
-            write_tensors(path, state | {_ROUND: torch.tensor(number + 1)})
+            write_state(path, state | {_ROUND: torch.tensor(number + 1)})
     return state
 
 

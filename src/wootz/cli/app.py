@@ -101,8 +101,15 @@ def main() -> None:
     except BaseException as error:
         _stop(describe_crash(error), CRASHED)
     if code == _INTERRUPTED:
-        _stop("stopped; repeat the command with --resume to continue where it can", code)
+        _stop(f"stopped; repeat the command{' with --resume' if _resumes() else ''} to continue where it can", code)
     sys.exit(code)
+
+
+def _resumes() -> bool:
+    """Return whether the command that was called has the option --resume."""
+    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
+    called = next((commands[word] for word in sys.argv[1:] if word in commands), None)
+    return called is not None and any("--resume" in parameter.opts for parameter in called.params)
 
 
 def _stop(why: str, code: int) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import Count, DataDir, Device, Json, Seed, execution, parse_eps, progress_bar
+from wootz.cli.options import Count, DataDir, Device, Json, RunData, Seed, execution, parse_eps, progress_bar
 from wootz.cli.show import show_attacks, show_cell
 from wootz.errors import ConfigError
 
@@ -29,6 +29,7 @@ def command(
     norm: Annotated[str, typer.Option("--norm", help="Linf or L2.")] = "Linf",
     seed: Seed = 0,
     device: Device = "auto",
+    data: RunData = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -51,6 +52,7 @@ def command(
             eps=parse_eps("eps", eps),
             norm=norm,  # type: ignore[arg-type]
             seed=seed,
+            data=data,
             data_dir=data_dir,
             execution=execution(device),
             progress=progress,

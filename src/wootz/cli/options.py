@@ -24,6 +24,9 @@ console = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder to look up data sets in first.")]
+RunData = Annotated[
+    str | None, typer.Option("--data", help="The run's data set, if it is no longer where it was: a name or a path.")
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Set a setting: key=value (repeatable).")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random except keys.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished call.")]

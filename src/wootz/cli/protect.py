@@ -70,14 +70,14 @@ def command(
             raise ConfigError("--data: missing; name a data set (wootz data list shows them)")
         cfg = read_config(out)
     else:
-        images = len(datasets.load(data, data_dir).train)
+        loaded = datasets.load(data, data_dir)
         cfg = preset_config(
             preset,
-            data=data,
+            data=loaded.name,
             eps=parse_eps("eps", eps),
             wm_eps=parse_eps("wm-eps", wm_eps),
             seed=seed,
-            count=images,
+            count=len(loaded.train),
         )
         chosen = "" if marks == "none" else marks
         cfg = with_settings(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wootz.cli.attack import AttackName, AttackOut, run_attack
-from wootz.cli.options import Count, DataDir, Device, Json, Precision, Resume, Seed, Settings, execution
+from wootz.cli.options import Count, DataDir, Device, Json, Precision, Resume, RunData, Seed, Settings, execution
 
 
 def command(
@@ -21,6 +21,7 @@ def command(
     device: Device = "auto",
     precision: Precision = "auto",
     resume: Resume = False,
+    data: RunData = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -34,6 +35,7 @@ def command(
         count=count,
         seed=seed,
         resume=resume,
+        data=data,
         data_dir=data_dir,
         execution=execution(device, precision),
         as_json=as_json,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wootz.cli.options import DataDir, Device, Json, console, execution, print_json
+from wootz.cli.options import DataDir, Device, Json, RunData, console, execution, print_json
 
 
 def command(
@@ -39,6 +39,7 @@ def command(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Maximum number of images per batch.")] = 256,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="PyTorch threads per batch.")] = None,
     device: Device = "auto",
+    data: RunData = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -68,6 +69,7 @@ def command(
             batch=batch,
         ),
         device=execution(device).accelerator,
+        data=data,
         data_dir=data_dir,
         threads=threads,
         show_url=show_url,

@@ -30,7 +30,10 @@ def command(
     ] = None,
     budget: Annotated[int | None, typer.Option("--budget", min=1, help="Query budget of the attack.")] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Data set of a URL's model, if its metadata do not name it.")
+        str | None,
+        typer.Option(
+            "--data", help="Data set of a URL's model, if its metadata do not name it, or of a run, if it was moved."
+        ),
     ] = None,
     client: EndpointOptions = None,
     served: Annotated[

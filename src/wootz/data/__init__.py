@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from wootz.data.arrays import as_labels, as_levels, check_classes
 from wootz.data.builtin import find_folder, load_mnist_5k, read_published
-from wootz.data.dataset import Dataset, RawDataset, Split, check_set_aside, epoch_batches, split_dataset
+from wootz.data.dataset import Dataset, RawDataset, Split, check_balance, check_set_aside, epoch_batches, split_dataset
 from wootz.data.image_folder import load_folder
 from wootz.data.npz import load_npz
 from wootz.data.sources import SOURCES
@@ -27,6 +27,7 @@ __all__ = [
     "RawDataset",
     "as_labels",
     "as_levels",
+    "check_balance",
     "check_classes",
     "check_set_aside",
     "epoch_batches",

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from wootz import checks
 from wootz.errors import DataError
+from wootz.logs import warn_once
 from wootz.rng import generator
+from wootz.store import tensor_digest
 
 MOST_CLASSES = 1 << 16
 _TEST_FRACTION = 6
+_FEW_IMAGES, _LISTED = 10, 5
 SPLIT_SEED = 0
 """The same split for every user: extracted and independent models must not be trained on the owner's probes."""
 
@@ -41,7 +44,7 @@ class Dataset:
     """A data set, split into disjoint parts by `split_dataset`.
 
     Attributes:
-        name: the data set's name, or its path.
+        name: the data set's name, or its absolute path.
         classes: the names of the classes.
         train: the owner's training images.
         validation: the images on which the best epoch is selected.
@@ -66,6 +69,12 @@ class Dataset:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the pixels and labels of all parts; a run keeps it to recognize its data."""
+        parts = (self.train, self.validation, self.probes, self.thief, self.test)
+        return tensor_digest(*(tensor for part in parts for tensor in part))
+
 
 class Counts(NamedTuple):
     """The default sizes of the parts that are split off the training images."""
@@ -79,7 +88,7 @@ class RawDataset(NamedTuple):
     """A data set as its source provides it, before `split_dataset`.
 
     Attributes:
-        name: the data set's name, or its path.
+        name: the data set's name, or its absolute path.
         classes: the names of the classes.
         training: the source's training images.
         test: the source's test images.
@@ -156,6 +165,25 @@ def check_split(name: str, split: Split, num_classes: int) -> None:
         raise DataError(
             f"{name}: labels from {int(labels.min())} to {int(labels.max())}; must be from 0 to {num_classes - 1}"
         )
+
+
+def check_balance(data: Dataset) -> None:
+    """Check that each class can be learned; classes with few training images are logged.
+
+    Raises:
+        DataError: a class has no image left for training after the split.
+    """
+    counts = torch.bincount(data.train.labels, minlength=len(data.classes)).tolist()
+    few = {name: count for name, count in zip(data.classes, counts, strict=True) if count < _FEW_IMAGES}
+    if not few:
+        return
+    listed = ", ".join(f"{name!r} ({count})" for name, count in list(few.items())[:_LISTED])
+    if min(few.values()) == 0:
+        raise DataError(
+            f"{data.name}: after the split, classes have too few of the {len(data.train)} training images: {listed}; "
+            "give more images of them, or leave these classes out"
+        )
+    warn_once(f"{data.name}: some classes have few of the {len(data.train)} training images: {listed}")
 
 
 def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Tensor]:

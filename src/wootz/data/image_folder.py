@@ -60,7 +60,7 @@ def load_folder(path: Path) -> RawDataset:
         splits.append(Split(torch.from_numpy(decoded[start:stop]), torch.tensor(labels, dtype=torch.int64)))
         start = stop
     training, test = splits if len(splits) == 2 else hold_out_test(splits[0])
-    raw = RawDataset(str(path), classes, training, test)
+    raw = RawDataset(os.path.abspath(path), classes, training, test)
     check_classes(raw._replace(training=splits[0]))
     return raw
 

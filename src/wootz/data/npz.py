@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -42,7 +43,7 @@ def load_npz(path: Path) -> RawDataset:
     ]
     training, test = splits if len(splits) == 2 else hold_out_test(splits[0])
     count = 1 + int(splits[0].labels.max()) if len(splits[0]) else 0
-    raw = RawDataset(str(path), _names(path, arrays.get("classes", np.arange(count))), training, test)
+    raw = RawDataset(os.path.abspath(path), _names(path, arrays.get("classes", np.arange(count))), training, test)
     check_classes(raw._replace(training=splits[0]))
     return raw
 

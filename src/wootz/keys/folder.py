@@ -116,8 +116,9 @@ def derive_owner_keys(
     return OwnerKeys(by_mark=keys, registration=registration, token=token, materials=materials, openings=openings)
 
 
-def write_keys(folder: Path, owner_keys: OwnerKeys) -> None:
+def write_keys(folder: str | Path, owner_keys: OwnerKeys) -> None:
     """Write `key/` (mode 0700) under `folder`; `registration.json` is written last and marks the key as complete."""
+    folder = Path(folder)
     private = folder / "key"
     _make_private(private)
     for name, material in owner_keys.materials.items():
@@ -135,12 +136,12 @@ def write_keys(folder: Path, owner_keys: OwnerKeys) -> None:
     write_json(folder / "registration.json", owner_keys.registration)
 
 
-def has_keys(folder: Path) -> bool:
+def has_keys(folder: str | Path) -> bool:
     """Return whether `folder` holds a complete key."""
-    return (folder / "registration.json").is_file()
+    return (Path(folder) / "registration.json").is_file()
 
 
-def read_keys(folder: Path) -> OwnerKeys:
+def read_keys(folder: str | Path) -> OwnerKeys:
     """Read the keys of a run folder, and check them against its registration.
 
     Keys of protocol 4 are read as well, for verification only; see `check_protocol`.
@@ -148,6 +149,7 @@ def read_keys(folder: Path) -> OwnerKeys:
     Raises:
         KeyFolderError: there is no key, or one of its files does not match `registration.json`.
     """
+    folder = Path(folder)
     private, public = folder / "key", folder / "registration.json"
     if not (private / "key.json").is_file() or not public.is_file():
         raise KeyFolderError(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from wootz.errors import ModelError
-from wootz.modes import device_of, eval_mode
+from wootz.modes import device_of, eval_mode, kept_buffers
 from wootz.types import Predict
 
 _TOLERANCE = 0.01
 """Of the largest output: kernels for other batch sizes round otherwise, by less."""
+
+_FAR_BETTER = 0.2
+"""Difference of two accuracies on the same images that chance does not explain."""
 
 
 def check_model(model: nn.Module, shape: tuple[int, int, int], num_classes: int | None = None) -> tuple[str, ...]:
@@ -22,13 +27,14 @@ def check_model(model: nn.Module, shape: tuple[int, int, int], num_classes: int 
         num_classes: the expected number of logits; None accepts two or more.
 
     Returns:
-        Warnings, each a short name with its reason: `probabilities`, `randomized`, `zero-gradient`.
+        Warnings, each a short name with its reason: `probabilities`, `randomized`, `zero-gradient`, `batch-dependent`,
+        `stateful`. Buffers that the model changes are restored.
 
     Raises:
         ModelError: the model does not accept such images, or returns another shape, NaN or infinity.
     """
     x = torch.linspace(0.2, 0.8, 4, device=device_of(model)).view(4, 1, 1, 1).expand(4, *shape).contiguous()
-    with eval_mode(model):
+    with eval_mode(model), kept_buffers(model) as changed:
         x.requires_grad_(True)
         try:
             logits = model(x)
@@ -39,7 +45,35 @@ def check_model(model: nn.Module, shape: tuple[int, int, int], num_classes: int 
             raise ModelError(f"the model must return logits [N, {num_classes or 'K'}]; for 4 images it returned {got}")
         if not torch.isfinite(logits).all():
             raise ModelError("the model returns NaN or infinity for plain gray images")
-        return tuple(_warnings(model, x, logits))
+        return tuple(_warnings(model, x, logits, changed))
+
+
+def range_warnings(model: nn.Module, x: Tensor, y: Tensor) -> tuple[str, ...]:
+    """Return the warning `range` for a model that classifies images far better from 0 to 255 than from 0 to 1.
+
+    Args:
+        model: images -> logits, used in eval mode.
+        x: some images float32 [N, C, H, W] in [0, 1].
+        y: their labels int64 [N].
+    """
+
+    def accuracy(scale: int) -> float:
+        correct: Tensor = model(scale * x.to(device)).argmax(1) == y.to(device)
+        return correct.float().mean().item()
+
+    device = device_of(model)
+    with eval_mode(model), kept_buffers(model), torch.no_grad():
+        given = accuracy(1)
+        try:
+            levels = accuracy(255) if given < 1 - _FAR_BETTER else given
+        except (AssertionError, RuntimeError, ValueError):  # the model refuses such images
+            levels = given
+    if levels < given + _FAR_BETTER:
+        return ()
+    return (
+        f"range: {given:.0%} of the images in [0, 1] are classified correctly, {levels:.0%} of the same in [0, 255]; "
+        "the model must take images in [0, 1], and not divide them by 255",
+    )
 
 
 def depends_on_batch(predict: Predict, x: Tensor) -> bool:
@@ -69,13 +103,18 @@ def _has_shape(logits: Tensor, count: int, num_classes: int | None) -> bool:
     return logits.shape[1] >= 2 if num_classes is None else logits.shape[1] == num_classes
 
 
-def _warnings(model: nn.Module, x: Tensor, logits: Tensor) -> list[str]:
+def _warnings(model: nn.Module, x: Tensor, logits: Tensor, changed: Callable[[], bool]) -> list[str]:
     messages = []
     sums = logits.detach().sum(1)
     if logits.min() >= 0 and logits.max() <= 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
         messages.append("probabilities: the outputs look like probabilities; return logits, attacks need them")
-    if not torch.allclose(model(x), logits, atol=1e-5):
+    randomized = not torch.allclose(model(x), logits, atol=1e-5)
+    if randomized:
         messages.append("randomized: two outputs for the same images differ in eval mode")
     if not logits.requires_grad or not torch.autograd.grad(logits.logsumexp(1).sum(), x)[0].any():
         messages.append("zero-gradient: the input gradient is zero; gradient attacks will look weak")
+    if not randomized and depends_on_batch(model, x.detach()):
+        messages.append("batch-dependent: images get other outputs together than one by one, in eval mode")
+    if changed():
+        messages.append("stateful: the model changes its buffers while it is asked, in eval mode")
     return messages

@@ -70,16 +70,22 @@ class _Input(BaseModel):
         return shape
 
 
-class _Description(BaseModel):
-    """The content of the `model.json` of a run; further fields are kept as they are."""
+class _Network(BaseModel):
+    """What a `model.json` says of a network."""
 
     architecture: str
     settings: _Settings
     input: _Input
     classes: list[str] = Field(min_length=2, max_length=1 << 16)
+
+
+class _Description(_Network):
+    """The content of the `model.json` of a run; further fields are kept as they are."""
+
     filters: list[_Settings] = Field(default=[], max_length=64)
     data: str = ""
     set_aside: float = Field(default=1.0, gt=0, le=1)
+    data_digest: str = ""
     eps: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     seed: int = 0
     kind: Kind = "unknown"
@@ -165,7 +171,7 @@ def reinitialized(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def write_model(folder: Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
+def write_model(folder: str | Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
     """Write the weights, then the description.
 
     Args:
@@ -174,6 +180,7 @@ def write_model(folder: Path, model: nn.Module, spec: ModelSpec, metadata: dict[
         spec: the description of the network itself.
         metadata: further entries of `model.json`, such as how the model was trained.
     """
+    folder = Path(folder)
     write_tensors(folder / "model.safetensors", model.state_dict())
     description = {
         "schema": SCHEMA,
@@ -193,29 +200,30 @@ def read_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
         StoreError: the file cannot be read, or a field has another type or an absurd size.
     """
     plain = read_json(path)
-    spec = spec_of(plain, path)
-    validate(_Description, plain, str(path))
-    return spec, plain
+    return _spec_of(plain, path, _Description), plain
 
 
 def spec_of(plain: Any, path: Path | str) -> ModelSpec:
-    """Return the spec in the content of a `model.json`; `path` is for error messages."""
-    try:
-        if plain["schema"] != SCHEMA:
-            raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
-        if not isinstance(plain["architecture"], str) or not isinstance(plain["settings"], dict):
-            raise TypeError("no name of an architecture with settings")
-        if not isinstance(plain["classes"], list) or len(plain["classes"]) < 2:
-            raise TypeError("no list of two or more names of classes")
-        channels, height, width = (int(size) for size in plain["input"]["shape"])
-        return ModelSpec(
-            architecture=plain["architecture"],
-            settings=plain["settings"],
-            shape=(channels, height, width),
-            classes=tuple(plain["classes"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path}: is not the description of a model (what is wrong: {error!r})") from error
+    """Return the spec in the content of a `model.json`; `path` is for error messages.
+
+    Raises:
+        StoreError: a field of the network is missing, of another type or of an absurd size.
+    """
+    return _spec_of(plain, path, _Network)
+
+
+def _spec_of(plain: Any, path: Path | str, kind: type[_Network]) -> ModelSpec:
+    if not isinstance(plain, dict) or "schema" not in plain:
+        raise StoreError(f"{path}: is not the description of a model (it should be a JSON object with a schema)")
+    if plain["schema"] != SCHEMA:
+        raise StoreError(f"{path}: schema {plain['schema']!r}; this version reads schema {SCHEMA}")
+    network = validate(kind, plain, str(path))
+    return ModelSpec(
+        architecture=network.architecture,
+        settings=plain["settings"],
+        shape=network.input.shape,
+        classes=tuple(network.classes),
+    )
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | str) -> None:
@@ -248,9 +256,9 @@ def _real(tensor: Tensor, what: str) -> Tensor:
     return tensor.real
 
 
-def read_model(folder: Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
+def read_model(folder: str | Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:
     """Read the model of a run folder: the module in eval mode, its spec, and the content of `model.json`."""
-    return read_files(folder / "model.safetensors", folder / "model.json")
+    return read_files(Path(folder) / "model.safetensors", Path(folder) / "model.json")
 
 
 def read_files(weights: Path, description: Path) -> tuple[nn.Module, ModelSpec, dict[str, Any]]:

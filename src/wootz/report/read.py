@@ -175,40 +175,20 @@ def _records(folder: Path) -> tuple[Source, tuple[Result, ...], float]:
         if plain.get("schema") != SCHEMA:
             raise StoreError(f"{summary}: schema {plain.get('schema')!r}; this version reads schema {SCHEMA}")
         items = _array(plain.get("cells"), f"{summary}: cells")
-        results = tuple(_result(item, f"{summary}, cell {number}") for number, item in enumerate(items, 1))
+        results = tuple(from_json(item, f"{summary}, cell {number}") for number, item in enumerate(items, 1))
         return "demo", _not_empty(results, summary), _number(plain.get("seconds"), f"{summary}: seconds")
     if grid.is_file():
         located = ((line, f"{grid}, line {number}") for number, line in enumerate(_lines(grid), 1))
-        results = _not_empty(tuple(_result(parse_json(line, where), where) for line, where in located), grid)
+        results = _not_empty(tuple(from_json(parse_json(line, where), where) for line, where in located), grid)
         _check_axes(results, grid)
         return "grid", results, sum(result.seconds for result in results)
     if run.is_file():
-        result = _result(read_json(run), str(run))
+        result = from_json(read_json(run), str(run))
         return "run", (result,), result.seconds
     raise StoreError(
         f"{folder}: nothing to report: there is neither summary.json (a demo), cells.jsonl (a grid) "
         "nor record.json (a run) in it"
     )
-
-
-def _result(plain: Any, where: str) -> Result:
-    """Return a result whose fields all have the right types."""
-    result = from_json(_object(plain, where), where)
-    _check_fields(result, where, numbers=("seconds", "seed"), texts=("data", "suspect", "kind"))
-    numbers = [name for name in ("clean", "bits", "bar", "queries", "agreement") if getattr(result, name) is not None]
-    texts = [name for name in ("theft", "access", "verdict", "digest", "error") if getattr(result, name) is not None]
-    _check_fields(result, where, numbers=numbers, texts=texts)
-    for record in (*([] if result.robust is None else [result.robust]), *result.also):
-        _check_fields(record, f"{where}: robust", numbers=("eps", "n", "accuracy"), texts=("attack", "norm"))
-    if result.price is not None:
-        drops = [name for name in ("clean", "robust") if getattr(result.price, name) is not None]
-        _check_fields(result.price, f"{where}: price", numbers=drops, texts=())
-    for item in result.evidence:
-        texts = ["mark", "p", "null", "measure"]
-        _check_fields(item, f"{where}: evidence", numbers=("bits", "queries", "statistic"), texts=texts)
-    for axis, name in _object(result.axes, f"{where}: axes").items():
-        _text(name, f"{where}: axes: {axis}")
-    return result
 
 
 def _check_axes(results: tuple[Result, ...], path: Path) -> None:
@@ -223,13 +203,6 @@ def _check_axes(results: tuple[Result, ...], path: Path) -> None:
             raise StoreError(
                 f"{path}, cell {number}: axes lack {missing}; every cell of a grid has {', '.join(wanted)}"
             )
-
-
-def _check_fields(record: object, where: str, *, numbers: Iterable[str], texts: Iterable[str]) -> None:
-    for name in numbers:
-        _number(getattr(record, name), f"{where}: {name}")
-    for name in texts:
-        _text(getattr(record, name), f"{where}: {name}")
 
 
 def _details(path: Path) -> tuple[dict[str, Curve], tuple[Epoch, ...], tuple[Trigger, ...]]:

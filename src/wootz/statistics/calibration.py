@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from wootz.statistics.queries import query_labels
 from wootz.types import Predict
 
+_MOST_OUTPUTS = 2  # classes of a suspect that are told apart, for each of the key's
 _BATCH_VALUES = 1 << 24  # limit of the pixels that are converted at once, per channel
 
 SCALES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
@@ -39,7 +40,7 @@ class InputFormat(NamedTuple):
         layout: `NCHW` or `NHWC`.
         reversed_channels: Whether the channels are reversed (BGR).
         size: The height and width that images are resized to.
-        classes: The key's class for each class of the suspect.
+        classes: The key's class for each class of the suspect, -1 for those that are none of the key's.
         accuracy: The accuracy of the suspect on the ordinary images in this format.
     """
 
@@ -53,7 +54,10 @@ class InputFormat(NamedTuple):
     def describe(self) -> str:
         """Return a one-line summary."""
         channels = ", channels reversed" if self.reversed_channels else ""
-        order = "" if self.classes == tuple(sorted(self.classes)) else ", classes renumbered"
+        kept = [number for number in self.classes if number >= 0]
+        order = "" if kept == sorted(kept) else ", classes renumbered"
+        if extra := len(self.classes) - len(kept):
+            order += f", {extra} of {len(self.classes)} classes left out"
         size = "x".join(map(str, self.size))
         return (
             f"input format {self.scale}, {self.layout}, {size}{channels}{order}: "
@@ -67,14 +71,15 @@ def detect_input_format(
     """Choose the input format and class order with the highest accuracy on ordinary images.
 
     The default format, images as the key has them, is preferred if it is within a standard error of the best: some
-    models reach as high an accuracy in a wrong range, and unusual formats are rare.
+    models reach as high an accuracy in a wrong range, and unusual formats are rare. Of a suspect with more classes than
+    the key, those that fit the key's classes worst are left out, such as one that is never answered.
 
     Args:
         predict: The suspect; it is queried about all images once per candidate format.
         pixels: Ordinary images, uint8 [n, C, H, W].
         labels: Their classes, int64 [n].
         shape: The shape of images that the suspect states, without the batch, in its own layout.
-        num_classes: The number of classes K.
+        num_classes: The number of the key's classes.
     """
     formats = [_scored(predict, pixels, labels, candidate, num_classes) for candidate in _candidates(pixels, shape)]
     default, best = formats[0], max(formats, key=lambda candidate: candidate.accuracy)
@@ -86,12 +91,12 @@ def with_input_format(predict: Predict, input_format: InputFormat) -> Predict:
     """Return the suspect with images converted to its format, and its answers in the key's class order."""
     converted = _with_converted_images(predict, input_format)
     key_classes = torch.tensor(input_format.classes)
-    suspect_classes = key_classes.argsort()
+    suspect_classes = key_classes.argsort()[int((key_classes < 0).sum()) :]
 
     def answer(x: Tensor) -> Tensor:
         answers = converted(x)
         if answers.dim() == 2:
-            return answers[:, suspect_classes]
+            return answers[:, suspect_classes] if answers.shape[1] > int(suspect_classes.max()) else answers
         valid = (answers >= 0) & (answers < len(key_classes))
         return torch.where(valid, key_classes[answers.long().clamp(0, len(key_classes) - 1)], -1)
 
@@ -114,15 +119,16 @@ def _candidates(pixels: Tensor, shape: tuple[int, int, int]) -> Iterator[InputFo
 def _scored(predict: Predict, pixels: Tensor, labels: Tensor, candidate: InputFormat, num_classes: int) -> InputFormat:
     """Return the candidate with its best class order (Hungarian on the confusion matrix) and the accuracy in it."""
     answers = query_labels(_with_converted_images(predict, candidate), pixels)
-    counts = torch.zeros(num_classes, num_classes)
-    valid = (answers >= 0) & (answers < num_classes)
+    valid = (answers >= 0) & (answers < _MOST_OUTPUTS * num_classes)
+    outputs = max(num_classes, 1 + int(answers.where(valid, -1).max()))
+    counts = torch.zeros(outputs, num_classes)
     counts.index_put_((answers[valid], labels[valid]), torch.ones(int(valid.sum())), accumulate=True)
-    counts += 1e-3 * torch.eye(num_classes)  # ties keep the class numbers
-    _, key_classes = linear_sum_assignment(counts.numpy(), maximize=True)
-    correct = torch.tensor(key_classes)[answers.clamp(0, num_classes - 1)] == labels
-    return candidate._replace(
-        classes=tuple(int(k) for k in key_classes), accuracy=float((correct & valid).float().mean())
-    )
+    counts += 1e-3 * torch.eye(outputs, num_classes)  # ties keep the class numbers
+    key_classes = torch.full((outputs,), -1)
+    rows, columns = linear_sum_assignment(counts.numpy(), maximize=True)
+    key_classes[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    correct = key_classes[answers.clamp(0, outputs - 1)] == labels
+    return candidate._replace(classes=tuple(key_classes.tolist()), accuracy=float((correct & valid).float().mean()))
 
 
 def _with_converted_images(predict: Predict, input_format: InputFormat) -> Predict:

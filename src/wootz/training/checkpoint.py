@@ -5,6 +5,7 @@ The marker file `checkpoint.json` holds the digest of the tensors and, under `ma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +18,29 @@ from wootz.errors import StoreError
 from wootz.store import canonical, file_digest, read_json, read_tensors, sha256, validate, write_json, write_tensors
 
 _MARKER = "checkpoint.json"
+_TOLERANCE = 1e-3
 _METRICS = {"epoch", "loss", "clean", "robust"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What makes a run the same one; only the same run is resumed.
+
+    Attributes:
+        digests: by name, the digests of its settings, data and initial weights.
+        answers: logits float32 [N, K] of the initial network on some training images: digests of weights cannot show
+            that the same weights are used in another way, such as with another activation.
+    """
+
+    digests: Mapping[str, str]
+    answers: Tensor
+
+    def differences(self, digests: Mapping[str, str], answers: Tensor) -> list[str]:
+        """Return the names of what differs; answers may differ by rounding."""
+        others = [name for name in {**self.digests, **digests} if self.digests.get(name) != digests.get(name)]
+        tolerance = _TOLERANCE * self.answers.abs().max().clamp_min(1).item()
+        alike = answers.shape == self.answers.shape and torch.allclose(answers, self.answers, rtol=0, atol=tolerance)
+        return others if others or alike else ["network"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +65,7 @@ class _Marker(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    run: str
+    run: dict[str, str]
     file: str = Field(pattern=r"^epoch-\d{4,9}\.safetensors$")
     digest: str
     epoch: int = Field(ge=0)
@@ -61,7 +84,7 @@ class _Marker(BaseModel):
 
 def save(
     folder: Path,
-    run: str,
+    identity: Identity,
     state: TrainingState,
     model: nn.Module,
     average: nn.Module,
@@ -71,14 +94,14 @@ def save(
 
     Args:
         folder: the folder of the checkpoint.
-        run: the digest of the run's settings and data; only the same run is resumed.
+        identity: what a run that continues from the checkpoint must match.
         state: the progress of the run.
         model: the model in training.
         average: the model with the averaged weights (may be `model` itself).
         optimizer: the optimizer, whose whole state is saved.
     """
     saved = optimizer.state_dict()
-    tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
+    tensors = {"initial/answers": identity.answers} | {f"model/{name}": t for name, t in model.state_dict().items()}
     tensors |= {f"best/{name}": t for name, t in state.best.items()}
     if average is not model:
         tensors |= {f"average/{name}": t for name, t in average.state_dict().items()}
@@ -87,7 +110,7 @@ def save(
     name = f"epoch-{state.epoch:04d}.safetensors"
     write_tensors(folder / name, tensors)
     marker = {
-        "run": run,
+        "run": dict(identity.digests),
         "file": name,
         "digest": file_digest(folder / name),
         "epoch": state.epoch,
@@ -102,7 +125,7 @@ def save(
 
 
 def load(
-    folder: Path, run: str, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, identity: Identity, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
 ) -> TrainingState | None:
     """Restore model, average and optimizer from the checkpoint and return the progress; None if there is none.
 
@@ -113,11 +136,14 @@ def load(
         return None
     marker = validate(_Marker, _read_marker(folder / _MARKER), str(folder / _MARKER))
     path = folder / marker.file
-    if marker.run != run:
-        raise StoreError(f"{folder}: is the checkpoint of a run with other settings; resume with the same settings")
     if file_digest(path) != marker.digest:
         raise StoreError(f"{path}: was changed since it was written (its digest differs)")
     tensors = read_tensors(path)
+    if others := identity.differences(marker.run, tensors.pop("initial/answers", torch.empty(0))):
+        raise StoreError(
+            f"{folder}: is the checkpoint of a run with other {', '.join(others)}; resume it with the same, or remove "
+            "the folder to train anew"
+        )
     slots: dict[int, dict[str, Any]] = {}
     try:
         model.load_state_dict(_under(tensors, "model/"))
@@ -141,7 +167,7 @@ def _read_marker(path: Path) -> Any:
     """Read a marker file, and check it against its own digest."""
     marker = read_json(path)
     digest = marker.pop("marker", None) if isinstance(marker, dict) else None
-    if digest is None or digest != sha256(canonical(marker)):
+    if digest is None or digest != sha256(canonical(marker)) or not isinstance(marker.get("run"), dict):
         raise StoreError(f"{path}: is damaged, or of another version of wootz; remove {path.parent} to train anew")
     return marker
 

@@ -18,6 +18,7 @@ from wootz.errors import ConfigError, TrainingError
 from wootz.modes import capture_inputs, frozen_statistics
 from wootz.registry import lookup
 from wootz.rng import generator
+from wootz.training.checkpoint import Identity
 from wootz.training.hooks import Hook, TriggerEpoch
 from wootz.training.inner_maximization import Batch
 from wootz.training.losses import LOSSES
@@ -39,7 +40,7 @@ class TrainingRun:
         hook: what marks add.
         seed: the seed of data order, augmentation, attacks and dropout.
         folder: the folder of checkpoints and metrics; None writes none.
-        digest: the digest of settings and data that a checkpoint must match.
+        identity: what a checkpoint must match.
         progress: called with the completed fraction of training and the latest metrics.
     """
 
@@ -51,7 +52,7 @@ class TrainingRun:
     hook: Hook
     seed: int
     folder: Path | None
-    digest: str
+    identity: Identity
     progress: Callable[[float, dict[str, float]], None] | None
 
 

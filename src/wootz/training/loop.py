@@ -29,6 +29,9 @@ from wootz.training.execution import Execution, memory_format
 from wootz.training.hooks import Hook, plain_targets
 from wootz.training.recipe import CERTIFIED, Recipe
 
+_ASKED = 8
+"""Training images on which a checkpoint recognizes the network by its initial answers."""
+
 
 class Trained(NamedTuple):
     """The result of `train`.
@@ -53,7 +56,7 @@ def train(
     seed: int,
     hook: Hook | None = None,
     execution: Execution | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[float, dict[str, float]], None] | None = None,
 ) -> Trained:
@@ -78,9 +81,13 @@ def train(
     """
     check_shift(cfg, training.pixels.shape[1:])
     hook, execution = hook or Hook(), execution or Execution()
-    num_classes = predict_logits(model.cpu(), training.subset(slice(1)).images()).shape[1]
+    folder = None if folder is None else Path(folder)
+    with global_seed(seed, "identity"):
+        answers = predict_logits(model.cpu(), training.subset(slice(_ASKED)).images())
     targets = (
-        hook.targets if hook.targets is not None else plain_targets(training.labels, num_classes, cfg.label_smoothing)
+        hook.targets
+        if hook.targets is not None
+        else plain_targets(training.labels, answers.shape[1], cfg.label_smoothing)
     )
     if hook.left_out is not None:
         training, targets = training.subset(~hook.left_out), targets[~hook.left_out]
@@ -93,7 +100,17 @@ def train(
         hook=hook,
         seed=seed,
         folder=folder,
-        digest=config.digest(cfg, {"seed": seed, "data": tensor_digest(training.labels, targets)}),
+        identity=checkpoint.Identity(
+            digests={
+                "settings or seed": config.digest(cfg, {"seed": seed}),
+                "training images": tensor_digest(*training),
+                "validation images": tensor_digest(*validation),
+                "targets": tensor_digest(targets),
+                "triggers": tensor_digest(*(tensor for t in hook.trigger_epochs for tensor in (t.pixels, t.labels))),
+                "initial weights": config.digest({n: tensor_digest(t) for n, t in model.state_dict().items()}),
+            },
+            answers=answers,
+        ),
         progress=progress if execution.processes == 1 else None,
     )
     if folder is not None and not resume:
@@ -132,7 +149,7 @@ def _train_process(fabric: Fabric, run: TrainingRun) -> checkpoint.TrainingState
     average = copy.deepcopy(model) if cfg.ema else model
     optimizer = make_optimizer(cfg, model)
     state = (
-        checkpoint.load(folder, run.digest, model, average, optimizer) if folder else None
+        checkpoint.load(folder, run.identity, model, average, optimizer) if folder else None
     ) or checkpoint.TrainingState(epoch=-1, history=[], best={}, best_epoch=-1)
     forward, wrapped = fabric.setup(model, optimizer)
     for epoch in range(state.epoch + 1, cfg.epochs):
@@ -150,7 +167,7 @@ def _train_process(fabric: Fabric, run: TrainingRun) -> checkpoint.TrainingState
             state.best_epoch = epoch
             state.best = {name: t.detach().cpu().clone() for name, t in average.state_dict().items()}
         if folder and run.folder and fabric.is_global_zero:
-            checkpoint.save(folder, run.digest, state, model, average, optimizer)
+            checkpoint.save(folder, run.identity, state, model, average, optimizer)
             write_bytes(run.folder / "metrics.jsonl", "".join(json.dumps(h) + "\n" for h in state.history).encode())
         if run.progress:
             run.progress((epoch + 1) / cfg.epochs, metrics)

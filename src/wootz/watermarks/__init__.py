@@ -23,7 +23,7 @@ from wootz.watermarks.baselines import (
 from wootz.watermarks.guard import Dawn, Guard
 from wootz.watermarks.interface import Mark, MarkContext
 from wootz.watermarks.mark_loss import MarkLoss
-from wootz.watermarks.marks import MARKS, check_compatible, hook_of, prepare_all, weights_digest
+from wootz.watermarks.marks import MARKS, check_compatible, check_marks, hook_of, prepare_all, weights_digest
 from wootz.watermarks.out_of_ball import check_wm_eps
 from wootz.watermarks.runner_up import RunnerUp
 from wootz.watermarks.triggers import Triggers
@@ -52,6 +52,7 @@ __all__ = [
     "Uchida",
     "Unrelated",
     "check_compatible",
+    "check_marks",
     "check_wm_eps",
     "hook_of",
     "prepare_all",

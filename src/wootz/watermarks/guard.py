@@ -93,7 +93,7 @@ def prepare_dawn(cfg: Dawn, context: MarkContext, generator: torch.Generator) ->
         ConfigError: the data set has two classes, which leave no choice of the class to change an answer to.
     """
     if len(context.data.classes) == 2:
-        raise ConfigError("dawn: needs at least three classes; with two, every wrong answer is the same class")
+        raise ConfigError("mark 'dawn': needs at least three classes; with two, every wrong answer is the same class")
     return RegisteredMaterial("answers", {}, {"share": str(Fraction(str(cfg.share))), "digest": "exact"})
 
 

@@ -40,8 +40,11 @@ class Mark(NamedTuple):
         prepare: `prepare(cfg, context, generator)` fixes the public material before a key exists.
         train_hook: `train_hook(cfg, key, data, *, seed)` returns what training adds to embed the key.
         config: the config type; its defaults are the default settings.
+        check: `check(cfg, data)` raises ConfigError if the data do not suffice, before a reference model is trained;
+            None if `prepare` needs no reference model, and so finds that out itself.
     """
 
     prepare: Callable[[Any, MarkContext, torch.Generator], RegisteredMaterial]
     train_hook: Callable[..., Hook]
     config: type[Any]
+    check: Callable[[Any, Dataset], None] | None = None

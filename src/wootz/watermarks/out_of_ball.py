@@ -10,6 +10,7 @@ from torch import Tensor
 from wootz.attacks.evasion import PGD, pgd
 from wootz.checks import MAX_GRAY, gray_levels
 from wootz.errors import ConfigError
+from wootz.logs import warn_once
 from wootz.watermarks.interface import MarkContext
 
 _PROBE_PIXELS = 48  # compared first: enough to distinguish almost every pair of images
@@ -40,6 +41,8 @@ def out_of_ball_examples(
     *,
     alpha: float,
     steps: int,
+    least: int | None = None,
+    parts: int = 1,
     exact: bool = False,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
@@ -50,9 +53,11 @@ def out_of_ball_examples(
 
     Args:
         context: training images, panel and budgets.
-        count: number of examples n.
+        count: number of examples wanted.
         alpha: margin around the training balls, in pixels of [0, 1].
         steps: number of PGD steps.
+        least: number of examples that suffice if there are not as many as wanted; None is `count`. Fewer are logged.
+        parts: the number n of examples is a multiple of this.
         exact: keep only examples at L-inf exactly `wm_eps`, rounded down to a gray level.
         generator: determines the order in which training images are tried.
 
@@ -60,7 +65,7 @@ def out_of_ball_examples(
         Images uint8 [n, C, H, W] and row numbers int64 [n].
 
     Raises:
-        ConfigError: fewer than `count` training images give such an example.
+        ConfigError: fewer than `least` training images give such an example.
     """
     training, reference = context.data.train, context.panel[0]
     low, high = gray_levels(context.eps + alpha), gray_levels(context.wm_eps)
@@ -81,9 +86,12 @@ def out_of_ball_examples(
         total += int(valid.sum())
         if total >= count:
             return torch.cat(pixel_parts)[:count], torch.cat(row_parts)[:count]
-    raise ConfigError(
-        f"only {total} of {count} triggers fit outside eps + alpha = {context.eps + alpha:g}; reduce the count"
-    )
+    fitting, least = total // parts * parts, count if least is None else least
+    found = f"{total} of {count} triggers fit between eps + alpha = {context.eps + alpha:g} and {context.wm_eps:g}"
+    if fitting < least:
+        raise ConfigError(f"only {found}, and {least} are needed; lower eps (--eps) or raise wm_eps (--wm-eps)")
+    warn_once(f"only {found}; {fitting} are used, so that the marks give fewer bits")
+    return torch.cat(pixel_parts)[:fitting], torch.cat(row_parts)[:fitting]
 
 
 def near_any(points: Tensor, images: Tensor, distance: int) -> Tensor:

@@ -7,6 +7,7 @@ are derived from a key after the images are registered, so that the test is exac
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ from wootz.keys import Key, LabelKey, RegisteredMaterial
 from wootz.modes import device_of
 from wootz.rng import generator
 from wootz.training import Forward, Hook, forward_with_context
+from wootz.types import THRESHOLD_BITS
 from wootz.watermarks.interface import MarkContext
 from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
 
@@ -92,6 +94,21 @@ class TriggerLoss:
         return self.weight * (F.cross_entropy(logits, y, reduction="none") * missed).mean()
 
 
+def check(cfg: Triggers, data: Dataset) -> None:
+    """Raise ConfigError if the data have too few classes or images for triggers."""
+    if len(data.classes) == 2 and cfg.labels == "wrong":
+        raise ConfigError("two classes leave no wrong label to draw; --set triggers.labels=uniform draws from both")
+    if len(data.train) < _least(cfg, data):
+        raise ConfigError(f"{len(data.train)} training images give fewer triggers than the {_least(cfg, data)} needed")
+
+
+def _least(cfg: Triggers, data: Dataset) -> int:
+    """Return the number of triggers, in whole tranches, that can reach the threshold, or all if they cannot."""
+    choices = len(data.classes) - (cfg.labels == "wrong")
+    per_tranche = math.ceil(THRESHOLD_BITS / math.log2(choices) / cfg.tranches)
+    return min(cfg.count, per_tranche * cfg.tranches)
+
+
 def prepare(cfg: Triggers, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
     """Make the trigger images from training images and the first panel model, before any keyed label.
 
@@ -100,15 +117,22 @@ def prepare(cfg: Triggers, context: MarkContext, generator: torch.Generator) -> 
     """
     data = context.data
     check_wm_eps(context.eps, cfg.alpha, context.wm_eps)
-    if len(data.classes) == 2 and cfg.labels == "wrong":
-        raise ConfigError("triggers.labels = 'wrong': two classes leave no choice of label; use labels=uniform")
-    pixels, rows = out_of_ball_examples(context, cfg.count, alpha=cfg.alpha, steps=cfg.steps, generator=generator)
+    check(cfg, data)
+    pixels, rows = out_of_ball_examples(
+        context,
+        cfg.count,
+        alpha=cfg.alpha,
+        steps=cfg.steps,
+        least=_least(cfg, data),
+        parts=cfg.tranches,
+        generator=generator,
+    )
     params = {
         "eps": str(context.eps),
         "alpha": str(cfg.alpha),
         "wm_eps": str(context.wm_eps),
         "rule": cfg.labels,
-        "count": cfg.count,
+        "count": len(rows),
         "tranches": cfg.tranches,
     }
     base = data.train.subset(rows)

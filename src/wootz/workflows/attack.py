@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from wootz.attacks import extraction, removal
 from wootz.attacks.context import AttackContext, AttackDataConfig
 from wootz.attacks.evasion import predict_logits
 from wootz.attacks.extraction import BudgetedOracle, ExtractionConfig
-from wootz.config import to_mapping, with_settings, with_values
+from wootz.config import differences, to_mapping, with_settings, with_values
 from wootz.data import Dataset, Split, load, load_other
 from wootz.errors import ConfigError, StoreError
 from wootz.models import MODELS, ModelSpec, build, other_architecture, reinitialized, write_model
@@ -33,8 +34,8 @@ from wootz.workflows.evaluate import TEST_IMAGES, measure
 from wootz.workflows.extraction_target import open_target
 from wootz.workflows.inputs import DataLike, as_split
 from wootz.workflows.protection import defaults_for
-from wootz.workflows.run import Timer, agreement, prepare_run_folder
-from wootz.workflows.suspects import QueryConfig, SuspectLike, Where, is_endpoint, open_suspect_model
+from wootz.workflows.run import Timer, agreement, data_metadata, prepare_run_folder
+from wootz.workflows.suspects import QueryConfig, SuspectLike, Where, identify, is_endpoint, open_suspect_model
 
 
 class Family(NamedTuple):
@@ -58,6 +59,7 @@ CUSTOMARY_EPS = defaults_for("").eps
 
 TRANSCRIPT = "transcript.jsonl"
 QUERY_LOG = "queries.log"
+ATTEMPT = "attempt.json"
 GUARD_LOG = "guard.jsonl"
 
 
@@ -88,7 +90,7 @@ def extract(
     eps: float = CUSTOMARY_EPS,
     seed: int = 0,
     execution: Execution | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> Attacked:
     """Extract a copy of a model through its answers.
@@ -112,7 +114,7 @@ def extract(
         ConfigError: no such attack or setting, or no network to train.
         BudgetError: the attack needs more queries, or other answers, than it is allowed.
     """
-    row = lookup(FAMILIES["steal"].attacks, attack, "extraction attack")
+    row, folder = lookup(FAMILIES["steal"].attacks, attack, "extraction attack"), _path(folder)
     held = _attack_data(data)
     query = QueryConfig(access="label" if (access or row.access) == "label" else "scores", isolated=False)
     with ExitStack() as stack:
@@ -148,7 +150,7 @@ def remove(
     eps: float = CUSTOMARY_EPS,
     seed: int = 0,
     execution: Execution | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> Attacked:
     """Try to remove the marks of a model; `model` itself stays as it is.
@@ -167,7 +169,7 @@ def remove(
     Raises:
         ConfigError: no such attack or setting.
     """
-    row = lookup(FAMILIES["remove"].attacks, attack, "removal attack")
+    row, folder = lookup(FAMILIES["remove"].attacks, attack, "removal attack"), _path(folder)
     context = _context(model, _attack_data(data), eps, seed, "remove", attack, execution, folder, progress)
     return _attacked(
         row,
@@ -187,7 +189,7 @@ def attack_run(
     family: Literal["steal", "remove"],
     where: Where,
     attack: str,
-    out: Path,
+    out: str | Path,
     *,
     settings: Sequence[str] | Mapping[str, Any] = (),
     access: str | None = None,
@@ -217,7 +219,7 @@ def attack_run(
         count: test images that robust accuracy is measured on.
         seed: of the attacker.
         resume: go on from what an earlier call left in `out`; queries that it asked stay counted.
-        data: name of the data set, where an endpoint does not say it.
+        data: name or path of the data set, where an endpoint does not say it, or a run's was moved.
         client: `key=value` settings of the client that asks an endpoint, see `wootz.suspects.endpoints.Client`.
         served: a thief of a run folder asks through the run's guard, as if it were served; which answers were changed
             is logged in `out`, a file of the owner's that no attack reads.
@@ -229,7 +231,7 @@ def attack_run(
         ConfigError: no such attack or setting, or `out` holds a model already; `served` where nothing is served so.
         BudgetError: the attack needs more queries, or sees less, than it is allowed.
     """
-    timer, kin = Timer(), FAMILIES[family]
+    timer, kin, out = Timer(), FAMILIES[family], Path(out)
     row = lookup(kin.attacks, attack, f"{kin.verb} attack")
     cfg = _config(row, attack, settings)
     if "weights" in (access, row.access) and access not in (None, row.access):
@@ -237,7 +239,9 @@ def attack_run(
     if served and (is_endpoint(where) or "weights" in (access, row.access)):
         raise ConfigError(f"served: {attack!r} on {where} is no theft by answers from a run folder; leave it out")
     with lock_folder(out):
-        attempt = _begin_attempt(out, where, resume=resume, served=served)
+        attempt = _begin_attempt(out, where, resume=resume)
+        settled = {"attack": attack, "settings": to_mapping(cfg), "access": access or row.access, "seed": seed}
+        _check_same_attempt(attempt, settled | {"through_guard": served})
         with open_target(
             where,
             access=access or row.access,
@@ -248,6 +252,8 @@ def attack_run(
             guard=attempt / GUARD_LOG if served else None,
         ) as victim:
             spec, known = _attacker_spec(cfg, victim.spec), victim.data
+            target = str(where) if victim.model is None else identify(victim.model).digest
+            _check_same_attempt(attempt, {"target": target, "data": known.digest})
             held = _attacker_images(cfg, known, data_dir)
             context = AttackContext(
                 data=held,
@@ -270,7 +276,7 @@ def attack_run(
                 log=attempt / QUERY_LOG,
                 context=context,
             )
-        about = {"kind": kin.kind, "theft": attack, "data": known.name, "set_aside": known.set_aside, "eps": victim.eps}
+        about = {"kind": kin.kind, "theft": attack, **data_metadata(known), "eps": victim.eps}
         about |= {"seed": seed, "attack": to_mapping(cfg)} | (
             {} if attacked.queries is None else {"queries": attacked.queries}
         )
@@ -299,7 +305,7 @@ def attack_run(
         return cell
 
 
-def _begin_attempt(out: Path, where: Where, *, resume: bool, served: bool) -> Path:
+def _begin_attempt(out: Path, where: Where, *, resume: bool) -> Path:
     """Return the folder of the attempt, a fresh one unless the attack goes on."""
     if not is_endpoint(where) and not Path(where).is_dir():
         raise StoreError(f"{where}: is not a run folder (there is no such folder)")
@@ -307,10 +313,25 @@ def _begin_attempt(out: Path, where: Where, *, resume: bool, served: bool) -> Pa
     attempt = out / "attempt"
     if not resume:
         shutil.rmtree(attempt, ignore_errors=True)
-    if (attempt / QUERY_LOG).is_file() and (attempt / GUARD_LOG).is_file() != served:
-        raise ConfigError(f"{out}: was begun {'without' if served else 'with'} a guard in between; resume it so")
     attempt.mkdir(exist_ok=True)
     return attempt
+
+
+def _check_same_attempt(attempt: Path, now: dict[str, Any]) -> None:
+    """Keep what decides the result of an attack in the folder of its attempt.
+
+    Raises:
+        ConfigError: the attempt was begun with other values of these names.
+    """
+    path, now = attempt / ATTEMPT, json.loads(json.dumps(now))
+    begun = read_json(path) if path.is_file() else {}
+    if not isinstance(begun, dict):
+        raise StoreError(f"{path}: is damaged; remove {attempt} to begin anew")
+    if others := differences(now | begun, begun | now):  # names that only one of them has are equal in both
+        raise ConfigError(
+            f"{attempt}: was begun with other settings ({', '.join(others)}); resume it with the same ones"
+        )
+    write_json(path, begun | now)
 
 
 def _attacked(
@@ -332,6 +353,10 @@ def _attacked(
         return Attacked(model=row.run(cfg, model, context), attack=name, queries=None)
     oracle = BudgetedOracle(predict, access=access or row.access, num_classes=num_classes, budget=query_budget, log=log)
     return Attacked(model=row.run(cfg, oracle, context), attack=name, queries=oracle.queries)
+
+
+def _path(folder: str | Path | None) -> Path | None:
+    return None if folder is None else Path(folder)
 
 
 def _config(row: Attack, attack: str, settings: Sequence[str] | Mapping[str, Any]) -> Any:

@@ -37,8 +37,8 @@ from wootz.workflows.guard_log import LOG, read_seals, with_log, without_guard
 from wootz.workflows.reference_models import check_boundary_queries
 from wootz.workflows.register import read_registered, read_registered_token
 from wootz.workflows.run import Timer
-from wootz.workflows.suspects import QueryConfig, SuspectLike, is_endpoint, open_suspect_model
-from wootz.workflows.verify import ask_suspect, own_calibration, verdict_cell, verify_suspect
+from wootz.workflows.suspects import QueryConfig, Suspect, SuspectLike, is_endpoint, open_suspect_model
+from wootz.workflows.verify import ask_suspect, own_calibration, verdict_cell, verify_open_suspect
 
 if TYPE_CHECKING:
     from wootz.workflows.owner import Owner
@@ -117,10 +117,10 @@ def claim_suspect(
     panel = owner.reference_models
     counted = replace(query, num_tests=query.num_tests * choices(keys.registration))
     bar = required_bits(timestamped=bool(keys.token))
-    if not (force or is_endpoint(suspect)):
-        _check_reachable(owner, suspect, query, bar, progress)
     progress("querying the suspect", 0.0)
     with open_suspect_model(suspect, query, transcripts or folder / "transcripts") as opened:
+        if not (force or opened.remote):
+            _check_reachable(owner, opened, query, bar)
         with lock_folder(folder):
             tranche = mark_revealed(folder, keys, opened.identity)
         revealed, tensors = reveal_marks(keys, tranche)
@@ -156,9 +156,9 @@ def claim_suspect(
     return Claim(verdict=verdict, cell=cell, certificate=certificate, material=material, guard_log=log)
 
 
-def _check_reachable(owner: Owner, suspect: SuspectLike, query: QueryConfig, bar: float, progress: Progress) -> None:
+def _check_reachable(owner: Owner, suspect: Suspect, query: QueryConfig, bar: float) -> None:
     """Raise ConfigError where the whole key gives fewer bits than a claim needs, before a part of it is revealed."""
-    verdict, _ = verify_suspect(owner, suspect, query, threshold_bits=bar, progress=progress)
+    verdict = verify_open_suspect(owner, suspect, query, threshold_bits=bar)
     if verdict.bits < bar:
         without = "" if owner.keys.token else ", since its keys have no time token"
         raise ConfigError(

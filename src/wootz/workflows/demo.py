@@ -76,8 +76,9 @@ def demo(
     if (out / "summary.json").exists():
         raise ConfigError(f"{out}: already holds a demo; choose another --out (nothing was changed)")
     time = Timer()
-    count = len(load(data, data_dir).train)
-    cfg = with_settings(preset("fast", data=data, eps=None, wm_eps=None, seed=seed, count=count), settings)
+    loaded = load(data, data_dir)
+    count = len(loaded.train)
+    cfg = with_settings(preset("fast", data=loaded.name, eps=None, wm_eps=None, seed=seed, count=count), settings)
     owner = out / "protected"
 
     def aloud(name: str) -> Progress:

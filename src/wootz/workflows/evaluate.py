@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from wootz import checks
 from wootz.attacks.evasion import NAMES, QUICK_ATTACK, predict_logits
 from wootz.attacks.evasion import evaluate as attack_images
-from wootz.data import Dataset
-from wootz.models import check_model, same_answers
+from wootz.data import Dataset, Split
+from wootz.models import check_model, range_warnings, same_answers
 from wootz.modes import on_device
 from wootz.records import Result, RobustRecord
 from wootz.registry import lookup
@@ -23,6 +23,8 @@ from wootz.workflows.inputs import DataLike, as_split
 from wootz.workflows.run import Timer, open_run
 
 TEST_IMAGES = 2000
+RANGE_IMAGES = 100
+"""Images on which the range of pixels that a model expects is checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,7 @@ def evaluate(
     norm: Norm = "Linf",
     n: int | None = None,
     seed: int = 0,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
 ) -> Evaluation:
@@ -91,7 +93,7 @@ def evaluate(
     name, split = lookup(NAMES, attack, "evaluation"), as_split(data).subset(slice(n))
     device = (execution or Execution()).accelerator
     channels, height, width = split.pixels.shape[1:]
-    warnings = check_model(model, (channels, height, width))
+    warnings = (*check_model(model, (channels, height, width)), *_range_warnings(model, split))
     with on_device(model, device):
         result = attack_images(
             same_answers(model),
@@ -101,7 +103,7 @@ def evaluate(
             attack=name,
             norm=norm,
             seed=seed,
-            folder=folder,
+            folder=None if folder is None else Path(folder),
             progress=lambda done: progress(f"attacking ({name})", done),
         )
     return Evaluation(
@@ -116,6 +118,11 @@ def evaluate(
         flags=tuple(sorted({*result.flags, *(warning.split(":")[0] for warning in warnings)})),
         robust=result.robust.cpu(),
     )
+
+
+def _range_warnings(model: nn.Module, split: Split) -> tuple[str, ...]:
+    few = split.subset(slice(RANGE_IMAGES))
+    return range_warnings(model, few.images(), few.labels)
 
 
 def measure(
@@ -158,13 +165,14 @@ def measure(
 
 
 def evaluate_run(
-    folder: Path,
+    folder: str | Path,
     *,
     attack: str = "pgd",
     count: int = TEST_IMAGES,
     eps: float | None = None,
     norm: Norm = "Linf",
     seed: int = 0,
+    data: str | None = None,
     data_dir: Path | None = None,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
@@ -172,26 +180,28 @@ def evaluate_run(
     """Attack the first `count` test images at the run's own budget, or at `eps`.
 
     An evaluation of several attacks that was cut off goes on from `folder`/evaluation when it is called again.
+    `data` is the name or path of the run's data set, if it was moved.
     """
     name = lookup(NAMES, attack, "evaluation")
-    timer, run = Timer(), open_run(folder)
-    data = run.data(data_dir)
-    warnings = check_model(run.model, run.spec.shape, len(run.spec.classes))
+    timer, run = Timer(), open_run(folder, data)
+    known = run.data(data_dir)
+    checked = check_model(run.model, run.spec.shape, len(run.spec.classes))
+    warnings = (*checked, *_range_warnings(run.model, known.test))
     clean, robust = measure(
         run.model,
-        data,
+        known,
         eps=run.eps if eps is None else eps,
         attack=name,
         norm=norm,
         count=count,
         seed=seed,
-        folder=folder / "evaluation",
+        folder=run.folder / "evaluation",
         execution=execution,
         progress=progress,
     )
     return Result(
-        data=data.name,
-        suspect=folder.name,
+        data=known.name,
+        suspect=run.folder.name,
         kind=run.about["kind"],
         theft=run.about.get("theft"),
         clean=clean,

@@ -22,7 +22,7 @@ TOLERANCE = 1e-3
 """How far a log-probability may be off; rounding alone moved one of `small-cnn` by 7e-7."""
 
 
-def export_run(folder: Path, out: Path) -> dict[str, Any]:
+def export_run(folder: str | Path, out: str | Path) -> dict[str, Any]:
     """Write the model of a run folder as one ONNX file, with its normalization and the classes' names.
 
     Args:
@@ -37,6 +37,7 @@ def export_run(folder: Path, out: Path) -> dict[str, Any]:
         ConfigError: there is such a file already.
         ModelError: a filter stands before or after the model, or the file does not answer as the model does.
     """
+    out = Path(out)
     if out.exists():
         raise ConfigError(f"{out}: is there already; choose another --out (nothing was changed)")
     run = open_run(folder)

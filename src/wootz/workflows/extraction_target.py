@@ -22,7 +22,7 @@ from wootz.types import AnswerAccess, Predict
 from wootz.watermarks import AnswerFilter
 from wootz.workflows.guard_service import open_guard
 from wootz.workflows.protection import defaults_for
-from wootz.workflows.run import open_run
+from wootz.workflows.run import load_moved, open_run
 from wootz.workflows.suspects import Where, is_endpoint, transcript_key
 
 EXTRACTION_BATCH = 256
@@ -67,7 +67,7 @@ def open_target(
     Args:
         where: run folder, or the URL of an endpoint.
         access: what the attack asks for; an endpoint is asked for labels or scores accordingly.
-        data: name of the data set, where an endpoint does not say it.
+        data: name or path of the data set, where an endpoint does not say it, or a run's was moved.
         data_dir: where data are looked for first.
         transcript: where questions to an endpoint and its answers are recorded.
         client: `key=value` settings of the client that asks it.
@@ -79,7 +79,7 @@ def open_target(
         ModelError: it takes other images, or knows other classes, than the data have.
     """
     if not is_endpoint(where):
-        run = open_run(Path(where))
+        run = open_run(Path(where), data)
         bare = ExtractionTarget(
             predict=predictor(run.model),
             model=run.model,
@@ -149,7 +149,8 @@ def _target_data(where: str, parameters: Mapping[str, Any], data: str | None, da
     name = data or parameters.get("data")
     if not isinstance(name, str):
         raise ConfigError(f"{where}: does not say what data it knows; name them with --data")
-    return load(name, data_dir, _number(parameters, "set_aside", 1.0))
+    set_aside = _number(parameters, "set_aside", 1.0)
+    return load_moved(name, data_dir, set_aside, where) if data is None else load(data, data_dir, set_aside)
 
 
 def _number(parameters: Mapping[str, Any], name: str, customary: float) -> float:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
-from wootz.config import from_mapping, read_toml, to_mapping, to_toml, with_settings
-from wootz.data import Dataset
+from wootz.config import differences, from_mapping, read_toml, to_mapping, to_toml, with_settings
+from wootz.data import Dataset, check_balance
 from wootz.errors import ConfigError
 from wootz.keys import (
     BoundarySearchTerms,
@@ -43,11 +43,11 @@ from wootz.statistics import Verdict
 from wootz.store import lock_folder, read_tensors, write_bytes
 from wootz.training import Execution, Recipe, check_shift, train
 from wootz.types import THRESHOLD_BITS, Access, Progress
-from wootz.watermarks import MarkContext, MarkLoss, hook_of, prepare_all, weights_digest
+from wootz.watermarks import MarkContext, MarkLoss, check_marks, hook_of, prepare_all, weights_digest
 from wootz.workflows.inputs import DataLike, as_dataset
 from wootz.workflows.protection import REFERENCE_NETWORK, Protection, preset
 from wootz.workflows.reference_models import ReferenceModels, registered_panel
-from wootz.workflows.run import prepare_run_folder
+from wootz.workflows.run import check_same_data, data_metadata, prepare_run_folder
 from wootz.workflows.suspects import QueryConfig, SuspectLike
 from wootz.workflows.timestamp import fetch_token
 
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 Tsa: TypeAlias = str | Callable[[bytes], bytes] | None
 """URL of an RFC 3161 authority, or a function from a digest to the authority's response; None asks for no token."""
+
+_LISTED = 5
 
 
 class References(NamedTuple):
@@ -150,7 +152,7 @@ class Owner:
         if model is not None:
             load_weights(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
             model.eval()
-        known = ("data", "set_aside", "eps", "seed", "kind")
+        known = ("data", "set_aside", "data_digest", "eps", "seed", "kind")
         return cls(
             keys=keys,
             references=references,
@@ -265,8 +267,9 @@ class Owner:
         """
         if data is None and self._data is None:
             raise ConfigError("train_hook: this owner was read from a folder; give its data: train_hook(data)")
-        dataset = as_dataset(data) if data is not None else self._data
+        dataset = as_dataset(data, set_aside=self.config.set_aside) if data is not None else self._data
         assert dataset is not None
+        check_same_data(self.about, dataset, self.folder or Path("owner"))
         return MarkLoss(self.config.mark_settings(), self.keys.by_mark, dataset, seed=self.config.seed)
 
     def _saved(self, step: str) -> Path:
@@ -278,7 +281,11 @@ class Owner:
         shape, classes = _input_of(self.keys)
         for name, member in (self.references._asdict() if self.references else {}).items():
             if not (folder / "panel" / name / "model.json").exists():
-                about = {name: self.about[name] for name in ("data", "eps", "seed") if name in self.about}
+                about = {
+                    name: self.about[name]
+                    for name in ("data", "set_aside", "data_digest", "eps", "seed")
+                    if name in self.about
+                }
                 spec = describe_module(member, shape, classes)
                 write_model(folder / "panel" / name, member, spec, about | {"kind": "independent"})
 
@@ -369,15 +376,20 @@ def protect(
 
 
 def begin_run(cfg: Protection, folder: Path, *, resume: bool) -> None:
-    """Make a run folder and write its settings.
+    """Make a run folder and write its settings; the data of a resumed run may have been moved.
 
     Raises:
         ConfigError: the folder holds a model already, or was begun with other settings.
     """
     prepare_run_folder(folder, resume=resume)
     path = folder / "config.toml"
-    if resume and path.exists() and read_config(folder).digest != cfg.digest:
-        raise ConfigError(f"{path}: this run was begun with other settings; resume it with the same ones")
+    if resume and path.exists():
+        begun = replace(read_config(folder), data=cfg.data)
+        if others := differences(begun.used_settings(), cfg.used_settings()):
+            raise ConfigError(
+                f"{path}: this run was begun with other settings ({', '.join(others[:_LISTED])}); "
+                "resume it with the same ones"
+            )
     write_bytes(path, to_toml(cfg))
 
 
@@ -396,8 +408,7 @@ def training_metadata(kind: Literal["protected", "independent"], cfg: Protection
     """Return what `model.json` says of a model before it is trained: its kind, data, budget and seed."""
     return {
         "kind": kind,
-        "data": data.name,
-        "set_aside": data.set_aside,
+        **data_metadata(data),
         "eps": cfg.recipe.eps,
         "seed": cfg.seed,
     }
@@ -447,7 +458,9 @@ def _reference(
     progress: Progress,
 ) -> nn.Module:
     if folder is not None and (folder / name / "model.json").exists():
-        return read_model(folder / name)[0]
+        model, _, made = read_model(folder / name)
+        check_same_data(made, data, folder / name)
+        return model
     seed = derive(cfg.seed, "panel", name)
     trained = train(
         recipe,
@@ -459,7 +472,7 @@ def _reference(
         progress=lambda done, _: progress(f"training the panel ({name})", done),
     )
     if folder is not None:
-        about = {"kind": "independent", "data": cfg.data, "eps": recipe.eps, "seed": cfg.seed}
+        about = {"kind": "independent", **data_metadata(data), "eps": recipe.eps, "seed": cfg.seed}
         write_model(folder / name, trained.model, spec, about | {"training": to_mapping(recipe)})
     return trained.model
 
@@ -498,6 +511,9 @@ def _resolve(
     for warning in check_model(network, dataset.shape, len(dataset.classes)):
         warn_once(f"the model: {warning}")
     check_shift(config.recipe, dataset.shape)
+    check_balance(dataset)
+    context = MarkContext(data=dataset, panel=(), model=network, eps=config.recipe.eps, wm_eps=config.wm_eps)
+    check_marks(config.mark_settings(), context)
     return dataset, config, network, secret
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from wootz.attacks.evasion import accuracy_curve
-from wootz.data import Dataset, load
+from wootz.data import Dataset, check_balance, load
 from wootz.models import build, write_model
 from wootz.records import Result, to_json
 from wootz.statistics import Verdict
@@ -18,7 +18,7 @@ from wootz.types import Progress
 from wootz.workflows.evaluate import TEST_IMAGES, measure
 from wootz.workflows.owner import Tsa, begin_run, protect, run_metadata, training_metadata
 from wootz.workflows.protection import Protection
-from wootz.workflows.run import Timer
+from wootz.workflows.run import Timer, load_moved
 from wootz.workflows.verify import verdict_fields, verify_own_model
 
 CURVE_IMAGES = 300
@@ -26,7 +26,7 @@ CURVE_IMAGES = 300
 
 def protect_run(
     cfg: Protection,
-    out: Path,
+    out: str | Path,
     *,
     data_dir: Path | None = None,
     execution: Execution | None = None,
@@ -51,7 +51,8 @@ def protect_run(
         count: test images that robust accuracy is measured on.
         progress: called with the name of the step and the fraction done.
     """
-    timer, data, execution = Timer(), load(cfg.data, data_dir, cfg.set_aside), execution or Execution()
+    timer, execution, out = Timer(), execution or Execution(), Path(out)
+    data = load_moved(cfg.data, data_dir, cfg.set_aside, out) if resume else load(cfg.data, data_dir, cfg.set_aside)
     with lock_folder(out):
         verdict = None
         if cfg.marks:
@@ -74,7 +75,7 @@ def protect_run(
             model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
         )
         cell = Result(
-            data=cfg.data,
+            data=data.name,
             suspect=out.name,
             kind="protected" if cfg.marks else "independent",
             clean=clean,
@@ -107,6 +108,7 @@ def _train_independent(
     spec = cfg.spec(data)
     model = build(spec, cfg.seed)
     check_shift(cfg.recipe, data.shape)
+    check_balance(data)
     begin_run(cfg, out, resume=resume)
     trained = train(
         cfg.recipe,

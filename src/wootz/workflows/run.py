@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,19 +12,29 @@ from typing import Any
 from torch import nn
 
 from wootz.attacks.evasion import predict_logits
-from wootz.data import Dataset, load
-from wootz.errors import ConfigError, ModelError, StoreError
+from wootz.data import DATASETS, Dataset, load
+from wootz.errors import ConfigError, DataError, ModelError, StoreError
+from wootz.logs import warn_once
 from wootz.models import ModelSpec, read_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A model on disk with what is known of how it was made."""
+    """A model on disk with what is known of how it was made.
+
+    Attributes:
+        folder: the run folder.
+        model: its model.
+        spec: the description of the network.
+        about: the content of `model.json`.
+        moved: the name or path of its data set now; None is the one in `about`.
+    """
 
     folder: Path
     model: nn.Module
     spec: ModelSpec
     about: dict[str, Any]
+    moved: str | None = None
 
     @property
     def eps(self) -> float:
@@ -35,29 +47,79 @@ class Run:
         return float(self.about.get("set_aside", 1.0))
 
     def data(self, data_dir: Path | None) -> Dataset:
-        """Load the data set that the run was trained on, and check that it still fits."""
-        data = load(self.about["data"], data_dir, self.set_aside)
+        """Load the data set that the run was trained on.
+
+        Raises:
+            DataError: it is not where it was, or its images or labels are others.
+            ModelError: its images or classes do not fit the model.
+        """
+        name = self.about["data"] if self.moved is None else self.moved
+        data = load_moved(name, data_dir, self.set_aside, self.folder)
         if data.shape != self.spec.shape or len(data.classes) != len(self.spec.classes):
             raise ModelError(
                 f"{self.folder}: its model takes {list(self.spec.shape)} and knows {len(self.spec.classes)} classes; "
                 f"{data.name} has {list(data.shape)} and {len(data.classes)}"
             )
+        check_same_data(self.about, data, self.folder)
         return data
 
 
-def open_run(folder: Path) -> Run:
+def load_moved(name: str, data_dir: Path | None, set_aside: float, run: Path | str) -> Dataset:
+    """Load the data set of a run, or of the model at a URL, which may no longer be where it was.
+
+    Raises:
+        DataError: there is neither a data set of this name nor such a path.
+    """
+    if name not in DATASETS and not os.path.exists(name):
+        raise DataError(f"{run}: its data set {name!r} is not there; name its place now with --data (data= in Python)")
+    return load(name, data_dir, set_aside)
+
+
+def data_metadata(data: Dataset) -> dict[str, Any]:
+    """Return what `model.json` says of the data that a model was made with."""
+    return {"data": data.name, "set_aside": data.set_aside, "data_digest": data.digest}
+
+
+def check_same_data(about: Mapping[str, Any], data: Dataset, folder: Path) -> None:
+    """Raise DataError unless these are the pixels and labels that the run at `folder` was made with.
+
+    Args:
+        about: what its `model.json` says. Runs of older versions hold no digest, which is logged.
+        data: the data that are at hand.
+        folder: for messages.
+    """
+    expected = about.get("data_digest")
+    if not expected:
+        warn_once(f"{folder}: an older version made it without a digest of its data; {data.name} was not compared")
+    elif expected != (found := data.digest):
+        raise DataError(
+            f"{data.name}: its images or labels are not those that {folder} was made with (SHA-256 {_short(found)}, "
+            f"then {_short(expected)}); restore them, or name their place with --data (data= in Python)"
+        )
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+def open_run(folder: str | Path, data: str | None = None) -> Run:
     """Open a run folder.
+
+    Args:
+        folder: the run folder.
+        data: the name or path of its data set now; None is where it was when the run was made.
 
     Raises:
         StoreError: there is none, or it is damaged.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise StoreError(f"{folder}: is not a run folder (there is no such folder)")
     model, spec, about = read_model(folder)
     missing = [name for name in ("data", "eps", "kind", "seed") if name not in about]
     if missing:
         raise StoreError(f"{folder / 'model.json'}: does not say {', '.join(missing)}; was it made by wootz?")
-    return Run(folder=folder, model=model, spec=spec, about=about)
+    return Run(folder=folder, model=model, spec=spec, about=about, moved=data)
 
 
 def prepare_run_folder(out: Path, *, resume: bool = False) -> None:

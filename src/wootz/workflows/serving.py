@@ -29,6 +29,7 @@ def serve_run(
     log: Path | None = None,
     limits: ServingLimits | None = None,
     device: str = "cpu",
+    data: str | None = None,
     data_dir: Path | None = None,
     threads: int | None = None,
     show_url: Callable[[str], None] = lambda _: None,
@@ -45,6 +46,7 @@ def serve_run(
         log: file of questions and answers; one that is there is continued.
         limits: what is too much.
         device: `cpu` or `cuda`.
+        data: the name or path of the run's data set, if it was moved.
         data_dir: where the data for a new guard's log are looked for first.
         threads: that PyTorch may use for one batch; None leaves it to PyTorch.
         show_url: gets the model's URL as soon as it can be asked at.
@@ -56,12 +58,12 @@ def serve_run(
     if threads is not None:
         checks.at_least(1, threads=threads)
         torch.set_num_threads(threads)
-    run = open_run(folder)
+    run = open_run(folder, data)
     info = ModelInfo(
         name=folder.resolve().name,
         shape=run.spec.shape,
         classes=run.spec.classes,
-        data=run.about["data"],
+        data=Path(run.about["data"]).name,
         set_aside=run.set_aside,
         eps=run.eps,
         access=access,

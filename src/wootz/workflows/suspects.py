@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -129,7 +129,7 @@ def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Pa
     """
     if isinstance(suspect, nn.Module):
         yield Suspect(
-            predict=predictor(suspect, query.access),
+            predict=_one_row_each(predictor(suspect, query.access), type(suspect).__name__),
             shape=None,
             num_classes=None,
             identity=identify(suspect),
@@ -141,14 +141,35 @@ def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Pa
         with (_endpoint if is_endpoint(suspect) else _file)(str(suspect), query, transcripts) as opened:
             yield opened
     else:
+        name = getattr(suspect, "__name__", type(suspect).__name__)
         yield Suspect(
-            predict=suspect,
+            predict=_one_row_each(suspect, name),
             shape=None,
             num_classes=None,
-            identity=Identity(getattr(suspect, "__name__", type(suspect).__name__), ""),
+            identity=Identity(name, ""),
             about={},
             remote=False,
         )
+
+
+def _one_row_each(predict: Predict, name: str) -> Predict:
+    """Return `predict`, which must answer each image with one row of scores or one label.
+
+    Raises:
+        ModelError: an answer of another form. A lost row would shift all others, or count as a miss.
+    """
+
+    def answer(x: Tensor) -> Tensor:
+        answers = predict(x)
+        form = list(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
+        if not isinstance(answers, Tensor) or answers.dim() not in (1, 2) or len(answers) != len(x):
+            raise ModelError(
+                f"{name}: answered {len(x)} images with {form}; the answer must be a tensor of scores [{len(x)}, K] or "
+                f"labels [{len(x)}], -1 where there is none"
+            )
+        return answers
+
+    return answer
 
 
 def suspect_without_answers(path: Path) -> Suspect:
@@ -204,15 +225,35 @@ def transcript_key() -> bytes:
     return subkey(owner_secret(), "transcript")
 
 
-def check_fit(registration: Mapping[str, Any], suspect: Suspect) -> None:
-    """Raise ModelError unless the suspect takes the key's images and knows as many classes."""
+def fitting(registration: Mapping[str, Any], suspect: Suspect) -> Suspect:
+    """Return a suspect that takes the key's images and knows as many classes, which each answer is checked for.
+
+    Raises:
+        ModelError: it takes other images or knows other classes; at a query, if only its answers show it.
+    """
     shape, classes = tuple(registration["shape"]), len(registration["classes"])
     other_images = suspect.shape is not None and suspect.shape != shape
     other_classes = suspect.num_classes is not None and suspect.num_classes != classes
     if other_images or other_classes:
-        takes = "images of any shape" if suspect.shape is None else f"images {list(suspect.shape)}"
-        hint = "; --calibrate 200 finds sizes and layouts" if other_images else ""
-        raise ModelError(
-            f"{suspect.identity.name}: takes {takes} and knows {suspect.num_classes} classes; "
-            f"the key is for images {list(shape)} and {classes} classes{hint}"
-        )
+        raise _misfit(registration, suspect, suspect.num_classes, other_images=other_images)
+
+    def answer(x: Tensor) -> Tensor:
+        answers = suspect.predict(x)
+        if answers.dim() == 2 and answers.shape[1] != classes and not answers.isnan().all():
+            raise _misfit(registration, suspect, answers.shape[1])
+        return answers
+
+    return replace(suspect, predict=answer)
+
+
+def _misfit(
+    registration: Mapping[str, Any], suspect: Suspect, num_classes: int | None, *, other_images: bool = False
+) -> ModelError:
+    takes = "images of any shape" if suspect.shape is None else f"images {list(suspect.shape)}"
+    shape, classes = registration["shape"], len(registration["classes"])
+    hints = ["finds sizes and layouts"] if other_images else []
+    hints += ["leaves out classes that are not the key's"] if (num_classes or 0) > classes else []
+    return ModelError(
+        f"{suspect.identity.name}: takes {takes} and knows {num_classes} classes; the key is for images {list(shape)} "
+        f"and {classes} classes{'; --calibrate 200 ' + ' and '.join(hints) if hints else ''}"
+    )

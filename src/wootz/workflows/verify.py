@@ -24,7 +24,7 @@ from wootz.workflows.suspects import (
     QueryConfig,
     Suspect,
     SuspectLike,
-    check_fit,
+    fitting,
     open_suspect_model,
     suspect_without_answers,
 )
@@ -63,24 +63,13 @@ def verify_suspect(
         ConfigError: a log, and no guard that wrote it.
         ModelError: the suspect takes images of another shape, or has another number of classes.
     """
-    query, keys = query or QueryConfig(), owner.keys.by_mark
-    if guard_log is not None:
-        keys = _with_named_log(keys, guard_log)
-    else:
-        keys = with_guard(keys, owner.folder) if owner.folder is not None else without_guard(keys)
-    left_out = [
-        f"{name}: left out, no log of keyed answers is there" for name in owner.keys.by_mark if name not in keys
-    ]
+    query, keys = query or QueryConfig(), _tested_keys(owner, guard_log)
     progress("querying the suspect", 0.0)
     try:
         with ExitStack() as stack:
             place = owner.folder / "transcripts" if owner.folder else Path(stack.enter_context(TemporaryDirectory()))
             opened = stack.enter_context(open_suspect_model(suspect, query, place))
-            opened = own_calibration(keys, owner.keys.registration, opened, query.calibrate)
-            verdict = ask_suspect(
-                keys, owner.keys.registration, opened, owner.reference_models, query, bar=threshold_bits
-            )
-            return replace(verdict, notes=(*verdict.notes, *left_out)), opened
+            return _tested(owner, keys, opened, query, threshold_bits), opened
     except InconclusiveError as error:
         verdict = Verdict(
             outcome=Outcome.INCONCLUSIVE,
@@ -91,6 +80,29 @@ def verify_suspect(
             notes=(str(error),),
         )
         return verdict, suspect_without_answers(Path(str(suspect)))
+
+
+def verify_open_suspect(owner: Owner, suspect: Suspect, query: QueryConfig, *, threshold_bits: float) -> Verdict:
+    """Do what `verify_suspect` does, on a suspect that is open."""
+    return _tested(owner, _tested_keys(owner, None), suspect, query, threshold_bits)
+
+
+def _tested_keys(owner: Owner, guard_log: Path | None) -> Mapping[str, Key]:
+    """Return the keys that can be tested: the guard's with its log, if there is one."""
+    keys = owner.keys.by_mark
+    if guard_log is not None:
+        return _with_named_log(keys, guard_log)
+    return with_guard(keys, owner.folder) if owner.folder is not None else without_guard(keys)
+
+
+def _tested(owner: Owner, keys: Mapping[str, Key], suspect: Suspect, query: QueryConfig, bar: float) -> Verdict:
+    registration = owner.keys.registration
+    suspect = own_calibration(keys, registration, suspect, query.calibrate)
+    verdict = ask_suspect(keys, registration, suspect, owner.reference_models, query, bar=bar)
+    left_out = (
+        f"{name}: left out, no log of keyed answers is there" for name in owner.keys.by_mark if name not in keys
+    )
+    return replace(verdict, notes=(*verdict.notes, *left_out))
 
 
 def verify_own_model(owner: Owner) -> Verdict | None:
@@ -143,7 +155,7 @@ def ask_suspect(
     Raises:
         ModelError: the suspect takes other images, or knows other classes.
     """
-    check_fit(registration, suspect)
+    suspect = fitting(registration, suspect)
     verdict = verify(
         keys,
         suspect.predict,
@@ -181,15 +193,17 @@ def calibrated_suspect(registration: Mapping[str, Any], suspect: Suspect, ordina
         ordinary: images uint8 [n, C, H, W] and their classes in the registered order.
     """
     channels, height, width = registration["shape"]
-    shape = suspect.shape or (channels, height, width)
+    shape, classes = suspect.shape or (channels, height, width), len(registration["classes"])
+    known = None if suspect.num_classes is None else min(suspect.num_classes, classes)
     input_format = detect_input_format(
-        suspect.predict, ordinary.pixels, ordinary.labels, shape=shape, num_classes=len(registration["classes"])
+        suspect.predict, ordinary.pixels, ordinary.labels, shape=shape, num_classes=classes
     )
     notes = (input_format.describe(),)
     return replace(
         suspect,
         predict=with_input_format(suspect.predict, input_format),
         shape=(channels, height, width),
+        num_classes=known,
         notes=lambda: (*notes, *suspect.notes()),
         accuracy=input_format.accuracy,
     )

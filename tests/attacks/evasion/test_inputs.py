@@ -13,6 +13,7 @@ from helpers import CPU
 from wootz.attacks.evasion import ATTACKS, EVALUATIONS, NAMES, evaluate, reliability
 from wootz.data import Dataset
 from wootz.errors import ConfigError, DataError, ModelError
+from wootz.models import range_warnings
 from wootz.rng import generator
 
 
@@ -107,6 +108,32 @@ def test_answers_that_are_no_logits(plain: nn.Module, digits: Dataset, change) -
 def test_probabilities_are_flagged(plain: nn.Module, digits: Dataset) -> None:
     model = Answering(plain, lambda logits: logits.softmax(1))
     assert "probabilities" in wootz.evaluate(model, digits, eps=0.1, n=20, attack="pgd", execution=CPU).flags
+
+
+def test_a_model_of_another_range_is_flagged(plain: nn.Module, digits: Dataset) -> None:
+    levels = nn.Sequential(Scale(1 / 255), plain)
+    assert "range" in wootz.evaluate(levels, digits, eps=0.1, n=20, attack="pgd", execution=CPU).flags
+    few = digits.test.subset(slice(50))
+    assert range_warnings(plain, few.images(), few.labels) == ()
+    (warning,) = range_warnings(levels, few.images(), few.labels)
+    assert warning.startswith("range: ")
+    assert range_warnings(nn.Sequential(Strict(), levels), few.images(), few.labels) == ()
+
+
+class Scale(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+class Strict(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.max() > 1:
+            raise ValueError("images must be in [0, 1]")
+        return x
 
 
 class AlwaysTraining(nn.BatchNorm1d):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,13 @@ INFO = EndpointInfo(model="m", classes=("cat", "dog", "eel"), num_classes=3)
         (2, 2, None),
         ([{"label": "eel", "score": 0.9}, {"label": "cat", "score": 0.1}], 2, [0.1, 0.0, 0.9]),
         ([{"label": "LABEL_1", "score": 1}], 1, [0.0, 1.0, 0.0]),
+        (2.0, 2, None),
+        ("2", 2, None),
+        ({"label": "eel"}, 2, None),
+        ({"anything": [0.1, 0.7, 0.2]}, 1, [0.1, 0.7, 0.2]),
+        ({"probabilities": [0.1, 0.7, 0.2], "classes": 1}, 1, [0.1, 0.7, 0.2]),
+        ({"classes": ["1"], "class_ids": [1], "logits": [1, 9, 2], "all_class_ids": [0, 1, 2]}, 1, [1, 9, 2]),
+        ({"scores": [0.2, 0.7, 0.1], "classes": ["eel", "cat", "dog"]}, 0, [0.7, 0.1, 0.2]),
     ],
 )
 def test_answers_of_every_format(item: Any, label: int, row: list[float] | None) -> None:
@@ -53,7 +61,8 @@ def test_answers_of_every_format(item: Any, label: int, row: list[float] | None)
         "LABEL_3",
         3,
         -1,
-        1.0,
+        1.5,
+        math.inf,
         10**400,
         [],
         [1.0],
@@ -65,7 +74,10 @@ def test_answers_of_every_format(item: Any, label: int, row: list[float] | None)
         [10**400, 0, 0],
         [None, 0, 0],
         [[1, 2, 3]],
-        {"label": "cat"},
+        {"label": "cow"},
+        {"some": [0.1, 0.7, 0.2], "others": [0.1, 0.7, 0.2]},
+        {"probabilities": {"probabilities": [0.1, 0.7, 0.2]}},
+        {},
         [{"label": "cat"}],
         [{"score": 1.0}],
         [{"label": ["cat"], "score": 1.0}],

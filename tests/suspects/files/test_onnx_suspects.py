@@ -153,9 +153,12 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "too few numbers": (lambda: _with(_tensor(raw_data=b"", float_data=[1.0])), "as many elements"),
     "elements twice": (lambda: _with(_tensor(float_data=[1.0, 2.0])), "twice, or as another type"),
     "elements of another type": (lambda: _with(_tensor(raw_data=b"", int64_data=[1, 2])), "another type"),
-    "text": (lambda: _with(_tensor(data_type=TensorProto.STRING)), "data type 8"),
+    "text": (lambda: _with(_tensor(data_type=TensorProto.STRING)), r"data type 8 \(STRING\)"),
     "complex numbers": (lambda: _with(_tensor(data_type=TensorProto.COMPLEX64)), "data type 14"),
-    "float8": (lambda: _with(_tensor(data_type=17)), "data type 17"),
+    "NaN in float8": (lambda: _with(_tensor(data_type=17, raw_data=b"\x00\xff")), "NaN or infinity"),
+    "infinity in float8": (lambda: _with(_tensor(data_type=19, raw_data=b"\x00\x7c")), "NaN or infinity"),
+    "NaN in float8 as a number": (lambda: _with(_tensor(data_type=20, raw_data=b"", int32_data=[0, 128])), "NaN or"),
+    "too many bytes of uint16": (lambda: _with(_tensor(data_type=4)), "as many elements"),
     "a data type that is none": (lambda: _with(_tensor(data_type=1000)), "data type 1000"),
     "a segment": (lambda: _with(_tensor(segment=TensorProto.Segment(begin=0, end=1))), "one segment"),
     "NaN": (lambda: _with(_tensor(raw_data=_raw([1, np.nan], "<f4"))), "NaN or infinity"),
@@ -193,6 +196,34 @@ def test_a_model_that_is_refused(run: Path, name: str) -> None:
     make, match = MODELS[name]
     (run / "model.onnx").write_bytes(make().SerializeToString())
     refused(run / "model.onnx", match)
+
+
+@pytest.mark.parametrize("text", [b"images", b"scores", b"MatMul"])
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_damaged_name(run: Path, text: bytes, isolated: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    data = onnx_model().SerializeToString()
+    (run / "model.onnx").write_bytes(data.replace(text, text[:-2] + b"\xff\xfe"))
+    refused(run / "model.onnx", r"ONNX Runtime cannot (load|run) it \(a name in it is damaged\)", isolated=isolated)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("data_type", "dtype"),
+    [
+        *((4, torch.uint16), (12, torch.uint32), (13, torch.uint64)),
+        *((17, torch.float8_e4m3fn), (18, torch.float8_e4m3fnuz), (19, torch.float8_e5m2), (20, torch.float8_e5m2fnuz)),
+    ],
+)
+def test_all_bytes_of_a_dtype_are_finite_where_torch_says_so(data_type: int, dtype: torch.dtype) -> None:
+    for byte in range(256):
+        raw = bytes([byte] * dtype.itemsize)
+        finite = bool(torch.frombuffer(bytearray(raw), dtype=dtype).double().isfinite())
+        tensor = _tensor(data_type=data_type, dims=[1], raw_data=raw)
+        if finite:
+            check_onnx(_with(tensor).SerializeToString(), "x", Limits())
+        else:
+            with pytest.raises(SuspectError, match="NaN or infinity"):
+                check_onnx(_with(tensor).SerializeToString(), "x", Limits())
 
 
 def test_nesting_beyond_the_parser(run: Path) -> None:

@@ -16,7 +16,7 @@ from wootz.attacks.evasion.objectives import margin
 from wootz.config import digest, to_mapping
 from wootz.modes import eval_mode
 from wootz.rng import generator
-from wootz.store import read_tensors, tensor_digest, write_tensors
+from wootz.store import read_state, tensor_digest, write_state
 from wootz.types import Norm
 
 
@@ -82,7 +82,7 @@ def attack_ensemble(
         progress: the callback that receives the fraction done, 0 to 1.
     """
     path = target.state_file(steps)
-    state = read_tensors(path) if path and path.exists() else _start(correct, len(steps))
+    state = read_state(path) if path and path.exists() else _start(correct, len(steps))
     state = {name: tensor.to(correct.device) for name, tensor in state.items()}
     for number, step in enumerate(steps):
         if number < int(state["step"]):
@@ -99,7 +99,7 @@ def attack_ensemble(
             state["standing"][rows] &= margins < 0
             state["batch"] = torch.tensor(batch + 1)
             if path:
-                write_tensors(path, state)
+                write_state(path, state)
         state |= {"step": torch.tensor(number + 1), "batch": torch.tensor(0)}
     progress(1.0)
     if path:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wootz.attacks.evasion.objectives import cross_entropy
 from wootz.attacks.evasion.projected_gradient import PGD, pgd
 from wootz.models.contract import depends_on_batch
-from wootz.modes import eval_mode
+from wootz.modes import eval_mode, kept_buffers
 from wootz.rng import generator
 from wootz.types import Norm
 
@@ -60,10 +60,9 @@ def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
 
 
 def _check_batches(model: nn.Module, x: Tensor) -> list[str]:
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    flags = ["batch-dependent"] if depends_on_batch(model, x[:_ALONE]) else []
-    changed = any(not torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
-    return [*flags, "stateful"] if changed else flags
+    with kept_buffers(model) as changed:
+        flags = ["batch-dependent"] if depends_on_batch(model, x[:_ALONE]) else []
+        return [*flags, "stateful"] if changed() else flags
 
 
 def _check_collapse(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, seed: int) -> list[str]:

@@ -89,6 +89,7 @@ class BudgetedOracle:
         rows["label"] = (answers if answers.dim() == 1 else answers.argmax(1)).cpu().numpy()
         assert self._log is not None
         try:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("ab") as file:
                 file.write(rows.tobytes())
         except OSError as error:

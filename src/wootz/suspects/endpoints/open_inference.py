@@ -131,10 +131,8 @@ def decode_response(context: EndpointContext, response: Response, count: int, re
     shape, values, is_integer = _read_outputs(payload.get("outputs"), binary_data, context.info.output)
     if not shape or shape[0] != count or len(shape) > 2:
         raise UnusableAnswerError(f"has the shape {short_repr(list(shape))} for {count} images")
-    if is_integer and math.prod(shape) == count:
-        return list(values)
-    if len(shape) == 1:
-        raise UnusableAnswerError("is one number per image, and not a label")
+    if math.prod(shape) == count:
+        return values if is_integer else [float(value) for value in values]
     return [values[row * shape[1] : (row + 1) * shape[1]] for row in range(count)]
 
 

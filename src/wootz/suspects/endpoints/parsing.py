@@ -16,7 +16,10 @@ from wootz.types import AnswerAccess
 Answer: TypeAlias = NDArray[Any]
 """The answer to one image: scores float32 [K], or a label int64 []."""
 
-_NUMBERED = re.compile(r"LABEL_(\d{1,9})")
+_NUMBERED = re.compile(r"(?:LABEL_)?(\d{1,9})")
+_SCORES = ("probabilities", "scores", "logits")
+_LABELS = ("class_ids", "class_id", "classes", "class", "labels", "label")
+"""Names of outputs, in the order in which they are preferred; TensorFlow's estimators have most of them at once."""
 
 
 class UnusableAnswerError(Exception):
@@ -44,18 +47,20 @@ def missing_answer(access: AnswerAccess, num_classes: int | None) -> Answer:
 
 
 def parse_answer(item: Any, access: AnswerAccess, info: EndpointInfo) -> Answer:
-    """Parse the answer to one image: a label, a class name, scores [K], or a list of `{label, score}`.
+    """Parse the answer to one image: a label, a class name, scores [K], a list of `{label, score}`, or named outputs.
 
-    Classes that such a list omits get the score 0.
+    Classes that such a list omits get the score 0. A label may be a whole float, as JSON of some servers has it.
 
     Raises:
         UnusableAnswerError: `item` is none of these, or does not fit the classes or the access.
     """
+    if isinstance(item, dict):
+        item = _named_output(item, access)
     if isinstance(item, list) and item and all(isinstance(entry, dict) for entry in item):
         item = _parse_label_scores(item, access, info)
     if isinstance(item, str):
         item = _class_index(item, info)
-    if isinstance(item, int) and not isinstance(item, bool):
+    if isinstance(item, int | float) and not isinstance(item, bool):
         return _parse_label(item, access, info)
     scores = _finite_scores(item)
     if len(scores) < 2 or len(scores) != (info.num_classes or len(scores)):
@@ -95,12 +100,32 @@ def _finite_scores(item: Any) -> NDArray[np.float32]:
     return scores
 
 
-def _parse_label(label: int, access: AnswerAccess, info: EndpointInfo) -> Answer:
+def _named_output(outputs: dict[str, Any], access: AnswerAccess) -> Any:
+    """Return the output that answers, by the order of the known names, or the only one; or `{label, score}` entries."""
+    labels, scores = outputs.get("classes"), outputs.get("scores")
+    if isinstance(labels, list) and isinstance(scores, list) and len(labels) == len(scores) > 1:
+        return [{"label": label, "score": score} for label, score in zip(labels, scores, strict=True)]
+    single = {
+        name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in outputs.items()
+    }
+    label = next((single[name] for name in _LABELS if isinstance(single.get(name), str | int | float)), None)
+    row = next((single[name] for name in _SCORES if name in single), None)
+    for value in (row,) if access == "scores" else (label, row):
+        if value is not None:
+            return value
+    if len(single) == 1:
+        return next(iter(single.values()))
+    raise UnusableAnswerError(
+        f"has the outputs {short_repr(', '.join(outputs))}; choose one with api=template template.item=/NAME"
+    )
+
+
+def _parse_label(label: float, access: AnswerAccess, info: EndpointInfo) -> Answer:
     if access == "scores":
         raise UnusableAnswerError("is a label, without scores")
-    if not 0 <= label < (info.num_classes or 2**31):
+    if not (0 <= label < (info.num_classes or 2**31) and label == int(label)):
         raise UnusableAnswerError(f"is not a class index ({short_repr(label)})")
-    return np.array(label)
+    return np.array(int(label))
 
 
 def _parse_label_scores(item: list[dict[str, Any]], access: AnswerAccess, info: EndpointInfo) -> Any:
@@ -119,7 +144,7 @@ def _parse_label_scores(item: list[dict[str, Any]], access: AnswerAccess, info: 
 
 
 def _class_index(name: Any, info: EndpointInfo) -> int:
-    """Return the index of a class name, or the number in a generic name such as `LABEL_7`."""
+    """Return the index of a class name, or the number in a generic name such as `LABEL_7` or `7`."""
     if isinstance(name, str) and info.classes and name in info.classes:
         return info.classes.index(name)
     numbered = _NUMBERED.fullmatch(name) if isinstance(name, str) else None

@@ -65,7 +65,7 @@ class OpenSuspect(NamedTuple):
 
 @contextmanager
 def open_suspect(
-    path: Path, access: Access = "scores", *, isolated: bool = True, allow_torch_zip: bool = False
+    path: str | Path, access: Access = "scores", *, isolated: bool = True, allow_torch_zip: bool = False
 ) -> Iterator[tuple[Predict, ModelSpec]]:
     """Open the suspect at `path` and yield its `Predict` and the spec that it states; see `open_file`."""
     with open_file(path, access, isolated=isolated, allow_torch_zip=allow_torch_zip) as opened:
@@ -74,7 +74,7 @@ def open_suspect(
 
 @contextmanager
 def open_file(
-    path: Path,
+    path: str | Path,
     access: Access = "scores",
     *,
     isolated: bool = True,
@@ -98,7 +98,7 @@ def open_file(
         ConfigError: An architecture, a filter or a setting is unknown.
     """
     limits = limits or Limits()
-    untrusted = read_untrusted(path, limits, allow_torch_zip=allow_torch_zip)
+    untrusted = read_untrusted(Path(path), limits, allow_torch_zip=allow_torch_zip)
     if untrusted.kind == "onnx":
         require("onnx")
     digest, threads, about = sha256(untrusted.data), torch.get_num_threads(), _description_values(untrusted)

@@ -17,6 +17,7 @@ from wootz.suspects.files.limits import Limits
 from wootz.suspects.files.own_network import check_sizes, own_network, read_description
 from wootz.suspects.files.safetensors_file import safetensors_header
 from wootz.suspects.files.sanitize import one_line
+from wootz.suspects.files.tensor_names import plain_name
 from wootz.suspects.files.torch_zip import tensor_specs, torch_zip_header, torch_zip_tensors
 from wootz.suspects.files.untrusted import Untrusted
 from wootz.types import Access, Predict, Weights
@@ -46,13 +47,14 @@ def load(untrusted: Untrusted, limits: Limits, *, threads: int) -> LoadedSuspect
         return LoadedSuspect(through_numpy(onnx_session(checked, untrusted.name, threads)), checked.spec)
     spec, filters = read_description(untrusted.description or b"", f"{untrusted.name} (its description)", limits)
     if untrusted.kind == "safetensors":
-        check_sizes(spec, filters, safetensors_header(untrusted.data, untrusted.name, limits), untrusted.name)
+        header = safetensors_header(untrusted.data, untrusted.name, limits)
+        names = check_sizes(spec, filters, header, untrusted.name)
         weights = _safetensors(untrusted.data, untrusted.name)
     else:
         state = torch_zip_header(untrusted.data, untrusted.name, limits)
-        check_sizes(spec, filters, tensor_specs(state), untrusted.name)
+        names = check_sizes(spec, filters, tensor_specs(state), untrusted.name)
         weights = torch_zip_tensors(untrusted.data, untrusted.name, state, limits)
-    model = own_network(spec, filters, weights, untrusted.name)
+    model = own_network(spec, filters, {names[key]: one for key, one in weights.items()}, untrusted.name)
     return LoadedSuspect(predictor(model), spec, weights_of(model))
 
 
@@ -68,14 +70,19 @@ def predictor(model: nn.Module, access: Access = "scores") -> Predict:
 
 
 def weights_of(model: nn.Module) -> Weights:
-    """Return a function to the weights of the network itself, without the filters around it."""
+    """Return a function to the weights of the network itself, without filters and wrappers around it.
+
+    A tensor inside another module has its name at the end; of several such tensors, none is meant.
+    """
     while isinstance(model, Filtered):
         model = model.inner
-    state = model.state_dict()
+    state = {plain_name(name): tensor for name, tensor in model.state_dict().items()}
 
     def weights(name: str, shape: tuple[int, ...]) -> Tensor | None:
-        tensor = state.get(name)
-        return tensor.float() if tensor is not None and tuple(tensor.shape) == shape else None
+        name = plain_name(name)
+        names = [name] if name in state else [other for other in state if other.endswith(f".{name}")]
+        found = [state[other] for other in names if tuple(state[other].shape) == shape]
+        return found[0].float() if len(found) == 1 else None
 
     return weights
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,16 +35,32 @@ _DTYPES: Mapping[int, tuple[str, str]] = MappingProxyType(
         1: ("F32", "float_data"),
         2: ("U8", "int32_data"),
         3: ("I8", "int32_data"),
+        4: ("U16", "int32_data"),
         5: ("I16", "int32_data"),
         6: ("I32", "int32_data"),
         7: ("I64", "int64_data"),
         9: ("BOOL", "int32_data"),
         10: ("F16", "int32_data"),
         11: ("F64", "double_data"),
+        12: ("U32", "uint64_data"),
+        13: ("U64", "uint64_data"),
         16: ("BF16", "int32_data"),
+        17: ("F8_E4M3", "int32_data"),
+        18: ("F8_E4M3FNUZ", "int32_data"),
+        19: ("F8_E5M2", "int32_data"),
+        20: ("F8_E5M2FNUZ", "int32_data"),
     }
 )
 """TensorProto.DataType -> name of the dtype in safetensors, and the field with the elements if `raw_data` is empty."""
+_FLOAT8_NAN: Mapping[str, Callable[[NDArray[Any]], NDArray[np.bool_]]] = MappingProxyType(
+    {
+        "F8_E4M3": lambda bits: bits & 0x7F == 0x7F,
+        "F8_E4M3FNUZ": lambda bits: bits == 0x80,
+        "F8_E5M2": lambda bits: bits & 0x7C == 0x7C,
+        "F8_E5M2FNUZ": lambda bits: bits == 0x80,
+    }
+)
+"""Which bytes are NaN or infinity, by dtype (arXiv 2209.05433 and 2206.02915)."""
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 
 
@@ -95,25 +112,30 @@ def onnx_session(checked: Checked, name: str, threads: int) -> Callable[[Images]
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # type: ignore[import-untyped]
 
     exception_types = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
-    failures: tuple[type[Exception], ...] = (RuntimeError, *exception_types)
+    failures: tuple[type[Exception], ...] = (RuntimeError, UnicodeDecodeError, *exception_types)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 4
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        session = onnxruntime.InferenceSession(checked.data, options, providers=["CPUExecutionProvider"])
+        with redirect_stdout(None):  # it prints some failures
+            session = onnxruntime.InferenceSession(checked.data, options, providers=["CPUExecutionProvider"])
+        given = session.get_inputs()[0].name
     except failures as error:
-        raise InconclusiveError(f"{name}: ONNX Runtime cannot load it ({one_line(error, 160)})") from error
-    given = session.get_inputs()[0].name
+        raise InconclusiveError(f"{name}: ONNX Runtime cannot load it ({_reason(error)})") from error
 
     def answer(x: Images) -> Images:
         try:
             return np.asarray(session.run(None, {given: x})[0])
         except failures as error:
-            raise InconclusiveError(f"{name}: ONNX Runtime cannot run it ({one_line(error, 160)})") from error
+            raise InconclusiveError(f"{name}: ONNX Runtime cannot run it ({_reason(error)})") from error
 
     return answer if checked.batch is None else _in_batches(answer, checked.batch)
+
+
+def _reason(error: Exception) -> str:
+    return "a name in it is damaged" if isinstance(error, UnicodeDecodeError) else one_line(error, 160)
 
 
 def _in_batches(answer: Callable[[Images], Images], size: int) -> Callable[[Images], Images]:
@@ -180,11 +202,15 @@ def _tensor(tensor: onnx.TensorProto, name: str, limits: Limits) -> tuple[str, T
     """Check that a tensor is stored in the file, dense, as large as its shape, and finite."""
     what = f"{name}: tensor {one_line(tensor.name, 80)!r}"
     if tensor.data_location != 0 or tensor.external_data:
-        raise SuspectError(f"{what} is stored outside the file; external data is not supported")
+        raise SuspectError(
+            f"{what} is stored outside the file; write one file, with torch.onnx.export(..., external_data=False)"
+        )
     if tensor.HasField("segment"):
         raise SuspectError(f"{what} is one segment of a tensor; only whole tensors are supported")
     if tensor.data_type not in _DTYPES:
-        raise SuspectError(f"{what} has ONNX data type {tensor.data_type}, which is not supported")
+        raise SuspectError(
+            f"{what} has ONNX data type {tensor.data_type}{_type_name(tensor.data_type)}, which is not supported"
+        )
     dtype, field = _DTYPES[tensor.data_type]
     tensor_spec = TensorSpec(dtype, tuple(tensor.dims))
     check_shape(tensor_spec, limits, what)
@@ -198,7 +224,18 @@ def _tensor(tensor: onnx.TensorProto, name: str, limits: Limits) -> tuple[str, T
     return tensor.name, tensor_spec
 
 
+def _type_name(data_type: int) -> str:
+    import onnx
+
+    names: dict[int, str] = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    return f" ({names[data_type]})" if data_type in names else ""
+
+
 def _finite(tensor: onnx.TensorProto, dtype: str, field: str) -> bool:
+    if dtype in _FLOAT8_NAN:  # a byte per element; sign, then exponent and fraction
+        raw = tensor.raw_data
+        bits = np.frombuffer(raw, np.uint8) if raw else np.asarray(tensor.int32_data, np.int64) & 0xFF
+        return not _FLOAT8_NAN[dtype](bits).any()
     if dtype in ("F16", "BF16"):  # an exponent of ones is NaN or infinity
         raw = tensor.raw_data
         bits = np.frombuffer(raw, "<u2") if raw else np.asarray(tensor.int32_data, np.int64)

@@ -14,6 +14,7 @@ from wootz.models.filters import with_filters
 from wootz.models.saved import load_weights, spec_of
 from wootz.suspects.files.limits import Limits, TensorSpec
 from wootz.suspects.files.sanitize import one_line, strict_json
+from wootz.suspects.files.tensor_names import matched_names
 
 _FILTERS = 8
 _SCALARS = (str, int, float, bool, type(None))
@@ -54,14 +55,22 @@ def check_image(shape: Any, classes: Any, name: str, limits: Limits) -> None:
         raise SuspectError(f"{name}: has {len(classes):,} classes; it must have 2 to {limits.classes:,}")
 
 
-def check_sizes(spec: ModelSpec, filters: list[dict[str, Any]], tensors: Mapping[str, TensorSpec], name: str) -> None:
-    """Raise SuspectError unless the network of this spec, built on the meta device, has exactly these tensors."""
+def check_sizes(
+    spec: ModelSpec, filters: list[dict[str, Any]], tensors: Mapping[str, TensorSpec], name: str
+) -> dict[str, str]:
+    """Return the network's own name for each of these tensors, see `matched_names`.
+
+    Raises:
+        SuspectError: The network of this spec, built on the meta device, does not have exactly these tensors.
+    """
     try:
         with torch.device("meta"):
             state = _network(spec, filters, name).state_dict()
     except (ConfigError, RuntimeError, ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
         raise SuspectError(f"{name}: a network cannot be built from its settings ({one_line(error, 160)})") from error
-    expected, present = ({key: tuple(one.shape) for key, one in shapes.items()} for shapes in (state, tensors))
+    names = matched_names(list(tensors), list(state))
+    expected = {key: tuple(one.shape) for key, one in state.items()}
+    present = {names[key]: tuple(one.shape) for key, one in tensors.items()}
     different = [key for key in {**expected, **present} if expected.get(key) != present.get(key)]
     if different:
         key = different[0]
@@ -71,6 +80,7 @@ def check_sizes(spec: ModelSpec, filters: list[dict[str, Any]], tensors: Mapping
                 name, one_line(key, 80), *(one_line(shape, 80) for shape in shapes)
             )
         )
+    return names
 
 
 def own_network(spec: ModelSpec, filters: list[dict[str, Any]], weights: Mapping[str, Tensor], name: str) -> nn.Module:
@@ -92,8 +102,9 @@ def described_network(description: bytes, weights: Mapping[str, Tensor], name: s
         ModelError: The weights hold NaN or infinity.
     """
     spec, filters = read_description(description, name, limits)
-    check_sizes(spec, filters, {key: TensorSpec("", tuple(one.shape)) for key, one in weights.items()}, name)
-    return own_network(spec, filters, weights, name)
+    sizes = {key: TensorSpec("", tuple(one.shape)) for key, one in weights.items()}
+    names = check_sizes(spec, filters, sizes, name)
+    return own_network(spec, filters, {names[key]: one for key, one in weights.items()}, name)
 
 
 def _network(spec: ModelSpec, filters: list[dict[str, Any]], name: str) -> nn.Module:

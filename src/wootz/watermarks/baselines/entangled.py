@@ -29,7 +29,12 @@ from wootz.modes import eval_mode
 from wootz.rng import derive
 from wootz.training import Forward, Hook, forward_with_context
 from wootz.watermarks.baselines.trigger_training import embedded_half, sample_batch
-from wootz.watermarks.baselines.within_class import WithinClass, class_images, single_label_material
+from wootz.watermarks.baselines.within_class import (
+    WithinClass,
+    check_class_images,
+    class_images,
+    single_label_material,
+)
 from wootz.watermarks.interface import MarkContext
 
 _POSITION_IMAGES = 128  # images of each class from which the position of the square is determined
@@ -110,6 +115,13 @@ def last_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
+def check(cfg: Entangled, data: Dataset) -> None:
+    """Raise ConfigError if the square or the number of triggers does not fit the data."""
+    if cfg.side > min(data.shape[1:]):
+        raise ConfigError(f"entangled.side = {cfg.side}: must fit into images of {data.shape[1:]}")
+    check_class_images(data, cfg)
+
+
 def prepare(cfg: Entangled, context: MarkContext, generator: torch.Generator) -> RegisteredMaterial:
     """Put the square on training images of the base class, where the first panel model is most sensitive.
 
@@ -118,8 +130,7 @@ def prepare(cfg: Entangled, context: MarkContext, generator: torch.Generator) ->
             model has no linear layer.
     """
     data = context.data
-    if cfg.side > min(data.shape[1:]):
-        raise ConfigError(f"entangled.side = {cfg.side}: must fit into images of {data.shape[1:]}")
+    check(cfg, data)
     base = class_images(data, cfg, generator)
     target = data.train.pixels[data.train.labels == cfg.target]
     top, left = square_position(cfg, context.panel[0], base.pixels, target)

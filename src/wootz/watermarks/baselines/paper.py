@@ -23,6 +23,9 @@ from wootz.watermarks.baselines.trigger_training import trigger_epoch_hook
 from wootz.watermarks.interface import MarkContext
 from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
 
+_LEAST = 22
+"""Smallest number n of embedded triggers whose 2n over n halves give 40 bits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paper:
@@ -57,9 +60,16 @@ def prepare(cfg: Paper, context: MarkContext, generator: torch.Generator) -> Reg
     """
     check_wm_eps(context.eps, cfg.alpha, context.wm_eps)
     pixels, rows = out_of_ball_examples(
-        context, 2 * cfg.count, alpha=cfg.alpha, steps=cfg.steps, exact=cfg.exact, generator=generator
+        context,
+        2 * cfg.count,
+        alpha=cfg.alpha,
+        steps=cfg.steps,
+        least=2 * min(cfg.count, _LEAST),
+        parts=2,
+        exact=cfg.exact,
+        generator=generator,
     )
-    params = {"eps": str(context.eps), "alpha": str(cfg.alpha), "wm_eps": str(context.wm_eps), "count": cfg.count}
+    params = {"eps": str(context.eps), "alpha": str(cfg.alpha), "wm_eps": str(context.wm_eps), "count": len(rows) // 2}
     return RegisteredMaterial("half", {"pixels": pixels, "labels": context.data.train.labels[rows]}, params)
 
 

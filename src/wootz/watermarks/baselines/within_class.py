@@ -104,20 +104,21 @@ def train_hook(cfg: WithinClass, key: Key, data: Dataset, *, seed: int) -> Hook:
 
 
 def class_images(data: Dataset, cfg: WithinClass, generator: torch.Generator) -> Split:
-    """Draw 2 * count training images of the base class.
+    """Draw 2 * count training images of the base class, see `check_class_images`."""
+    check_class_images(data, cfg)
+    rows = (data.train.labels == cfg.base_class).nonzero().squeeze(1)
+    return data.train.subset(rows[torch.randperm(len(rows), generator=generator)[: 2 * cfg.count]])
 
-    Raises:
-        ConfigError: a class does not exist, or the base class has too few images.
-    """
+
+def check_class_images(data: Dataset, cfg: WithinClass) -> None:
+    """Raise ConfigError if a class does not exist, or the base class has fewer than 2 * count images."""
     if max(cfg.base_class, cfg.target) >= len(data.classes):
         raise ConfigError(f"base_class = {cfg.base_class}, target = {cfg.target}: must be below {len(data.classes)}")
-    rows = (data.train.labels == cfg.base_class).nonzero().squeeze(1)
-    if len(rows) < 2 * cfg.count:
+    found = int((data.train.labels == cfg.base_class).sum())
+    if found < 2 * cfg.count:
         raise ConfigError(
-            f"count = {cfg.count}: needs {2 * cfg.count} training images of class {cfg.base_class}; "
-            f"there are {len(rows)}"
+            f"count = {cfg.count}: needs {2 * cfg.count} training images of class {cfg.base_class}; there are {found}"
         )
-    return data.train.subset(rows[torch.randperm(len(rows), generator=generator)[: 2 * cfg.count]])
 
 
 def single_label_material(pixels: Tensor, target: int, params: dict[str, object]) -> RegisteredMaterial:
