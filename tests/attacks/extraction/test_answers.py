@@ -23,7 +23,7 @@ from wootz.attacks.extraction.adaptive import (
 from wootz.attacks.extraction.attacks import Copy, copy_weights
 from wootz.attacks.extraction.retrain import DistillAnswers, FewImages, random_affine, retrain_on_few
 from wootz.attacks.extraction.transfer import Transfer, extract_by_transfer, rotate_randomly
-from wootz.attacks.linear_components import principal_components, remove_linear_component
+from wootz.attacks.linear_components import public_features, remove_linear_component
 from wootz.data import Dataset, Split
 from wootz.errors import BudgetError, ConfigError
 from wootz.models import ModelSpec
@@ -186,9 +186,9 @@ class TestRegress:
         best = answers.argmax(1, keepdim=True)
         assert (clean.gather(1, best).squeeze(1) >= clean.amax(1) - 1e-6).all()
 
-    def test_components_are_whitened_within_their_class_and_clipped(self, digits: Dataset) -> None:
+    def test_features_are_standardized_within_their_class_and_clipped(self, digits: Dataset) -> None:
         share = digits.train
-        z = principal_components(share.images(), share.labels, 30)
-        assert z.shape == (2000, 30)
+        z = public_features(share.images(), share.labels, 30, 20)
+        assert z.shape == (2000, 50)
         assert z.abs().max() <= 3
         assert z[share.labels == 4].mean(0).abs().max() < 0.1

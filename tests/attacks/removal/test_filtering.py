@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from helpers import CPU, accuracy, context, costs_little
 from wootz.attacks.evasion import PGD, pgd, predict_logits
-from wootz.attacks.linear_components import principal_components
+from wootz.attacks.linear_components import public_features
 from wootz.attacks.removal import ATTACKS
 from wootz.attacks.removal.filters import (
     FILTER_ATTACKS,
@@ -123,7 +123,7 @@ def trace(model: nn.Module, share: Split) -> float:
     x = share.images()
     scores = predict_logits(model, x).log_softmax(1)
     top = scores.argmax(1)
-    z = principal_components(x, top, 30)
+    z = public_features(x, top, 30, 20)
     whole = linear = 0.0
     for k in range(10):
         rows, wrong = top == k, torch.arange(10) != k
