@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from typing import Annotated, Any, NoReturn
 
@@ -32,7 +34,10 @@ from wootz.cli.options import console
 from wootz.errors import Error, InconclusiveError
 
 _INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+"""What Typer returns after a KeyboardInterrupt; the exit code after Ctrl-C."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that stop a command in good order; its exit code is then 128 and the number of the signal."""
 
 _Misuse: Any = typer.BadParameter.__base__
 """What Typer raises for unknown or missing commands and options, and for invalid values."""
@@ -83,12 +88,15 @@ def main() -> None:
     """Run the command line, and exit with the code of the command.
 
     A user's mistake becomes one plain line and exit code 2. Any other error, also of standard output, becomes one line,
-    a file with the traceback, and exit code 70, since each of the codes 0 to 4 says what a command found.
+    a file with the traceback, and exit code 70, since each of the codes 0 to 4 says what a command found. Ctrl-C and
+    SIGTERM end with one line and exit code 130 or 143.
     """
+    received: list[int] = []
     try:
-        code = app(standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with _stoppable(received):
+            code = app(standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except InconclusiveError as error:
         _stop(f"INCONCLUSIVE: {error}", 3)
     except Error as error:
@@ -101,8 +109,41 @@ def main() -> None:
     except BaseException as error:
         _stop(describe_crash(error), CRASHED)
     if code == _INTERRUPTED:
-        _stop("stopped; repeat the command with --resume to continue where it can", code)
+        why = f"stopped; repeat the command{_resume_option()} to continue where it can"
+        _stop(why, 128 + received[0] if received else code)
     sys.exit(code)
+
+
+@contextmanager
+def _stoppable(received: list[int]) -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first signal, and note the signal; a second one ends the process at once.
+
+    A signal that the process ignores, as a shell's background jobs do with Ctrl-C, stays ignored.
+    """
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        for each in handlers:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
+    try:
+        for number in handlers:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _resume_option() -> str:
+    """Return the option by which the command on the command line continues, if it has one."""
+    commands: Any = typer.main.get_command(app)
+    command = commands.commands.get(next(iter(sys.argv[1:]), ""))
+    return " with --resume" if command and any("--resume" in option.opts for option in command.params) else ""
+
 
 
 def _stop(why: str, code: int) -> NoReturn:
