@@ -41,7 +41,7 @@ import wootz.workflows.attack
 import wootz.workflows.claim
 import wootz.workflows.protect
 import wootz.workflows.serving
-from wootz.cli.app import main
+from wootz.__main__ import main
 from wootz.data import load
 from wootz.store import read_json, sha256, write_bytes
 
@@ -49,7 +49,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 _EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
 _VOLATILE = {"seconds", "written", "time", "signatures", "started", "cpu_seconds", "job_seconds", "jobs", "created"}
 """Fields of JSON files that hold times, or signatures over times."""
-_UNCOMPARED = re.compile(r"\.lock|\.build\.lock|report\.html|tmp\.(out|err)|bench\.json|errors/.*|owner\.key|signing\.pem|tmp/.*|ray/.*")
+_UNCOMPARED = re.compile(
+    r"\.lock|\.build\.lock|report\.html|tmp\.(out|err)|bench\.json|errors/.*|owner\.key|signing\.pem|tmp/.*|ray/.*"
+)
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _PATIENCE = 15.0
 """Seconds in which the processes that a command started must have ended after it."""
@@ -158,8 +160,6 @@ class Command:
         copies: the run folder that is copied into the folder of the call first: `own`, `registered`, or none.
         partial: files whose presence shows that the second call continues something.
         compared: whether the files that it leaves are compared; otherwise its output alone.
-        code: exit code of a whole run.
-        whole: exit codes after SIGINT and SIGTERM if not 130 and 143.
         call: how the command is called; by default it is run to its end.
     """
 
@@ -168,7 +168,6 @@ class Command:
     copies: str = ""
     partial: str = ""
     compared: bool = True
-    whole: int | None = None
     call: Callable[..., Done] | None = None
 
 
@@ -314,7 +313,11 @@ SERVERS: set[int] = set()
 def _requests() -> list[dict[str, Any]]:
     pixels = load("mnist-5k").test.pixels[:250]
     return [
-        {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, *image.shape], "data": image.flatten().tolist()}]}
+        {
+            "inputs": [
+                {"name": "image", "datatype": "UINT8", "shape": [1, *image.shape], "data": image.flatten().tolist()}
+            ]
+        }
         for image in pixels
     ]
 
@@ -344,7 +347,17 @@ def _remove(attack: str, *settings: str) -> Command:
 
 def _bench(executor: str) -> Command:
     return Command(
-        words=lambda work: ["bench", work.folder / "grid.toml", "--out", "g", "--executor", executor, "--workers", 1, "--json"],
+        words=lambda work: [
+            "bench",
+            work.folder / "grid.toml",
+            "--out",
+            "g",
+            "--executor",
+            executor,
+            "--workers",
+            1,
+            "--json",
+        ],
         again=("--resume",),
         partial="g/models/*",
     )
@@ -355,7 +368,7 @@ COMMANDS = {
     "steal jbda": _steal("jbda", "seeds=100", "doublings=5", "epochs=3"),
     "steal retrain-soft": _steal("retrain-soft", "epochs=4", "data=owner"),
     "steal dfme": _steal("dfme", "queries=20000", "batch_size=32"),
-    "remove finetune": _remove("finetune", "epochs=5"),
+    "remove finetune": _remove("finetune", "epochs=10"),
     "remove wrk": _remove("wrk", "epochs=3", "steps=5"),
     "bench": _bench("local"),
     "bench, Ray": _bench("ray"),
@@ -375,7 +388,6 @@ COMMANDS = {
         words=lambda _: ["serve", "own", "--guard", "--port", 0, "--json"],
         copies="own",
         partial="own/guard/*",
-        whole=0,
         call=serve,
     ),
 }
@@ -442,8 +454,9 @@ def kill(work: Work, name: str, tenth: int, number: signal.Signals) -> dict[str,
     faults = []
     if "Traceback" in first.err:
         faults.append(f"traceback: {first.err[-300:]}")
-    wanted = command.whole if command.whole is not None and number != signal.SIGKILL else _EXIT_CODES[number]
-    finished = first.code == 0 and wanted != 0
+    served = command.call is serve and bool(first.out)
+    wanted = 0 if served and number != signal.SIGKILL else _EXIT_CODES[number]
+    finished = first.code == 0 and (not served or number == signal.SIGKILL)
     if not finished and first.code != wanted:
         faults.append(f"exit code {first.code}: {first.err[-300:]}")
     if number != signal.SIGKILL and not finished and wanted and len(first.err.strip().splitlines()) != 1:
@@ -492,17 +505,18 @@ def kill_all() -> None:
     parser.add_argument("--commands", nargs="*", choices=COMMANDS, default=[*COMMANDS])
     parser.add_argument("--tenths", nargs="*", type=int, default=[*range(1, 10)])
     parser.add_argument("--signals", nargs="*", choices=[number.name for number in SIGNALS])
-    parser.add_argument("--rotate", action="store_true", help="one signal per tenth, in turns")
+    parser.add_argument("--turn", type=int, help="one signal per tenth, in turns, beginning with this one")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do children
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     numbers = [signal.Signals[name] for name in options.signals or [number.name for number in SIGNALS]]
     work = Work(options.work)
+    _requests()  # loads the data set, which forked processes share
     file = work.folder / "kills.jsonl"
     with work.server():
         for name in options.commands:
             for tenth in options.tenths:
-                for number in [numbers[tenth % len(numbers)]] if options.rotate else numbers:
+                for number in numbers if options.turn is None else [numbers[(tenth + options.turn) % len(numbers)]]:
                     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
                     key = (name, tenth, number.name)
                     if any((line["command"], line["tenth"], line["signal"]) == key for line in lines):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shlex
 import sys
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+"""Names of temporary files, each locked by its writer."""
 
 _MOST_JSON, _DEEPEST_JSON, _LONGEST_FIELD = 1 << 26, 32, 80
 
@@ -55,22 +59,40 @@ def create_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> bool:
 
 @contextmanager
 def _temporary_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
-    """Write and fsync a temporary file beside `path`; remove what is left of it, and fsync the folder, at exit."""
+    """Write and fsync a temporary file beside `path`; remove what is left of it, and fsync the folder, at exit.
+
+    Temporary files in the folder whose writers were killed are removed first.
+    """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "wb") as file:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            yield temporary
+                yield temporary
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror}); an existing file is unchanged") from error
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed: those that nobody locks."""
+    for name in filter(_TEMPORARY.fullmatch, os.listdir(folder)):
+        with suppress(OSError):
+            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / name).unlink()
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager

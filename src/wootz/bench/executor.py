@@ -197,6 +197,7 @@ def ray_executor(workers: WorkerConfig, context: JobContext) -> Iterator[Executo
     if not address:
         where = {"address": "local", "num_cpus": workers.workers * workers.threads}
     environment = {name: os.environ[name] for name in _RAY_ENVIRONMENT if name in os.environ}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             **where,
@@ -207,6 +208,8 @@ def ray_executor(workers: WorkerConfig, context: JobContext) -> Iterator[Executo
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"--executor ray: {' '.join(str(error).split())}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler would end the process with exit code 15
     try:
         yield _RayExecutor(ray, workers, context)
     finally:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
+from inspect import signature
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -64,6 +65,13 @@ app.command("bench")(bench.command)
 app.command("report")(report.command)
 app.add_typer(data.app, name="data")
 
+_RESUMABLE = {
+    command.name
+    for command in app.registered_commands
+    if command.callback and "resume" in signature(command.callback).parameters
+}
+"""Commands with the option --resume."""
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -109,8 +117,8 @@ def main() -> None:
     except BaseException as error:
         _stop(describe_crash(error), CRASHED)
     if code == _INTERRUPTED:
-        why = f"stopped; repeat the command{_resume_option()} to continue where it can"
-        _stop(why, 128 + received[0] if received else code)
+        option = " with --resume" if _RESUMABLE.intersection(sys.argv[1:2]) else ""
+        _stop(f"stopped; repeat the command{option} to continue where it can", 128 + received[0] if received else code)
     sys.exit(code)
 
 
@@ -136,14 +144,6 @@ def _stoppable(received: list[int]) -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _resume_option() -> str:
-    """Return the option by which the command on the command line continues, if it has one."""
-    commands: Any = typer.main.get_command(app)
-    command = commands.commands.get(next(iter(sys.argv[1:]), ""))
-    return " with --resume" if command and any("--resume" in option.opts for option in command.params) else ""
-
 
 
 def _stop(why: str, code: int) -> NoReturn:

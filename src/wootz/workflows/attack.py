@@ -59,6 +59,8 @@ CUSTOMARY_EPS = defaults_for("").eps
 TRANSCRIPT = "transcript.jsonl"
 QUERY_LOG = "queries.log"
 GUARD_LOG = "guard.jsonl"
+RECORD = "record.json"
+_LOGS = (QUERY_LOG, TRANSCRIPT, GUARD_LOG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,22 +296,30 @@ def attack_run(
             notes=(*_notes(cfg, held), *victim.notes()),
         )
         cell = replace(cell, price=_accuracy_drop(victim.record, cell) if victim.record else None)
-        write_json(out / "record.json", to_json(cell))
-        _keep_logs(out, attempt)
+        _move_logs(attempt, out)
+        write_json(out / RECORD, to_json(cell))  # the attack is finished: what is left of the attempt are checkpoints
+        shutil.rmtree(attempt, ignore_errors=True)
         return cell
 
 
 def _begin_attempt(out: Path, where: Where, *, resume: bool, served: bool) -> Path:
-    """Return the folder of the attempt, a fresh one unless the attack goes on."""
+    """Return the folder of the attempt, a fresh one unless the attack goes on.
+
+    An attack that was stopped after its model was written, before its record was, goes on too: with its checkpoints and
+    logs it comes to the same model, and asks nothing again.
+    """
     if not is_endpoint(where) and not Path(where).is_dir():
         raise StoreError(f"{where}: is not a run folder (there is no such folder)")
-    prepare_run_folder(out)
     attempt = out / "attempt"
+    unfinished = attempt.is_dir() and not (out / RECORD).exists()
+    prepare_run_folder(out, resume=resume and unfinished, unfinished=unfinished)
     if not resume:
         shutil.rmtree(attempt, ignore_errors=True)
+    attempt.mkdir(exist_ok=True)
+    if unfinished:
+        _move_logs(out, attempt)
     if (attempt / QUERY_LOG).is_file() and (attempt / GUARD_LOG).is_file() != served:
         raise ConfigError(f"{out}: was begun {'without' if served else 'with'} a guard in between; resume it so")
-    attempt.mkdir(exist_ok=True)
     return attempt
 
 
@@ -424,9 +434,8 @@ def _accuracy_drop(folder: Path, cell: Result) -> AccuracyDrop | None:
     return AccuracyDrop(clean=round(victim.clean - cell.clean, 4), robust=robust)
 
 
-def _keep_logs(out: Path, attempt: Path) -> None:
-    """Keep the log of queries, the transcript and the guard's log; checkpoints of a finished attempt go."""
-    for log in (attempt / QUERY_LOG, attempt / TRANSCRIPT, attempt / GUARD_LOG):
-        if log.is_file():
-            log.replace(out / log.name)
-    shutil.rmtree(attempt, ignore_errors=True)
+def _move_logs(source: Path, target: Path) -> None:
+    """Move the log of queries, the transcript and the guard's log, those that are there."""
+    for name in _LOGS:
+        if (source / name).is_file():
+            (source / name).replace(target / name)
