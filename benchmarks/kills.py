@@ -9,7 +9,9 @@ Ctrl-C does, SIGTERM and SIGKILL to the process of the command alone.
 A kill is at fault if the command leaves a traceback, more than one line, another exit code than 130 or 143, a
 temporary file (after SIGKILL: one that the second call leaves too), or a process; or if the second call, with the
 option that the documents name, fails or ends with other files than the run that was not stopped. Files are compared
-byte by byte, except for times (`_VOLATILE`) and signatures over them.
+byte by byte, except for times (`_VOLATILE`), signatures over them, and the count and log of queries: queries whose
+answers were lost are asked again, and stay counted. Of `verify` the verdict is compared, and each mark's queries; the
+one image that was queried when the signal came may be without an answer.
 """
 
 from __future__ import annotations
@@ -47,10 +49,21 @@ from wootz.store import read_json, sha256, write_bytes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 _EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
-_VOLATILE = {"seconds", "written", "time", "signatures", "started", "cpu_seconds", "job_seconds", "jobs", "created"}
-"""Fields of JSON files that hold times, or signatures over times."""
+_VOLATILE = {
+    "seconds",
+    "written",
+    "time",
+    "signatures",
+    "started",
+    "cpu_seconds",
+    "job_seconds",
+    "jobs",
+    "created",
+    "queries",
+}
+"""Fields of JSON files that hold times, signatures over times, or counts of queries."""
 _UNCOMPARED = re.compile(
-    r"\.lock|\.build\.lock|report\.html|tmp\.(out|err)|bench\.json|errors/.*|owner\.key|signing\.pem|tmp/.*|ray/.*"
+    r"\.lock|\.build\.lock|report\.html|tmp\.(out|err)|bench\.json|errors/.*|queries\.log|owner\.key|signing\.pem|tmp/.*|ray/.*"
 )
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _PATIENCE = 15.0
@@ -159,7 +172,7 @@ class Command:
         again: the words that the documents add when it is started again.
         copies: the run folder that is copied into the folder of the call first: `own`, `registered`, or none.
         partial: files whose presence shows that the second call continues something.
-        compared: whether the files that it leaves are compared; otherwise its output alone.
+        outcome: what is compared of its output, in place of the output and the files.
         call: how the command is called; by default it is run to its end.
     """
 
@@ -167,7 +180,7 @@ class Command:
     again: tuple[str, ...] = ()
     copies: str = ""
     partial: str = ""
-    compared: bool = True
+    outcome: Callable[[str], Any] | None = None
     call: Callable[..., Done] | None = None
 
 
@@ -363,6 +376,12 @@ def _bench(executor: str) -> Command:
     )
 
 
+def _verdict(out: str) -> Any:
+    cell = json.loads(out)
+    unanswered = sum(item["details"].get("asked", 0) - item["details"].get("answered", 0) for item in cell["evidence"])
+    return [cell["verdict"], [(item["mark"], item["queries"]) for item in cell["evidence"]], unanswered <= 1]
+
+
 COMMANDS = {
     "protect": Command(words=lambda _: ["protect", *_PROTECT], again=("--resume",), partial="r/*/checkpoint/*"),
     "steal jbda": _steal("jbda", "seeds=100", "doublings=5", "epochs=3"),
@@ -376,7 +395,7 @@ COMMANDS = {
         words=lambda work: ["verify", "own", work.url, "--all", "--json"],
         copies="own",
         partial="own/transcripts/*",
-        compared=False,
+        outcome=_verdict,
     ),
     "claim": Command(
         words=lambda work: ["claim", "own", work.owner, "--out", "c.json", "--json"],
@@ -395,12 +414,13 @@ COMMANDS = {
 
 def state(place: Path, done: Done, command: Command) -> dict[str, str]:
     """Return what a call left: the digest of each file and of its output, without times."""
+    if command.outcome:
+        return {"": json.dumps(command.outcome(done.out)) if done.out else done.err}
     files = {"": sha256(_without_times("out.jsonl", done.out.encode()))}
     for path in sorted(place.rglob("*")):
         name = str(path.relative_to(place))
         if path.is_file() and not _UNCOMPARED.fullmatch(path.name) and not _UNCOMPARED.fullmatch(name):
-            if command.compared or _TEMPORARY.fullmatch(path.name):
-                files[name] = sha256(_without_times(name, path.read_bytes()))
+            files[name] = sha256(_without_times(name, path.read_bytes()))
     return files
 
 

@@ -57,6 +57,18 @@ def create_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> bool:
     return True
 
 
+def move_file(source: Path, target: Path) -> None:
+    """Move a file within a file system, over an existing one.
+
+    Raises:
+        StoreError: it cannot be moved; both files are unchanged.
+    """
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise StoreError(f"{source}: cannot be moved to {target} ({error.strerror})") from error
+
+
 @contextmanager
 def _temporary_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
     """Write and fsync a temporary file beside `path`; remove what is left of it, and fsync the folder, at exit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import sys
@@ -95,7 +96,8 @@ def options(
 def main() -> None:
     """Run the command line, and exit with the code of the command.
 
-    A user's mistake becomes one plain line and exit code 2. Any other error, also of standard output, becomes one line,
+    A user's mistake, and what the system refuses to do with a file, becomes one plain line and exit code 2. Any other
+    error, also of standard output, becomes one line,
     a file with the traceback, and exit code 70, since each of the codes 0 to 4 says what a command found. Ctrl-C and
     SIGTERM end with one line and exit code 130 or 143.
     """
@@ -114,6 +116,10 @@ def main() -> None:
         _stop(f"{error.format_message().rstrip('.')}; see {where} --help", 2)
     except KeyboardInterrupt:
         code = _INTERRUPTED
+    except OSError as error:
+        if error.filename is None:  # no file: a stream, a socket, or a mistake of ours
+            _stop(describe_crash(error), CRASHED)
+        _stop(f"{os.fsdecode(error.filename)}: {error.strerror}", 2)
     except BaseException as error:
         _stop(describe_crash(error), CRASHED)
     if code == _INTERRUPTED:

@@ -25,7 +25,7 @@ from wootz.models import MODELS, ModelSpec, build, other_architecture, reinitial
 from wootz.records import AccuracyDrop, Result, from_json, to_json
 from wootz.registry import lookup
 from wootz.rng import derive
-from wootz.store import lock_folder, read_json, write_json
+from wootz.store import lock_folder, move_file, read_json, write_json
 from wootz.suspects.files import predictor
 from wootz.training import Execution
 from wootz.types import Attack, Predict, Progress
@@ -60,6 +60,7 @@ TRANSCRIPT = "transcript.jsonl"
 QUERY_LOG = "queries.log"
 GUARD_LOG = "guard.jsonl"
 RECORD = "record.json"
+_ATTEMPT = "attempt"
 _LOGS = (QUERY_LOG, TRANSCRIPT, GUARD_LOG)
 
 
@@ -239,6 +240,10 @@ def attack_run(
     if served and (is_endpoint(where) or "weights" in (access, row.access)):
         raise ConfigError(f"served: {attack!r} on {where} is no theft by answers from a run folder; leave it out")
     with lock_folder(out):
+        record = out / RECORD
+        if resume and record.is_file() and (out / _ATTEMPT).is_dir():  # stopped after the last step but one
+            shutil.rmtree(out / _ATTEMPT, ignore_errors=True)
+            return from_json(read_json(record), str(record))
         attempt = _begin_attempt(out, where, resume=resume, served=served)
         with open_target(
             where,
@@ -297,7 +302,7 @@ def attack_run(
         )
         cell = replace(cell, price=_accuracy_drop(victim.record, cell) if victim.record else None)
         _move_logs(attempt, out)
-        write_json(out / RECORD, to_json(cell))  # the attack is finished: what is left of the attempt are checkpoints
+        write_json(record, to_json(cell))  # the attack is finished: what is left of the attempt are checkpoints
         shutil.rmtree(attempt, ignore_errors=True)
         return cell
 
@@ -310,7 +315,7 @@ def _begin_attempt(out: Path, where: Where, *, resume: bool, served: bool) -> Pa
     """
     if not is_endpoint(where) and not Path(where).is_dir():
         raise StoreError(f"{where}: is not a run folder (there is no such folder)")
-    attempt = out / "attempt"
+    attempt = out / _ATTEMPT
     unfinished = attempt.is_dir() and not (out / RECORD).exists()
     prepare_run_folder(out, resume=resume and unfinished, unfinished=unfinished)
     if not resume:
@@ -438,4 +443,4 @@ def _move_logs(source: Path, target: Path) -> None:
     """Move the log of queries, the transcript and the guard's log, those that are there."""
     for name in _LOGS:
         if (source / name).is_file():
-            (source / name).replace(target / name)
+            move_file(source / name, target / name)
