@@ -8,7 +8,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_TIMES = {"seconds", "written", "time", "signatures"}
+_VARIABLE = {"seconds", "written", "time", "signatures", "queries"}
 
 
 class FailingDisk:
@@ -85,7 +85,7 @@ def failing_disk(folder: Path) -> Iterator[FailingDisk]:
 
     opened, written, file_opened = os.open, os.write, io.open
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("pwrite", "ftruncate", "fsync", "replace", "rename", "link", "mkdir"):
+        for name in ("pwrite", "ftruncate", "fsync", "replace", "rename", "link"):
             patch.setattr(os, name, checked(name, getattr(os, name)))
         patch.setattr(os, "open", os_open)
         patch.setattr(os, "write", os_write)
@@ -117,27 +117,28 @@ class _Stream:
         return getattr(self._stream, name)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return the content of every file below a folder, JSON without times; the names of locks and transcripts vary."""
+def contents(folder: Path) -> dict[str, Any]:
+    """Return the content of every file below a folder: JSON without times and counts of queries, pages as present."""
     return {
-        str(path.relative_to(folder)): _without_times(path)
+        str(path.relative_to(folder)): _content(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.endswith(".lock")
+        if path.is_file() and not path.name.endswith(".lock") and path.name != "queries.log"
     }
 
 
-def _without_times(path: Path) -> bytes:
-    data = path.read_bytes()
+def _content(path: Path) -> Any:
     if path.suffix == ".json":
-        return json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
-    return b"" if path.suffix == ".html" else data
+        return _timeless(json.loads(path.read_bytes()))
+    if path.suffix == ".jsonl":
+        return [_timeless(json.loads(line)) for line in path.read_bytes().splitlines()]
+    return b"" if path.suffix == ".html" else path.read_bytes()
 
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         if "payload" in value:  # the envelope of a signed statement
             value = value | {"payload": json.loads(base64.b64decode(value["payload"]))}
-        return {name: _timeless(item) for name, item in value.items() if name not in _TIMES}
+        return {name: _timeless(item) for name, item in value.items() if name not in _VARIABLE}
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
@@ -146,6 +147,3 @@ def spread(count: int, most: int) -> list[int]:
     if count <= most:
         return [*range(count)]
     return sorted({round(step * (count - 1) / (most - 1)) for step in range(most)})
-
-
-Step = Callable[[Path], Any]

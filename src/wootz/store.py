@@ -90,9 +90,14 @@ def _temporary_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
                 yield temporary
         finally:
             temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror}); an existing file is unchanged") from error
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: was written, but its folder was not ({error.strerror}); a loss of power may undo it"
+        ) from error
 
 
 def _remove_abandoned(folder: Path) -> None:
