@@ -169,13 +169,24 @@ def canonical(value: Any) -> bytes:
 
     Equal to RFC 8785 for the values that we sign: objects with ASCII keys, strings, booleans and integers (other
     numbers are written as decimal strings, never as floats).
+
+    Raises:
+        StoreError: a name is not Unicode, for example of a file whose name is not UTF-8.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(f"{text[max(error.start - 40, 0) : error.end]!a}: is not UTF-8; rename the file") from error
 
 
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
-    """Write `value` as readable JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), mode=mode)
+    """Write `value` as readable JSON, atomically.
+
+    A byte of a file name that is not UTF-8, a lone surrogate in Python, is written as its JSON escape.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"), mode=mode)
 
 
 def read_json(path: Path) -> Any:

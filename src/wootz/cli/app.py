@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from inspect import signature
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -102,6 +103,8 @@ def main() -> None:
     SIGTERM end with one line and exit code 130 or 143.
     """
     received: list[int] = []
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _stoppable(received):
             code = app(standalone_mode=False)
@@ -154,6 +157,7 @@ def _stoppable(received: list[int]) -> Iterator[None]:
 
 def _stop(why: str, code: int) -> NoReturn:
     with suppress(OSError, SystemExit):  # the exit code counts, even if nobody reads standard error
-        console.print(f"wootz: {' '.join(why.split())}", style="bold red", markup=False, soft_wrap=True)
+        line = " ".join(why.split()).encode(errors="backslashreplace").decode()
+        console.print(f"wootz: {line}", style="bold red", markup=False, soft_wrap=True)
     abandon_output()
     sys.exit(code)
