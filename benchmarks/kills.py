@@ -39,10 +39,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import httpx
 
-import wootz.workflows.attack
-import wootz.workflows.claim
-import wootz.workflows.protect
-import wootz.workflows.serving
 from wootz.__main__ import main
 from wootz.data import load
 from wootz.store import read_json, sha256, write_bytes
@@ -383,7 +379,7 @@ def _verdict(out: str) -> Any:
 
 
 COMMANDS = {
-    "protect": Command(words=lambda _: ["protect", *_PROTECT], again=("--resume",), partial="r/*/checkpoint/*"),
+    "protect": Command(words=lambda _: ["protect", *_PROTECT], again=("--resume",), partial="r/checkpoint/*"),
     "steal jbda": _steal("jbda", "seeds=100", "doublings=5", "epochs=3"),
     "steal retrain-soft": _steal("retrain-soft", "epochs=4", "data=owner"),
     "steal dfme": _steal("dfme", "queries=20000", "batch_size=32"),

@@ -82,6 +82,7 @@ def test_a_name_that_is_too_long(run: Path, wootz, tmp_path: Path) -> None:
         assert_usage_error(wootz("evaluate", tmp_path / name, "-n", "10"), "x" * 50)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variables", [{"HOME": ""}, {"HOME": "/proc/nowhere"}, {"HOME": "/nonexistent/home"}])
 def test_homes(variables: dict[str, str], run: Path, tmp_path: Path) -> None:
     """Without a home, or with one that cannot be written, what needs no key works."""
@@ -90,6 +91,7 @@ def test_homes(variables: dict[str, str], run: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_a_home_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
     """The owner's key cannot be made there: one line names it."""
     variables = {"HOME": "/proc/nowhere", "XDG_STATE_HOME": "", "WOOTZ_OWNER_KEY": "", "XDG_CONFIG_HOME": ""}
@@ -100,9 +102,11 @@ def test_a_home_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
     assert "/proc/nowhere/.config/wootz/" in line
 
 
-def test_few_open_files(run: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize(("what", "most"), [("RLIMIT_NOFILE", 64), ("RLIMIT_AS", 2 << 30)])
+def test_few_open_files_and_little_memory(what: str, most: int, run: Path, tmp_path: Path) -> None:
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        resource.setrlimit(getattr(resource, what), (most, most))
 
     done = child("remove", run, "--out", tmp_path / "s", *PRUNE, limit=limit)
     assert done.returncode == 0, done.stderr
