@@ -158,6 +158,13 @@ class TestSources:
         with pytest.raises(DataError, match=r"train-images-idx3-ubyte: is an IDX file, but not mnist's"):
             load("mnist", tmp_path)
 
+    def test_a_folder_of_the_same_name_does_not_hide_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "mnist-5k").mkdir()
+        monkeypatch.chdir(tmp_path)
+        assert load("mnist-5k").name == "mnist-5k"
+        with pytest.raises(DataError, match="one folder of images per class"):
+            load("./mnist-5k")
+
     def test_unknown_name(self) -> None:
         with pytest.raises(ConfigError, match=r"did you mean 'mnist'"):
             load("mnits")

@@ -32,7 +32,8 @@ def command(
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="fast, paper or strong.")] = "fast",
     model: Annotated[
-        str | None, typer.Option("--model", help="Architecture: small-cnn, cw-cnn, paper-cnn, preact-resnet18.")
+        str | None,
+        typer.Option("--model", help="Architecture: small-cnn, cw-cnn, paper-cnn, preact-resnet18, small-resnet."),
     ] = None,
     eps: Annotated[
         str | None, typer.Option("--eps", help="Training budget in pixels of [0, 1], e.g. 0.25 or 8/255.")

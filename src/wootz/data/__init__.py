@@ -40,7 +40,7 @@ def load(name: str, data_dir: Path | None = None, set_aside: float = 1.0) -> Dat
     """Load a data set and split it.
 
     Args:
-        name: a name in `DATASETS`, or the path of a custom data set.
+        name: a name in `DATASETS`, or the path of a custom data set (`./mnist` if it has such a name).
         data_dir: the folder that is searched first for published data sets.
         set_aside: the fraction of the default probes and attack images to hold out, see `split_dataset`.
 
@@ -68,7 +68,7 @@ def _load_raw(name: str, data_dir: Path | None) -> RawDataset:
     path = Path(name)
     if path.suffix.lower() == ".npz" and not os.path.isdir(name):
         return load_npz(path)
-    if os.path.isdir(name):  # unlike Path.is_dir, false for a name that is too long
+    if name not in DATASETS and os.path.isdir(name):  # unlike Path.is_dir, false for a name that is too long
         return load_folder(path)
     return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
 

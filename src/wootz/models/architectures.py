@@ -239,12 +239,46 @@ def preact_resnet18(cfg: PreActResNet18, shape: tuple[int, int, int], num_classe
         Normalize(mean, std),
         nn.Conv2d(channels, widths[0], 3, padding=1, bias=False),
         *blocks,
-        nn.BatchNorm2d(widths[-1]),
+        *_pooled_classifier(widths[-1], num_classes),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmallResNet:
+    """A small residual network with global average pooling, so that its answers hardly depend on shifts of the image.
+
+    Attributes:
+        width: channels of the first stage; the second has twice as many.
+    """
+
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, width=self.width)
+
+
+def small_resnet(cfg: SmallResNet, shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Return the network: conv3 of stride 2, three pre-activation blocks (the second of stride 2), pooling, FC."""
+    channels, height, width = shape
+    checks.at_least(8, height=height, width=width)
+    return nn.Sequential(
+        Normalize((0.5,) * channels, (0.5,) * channels),
+        nn.Conv2d(channels, cfg.width, 3, stride=2, padding=1, bias=False),
+        PreActBlock(cfg.width, cfg.width, 1),
+        PreActBlock(cfg.width, 2 * cfg.width, 2),
+        PreActBlock(2 * cfg.width, 2 * cfg.width, 1),
+        *_pooled_classifier(2 * cfg.width, num_classes),
+    )
+
+
+def _pooled_classifier(features: int, num_classes: int) -> list[nn.Module]:
+    return [
+        nn.BatchNorm2d(features),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(widths[-1], num_classes),
-    )
+        nn.Linear(features, num_classes),
+    ]
 
 
 MODELS: Mapping[str, tuple[Callable[..., nn.Module], type[Any]]] = MappingProxyType(
@@ -254,6 +288,7 @@ MODELS: Mapping[str, tuple[Callable[..., nn.Module], type[Any]]] = MappingProxyT
         "paper-cnn": (paper_cnn, PaperCNN),
         "paper-thief": (paper_thief, PaperThief),
         "preact-resnet18": (preact_resnet18, PreActResNet18),
+        "small-resnet": (small_resnet, SmallResNet),
     }
 )
 

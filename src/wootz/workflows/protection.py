@@ -12,7 +12,7 @@ from wootz.config import digest, to_mapping
 from wootz.data import Dataset, check_set_aside
 from wootz.keys import ClaimOptions
 from wootz.models import MODELS, MODULE, ModelSpec
-from wootz.models.architectures import CWCNN, PaperCNN, PreActResNet18, SmallCNN
+from wootz.models.architectures import CWCNN, PaperCNN, PreActResNet18, SmallCNN, SmallResNet
 from wootz.registry import lookup
 from wootz.training import LOSSES, Recipe
 from wootz.watermarks import (
@@ -103,6 +103,7 @@ class Protection:
     cw_cnn: CWCNN = field(default_factory=CWCNN)
     paper_cnn: PaperCNN = field(default_factory=PaperCNN)
     preact_resnet18: PreActResNet18 = field(default_factory=PreActResNet18)
+    small_resnet: SmallResNet = field(default_factory=SmallResNet)
     triggers: Triggers = field(default_factory=Triggers)
     runner_up: RunnerUp = field(default_factory=RunnerUp)
     guard: Guard = field(default_factory=Guard)

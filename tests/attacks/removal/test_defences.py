@@ -148,7 +148,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("architecture", ["small-cnn", "cw-cnn", "paper-cnn", "preact-resnet18"])
+@pytest.mark.parametrize("architecture", ["small-cnn", "cw-cnn", "paper-cnn", "preact-resnet18", "small-resnet"])
 @pytest.mark.parametrize("attack", SMALL)
 def test_any_architecture_is_changed_in_a_copy(attack: str, architecture: str, digits: Dataset) -> None:
     spec = ModelSpec(architecture=architecture, settings={"width": 4}, shape=digits.shape, classes=digits.classes)

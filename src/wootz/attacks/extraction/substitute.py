@@ -33,16 +33,21 @@ class SubstituteConfig(ExtractionConfig):
         epochs: the number of passes over the images.
         batch_size: the number of images per step.
         lr: the peak learning rate of AdamW.
+        shift: the largest random shift of an image along each axis in training, in pixels; its answer stays the same.
+        mirror: whether images are flipped left to right at random in training; their answers stay the same.
     """
 
     loss: Literal["natural", "pgd-at", "n-fgsm"] = "natural"
     epochs: int = 15
     batch_size: int = 128
     lr: float = 2e-3
+    shift: int = 0
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         ExtractionConfig.__post_init__(self)
         checks.at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        checks.at_least(0, shift=self.shift)
         checks.positive(lr=self.lr)
 
 
@@ -66,5 +71,13 @@ def train_substitute(
         context: the attacker's context.
         name: the name of this training run within the attack.
     """
-    recipe = Recipe(loss=cfg.loss, eps=context.eps, epochs=cfg.epochs, batch_size=cfg.batch_size, lr=cfg.lr)
+    recipe = Recipe(
+        loss=cfg.loss,
+        eps=context.eps,
+        epochs=cfg.epochs,
+        batch_size=cfg.batch_size,
+        lr=cfg.lr,
+        shift=cfg.shift,
+        mirror=cfg.mirror,
+    )
     return fit(recipe, model, Split(pixels, answers.argmax(1)), context, name, targets=answers)
