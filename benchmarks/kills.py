@@ -56,8 +56,11 @@ _VOLATILE = {
     "jobs",
     "created",
     "queries",
+    "work",
+    "computed",
+    "models",
 }
-"""Fields of JSON files that hold times, signatures over times, or counts of queries."""
+"""Fields of JSON files that hold times, signatures over times, or counts of what a call did."""
 _UNCOMPARED = re.compile(
     r"\.lock|\.build\.lock|report\.html|tmp\.(out|err)|bench\.json|errors/.*|queries\.log|owner\.key|signing\.pem|tmp/.*|ray/.*"
 )
