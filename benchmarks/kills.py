@@ -482,7 +482,9 @@ def kill(work: Work, name: str, tenth: int, number: signal.Signals) -> dict[str,
         faults.append(f"{len(first.err.strip().splitlines())} lines: {first.err[-500:]}")
     faults += [f"still runs: {child}" for child in first.children]
     temporary = [str(path.relative_to(place)) for path in place.rglob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
-    temporary += [str(path.relative_to(place)) for path in (place / "tmp").iterdir()]
+    temporary += [
+        str(path.relative_to(place)) for path in (place / "tmp").iterdir() if "torchinductor" not in path.name
+    ]
     if number != signal.SIGKILL:
         faults += [f"left {path}" for path in temporary]
     continued = bool(command.partial and any(place.glob(command.partial)))

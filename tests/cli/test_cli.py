@@ -239,7 +239,7 @@ class TestMistakes:
         monkeypatch.setattr("wootz.workflows.evaluate.evaluate_run", stopped)
         said = wootz("evaluate", shelf / "own")
         assert (said.code, said.out) == (130, "")
-        assert said.err.strip() == "wootz: stopped; repeat the command with --resume to continue where it can"
+        assert said.err.strip() == "wootz: stopped; repeat the command to continue where it can"
 
 
 @pytest.mark.slow
