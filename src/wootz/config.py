@@ -100,8 +100,17 @@ def to_mapping(config: Dataclass) -> dict[str, Any]:
 
 
 def to_toml(config: Dataclass) -> bytes:
-    """Return the config as a TOML file for `read_toml` and `from_mapping`; values of None are left out."""
-    return tomli_w.dumps(_without_none(to_mapping(config))).encode()
+    """Return the config as a TOML file for `read_toml` and `from_mapping`; values of None are left out.
+
+    Raises:
+        ConfigError: a value is not Unicode, for example the path of a file whose name is not UTF-8.
+    """
+    text = tomli_w.dumps(_without_none(to_mapping(config)))
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        line = text[: error.start].count("\n")
+        raise ConfigError(f"{text.splitlines()[line]!a}: is not UTF-8; rename the file") from error
 
 
 def digest(*configs: Dataclass | Mapping[str, Any]) -> str:

@@ -114,6 +114,33 @@ def append_line(path: Path, line: str, *, mode: int = 0o644) -> None:
         journal.append(line.encode())
 
 
+def append_rows(path: Path, data: bytes, row: int) -> None:
+    """Append rows of `row` bytes each to a binary file: all of them, or none.
+
+    An unfinished last row, which an interrupted writer left, is cut off first.
+
+    Raises:
+        StoreError: the rows cannot be written; the file has the rows that it had.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            size = os.fstat(file).st_size // row * row
+            os.ftruncate(file, size)
+            try:
+                if os.write(file, data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(file, size)
+                raise
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+
+
 def read_json_lines(path: Path, *, complete: bool = True) -> Iterator[tuple[int, Any]]:
     """Yield the number, from 1, and the value of each line of a file of JSON lines; empty lines are left out.
 

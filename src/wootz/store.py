@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+
+_ABANDONED_S = 60.0
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+"""Names of temporary files, each locked by its writer."""
 
 _MOST_JSON, _DEEPEST_JSON, _LONGEST_FIELD = 1 << 26, 32, 80
 
@@ -53,24 +59,63 @@ def create_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> bool:
     return True
 
 
+def move_file(source: Path, target: Path) -> None:
+    """Move a file within a file system, over an existing one.
+
+    Raises:
+        StoreError: it cannot be moved; both files are unchanged.
+    """
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise StoreError(f"{source}: cannot be moved to {target} ({error.strerror})") from error
+
+
 @contextmanager
 def _temporary_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
-    """Write and fsync a temporary file beside `path`; remove what is left of it, and fsync the folder, at exit."""
+    """Write and fsync a temporary file beside `path`; remove what is left of it, and fsync the folder, at exit.
+
+    Temporary files in the folder whose writers were killed are removed first.
+    """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "wb") as file:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            yield temporary
+                yield temporary
         finally:
             temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror}); an existing file is unchanged") from error
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: was written, but its folder was not ({error.strerror}); a loss of power may undo it"
+        ) from error
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed: those that nobody locks, some time after they were made.
+
+    A writer locks its file just after making it.
+    """
+    for name in filter(_TEMPORARY.fullmatch, os.listdir(folder)):
+        with suppress(OSError):
+            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if abs(time.time() - os.fstat(descriptor).st_mtime) > _ABANDONED_S:
+                    (folder / name).unlink()
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager
@@ -130,13 +175,24 @@ def canonical(value: Any) -> bytes:
 
     Equal to RFC 8785 for the values that we sign: objects with ASCII keys, strings, booleans and integers (other
     numbers are written as decimal strings, never as floats).
+
+    Raises:
+        StoreError: a name is not Unicode, for example of a file whose name is not UTF-8.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(f"{text[max(error.start - 40, 0) : error.end]!a}: is not UTF-8; rename the file") from error
 
 
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
-    """Write `value` as readable JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), mode=mode)
+    """Write `value` as readable JSON, atomically.
+
+    A byte of a file name that is not UTF-8, a lone surrogate in Python, is written as its JSON escape.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"), mode=mode)
 
 
 def read_json(path: Path) -> Any:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -196,6 +197,18 @@ def test_workers_that_are_killed_lose_nothing(
     assert once_each(tmp_path / "g")
     ours = [line for line in figures(tmp_path / "g") if line["seed"] == 3]
     assert sorted(map(str, ours)) == sorted(map(str, figures(tiny_run.folder)))
+
+
+def test_ctrl_c_is_kept_from_a_worker_from_its_start(tmp_path: Path) -> None:
+    """A worker that loads its modules would print a traceback."""
+    context = JobContext(folder=tmp_path, data_dir=None, execution=Execution(), owner=public_hex(signing_key()))
+    with local_executor(WORKERS, context) as executor:
+        worker = executor._spawn()  # type: ignore[attr-defined]
+        executor._idle.append(worker)  # type: ignore[attr-defined]
+        status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    (blocked,) = re.findall(r"SigBlk:\s+(\w+)", status)
+    assert int(blocked, 16) & 1 << signal.SIGINT - 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.long

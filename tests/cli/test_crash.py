@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +61,26 @@ def test_foreseen_errors_keep_their_codes(wootz, monkeypatch: pytest.MonkeyPatch
         said = wootz("verify")
         assert (said.code, said.out) == (code, "")
         assert len(said.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("command", "hint"), [("steal", "the command with --resume"), ("verify", "the command to")])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_a_command_in_good_order(
+    wootz, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, command: str, hint: str
+) -> None:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(app, "app", lambda **_: os.kill(os.getpid(), number))
+    said = wootz(command)
+    assert (said.code, said.out) == (128 + number, "")
+    (line,) = said.err.strip().splitlines()
+    assert line.startswith(f"wootz: stopped; repeat {hint}")
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_system_errors_that_name_a_file_are_the_user_s(wootz, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "app", raising(OSError(28, "No space left on device", "a/b")))
+    said = wootz("verify")
+    assert (said.code, said.err.strip()) == (2, "wootz: a/b: No space left on device")
 
 
 def test_a_traceback_that_cannot_be_saved(wootz, monkeypatch: pytest.MonkeyPatch) -> None:

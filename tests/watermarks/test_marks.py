@@ -169,7 +169,7 @@ class TestRunnerUp:
         assert torch.allclose(targets.gather(1, y[:, None]), torch.tensor(1 - cfg.lam))
         assert torch.equal(targets.argmax(1), y)
         row, k = 3, [j for j in range(10) if j != int(y[3])]
-        logits = torch.stack([cfg.tau / 12**0.5 * (key.direction[y[row], j] @ z[row]) for j in k])
+        logits = torch.stack([cfg.tau / z.shape[1] ** 0.5 * (key.direction[y[row], j] @ z[row]) for j in k])
         by_hand = cfg.lam * (logits + 0.5 * key.prior[y[row], k].log()).softmax(0)
         assert torch.allclose(targets[row, k], by_hand, atol=1e-5)
 

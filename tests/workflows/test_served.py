@@ -87,6 +87,29 @@ def test_a_theft_that_was_stopped_comes_to_the_same_and_asks_nothing_twice(
     assert len(read_queries(broken / "queries.log")) == 300
 
 
+@pytest.mark.parametrize("when", ["measure", "write_json", "shutil.rmtree"])
+def test_a_theft_that_was_stopped_after_its_model_is_finished(
+    when: str, victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    steal(victim, straight, served=True)
+    (broken / "attempt").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"wootz.workflows.attack.{when}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            steal(victim, broken, served=True, resume=True)
+    if when != "shutil.rmtree":
+        with pytest.raises(ConfigError, match="already holds a model; finish it with --resume"):
+            steal(victim, broken, served=True)
+    assert steal(victim, broken, served=True, resume=True).queries == 300
+    assert not (broken / "attempt").exists()
+    for name in ("model.safetensors", "queries.log", "guard.jsonl"):
+        assert read_bytes(broken / name) == read_bytes(straight / name)
+
+
 def test_thefts_side_by_side_leave_logs_of_their_own(victim: Path, tmp_path: Path) -> None:
     def meanwhile(what: str, done: float) -> None:
         if what.startswith("training") and not (tmp_path / "two").exists():

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -129,7 +130,12 @@ class _LocalExecutor:
     def _spawn(self) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(target=_worker_loop, args=(theirs, self._context, self._config.threads), daemon=True)
-        process.start()
+        resource_tracker.ensure_running()  # which would unblock the signal if it was started with the process
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is for this process
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return _Worker(process, ours)
 
@@ -156,7 +162,6 @@ def _worker_loop(connection: Connection, context: JobContext, threads: int) -> N
     """Run jobs until the connection is closed."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles the terminal's Ctrl-C
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     while True:
@@ -197,6 +202,7 @@ def ray_executor(workers: WorkerConfig, context: JobContext) -> Iterator[Executo
     if not address:
         where = {"address": "local", "num_cpus": workers.workers * workers.threads}
     environment = {name: os.environ[name] for name in _RAY_ENVIRONMENT if name in os.environ}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             **where,
@@ -207,6 +213,8 @@ def ray_executor(workers: WorkerConfig, context: JobContext) -> Iterator[Executo
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"--executor ray: {' '.join(str(error).split())}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler would end the process with exit code 15
     try:
         yield _RayExecutor(ray, workers, context)
     finally:

@@ -156,7 +156,6 @@ def _attack_model(job: Job, context: JobContext) -> None:
     with _build_once(job.digest, context) as (folder, complete):
         if complete or (folder / "record.json").is_file():
             return
-        (folder / "model.safetensors").unlink(missing_ok=True)  # the job was stopped before the model was measured
         attack_run(
             cfg["family"],
             context.model(cfg["owner"]),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
+from inspect import signature
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -32,7 +37,10 @@ from wootz.cli.options import console
 from wootz.errors import Error, InconclusiveError
 
 _INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+"""What Typer returns after a KeyboardInterrupt; the exit code after Ctrl-C."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that stop a command in good order; its exit code is then 128 and the number of the signal."""
 
 _Misuse: Any = typer.BadParameter.__base__
 """What Typer raises for unknown or missing commands and options, and for invalid values."""
@@ -59,6 +67,13 @@ app.command("bench")(bench.command)
 app.command("report")(report.command)
 app.add_typer(data.app, name="data")
 
+_RESUMABLE = {
+    command.name
+    for command in app.registered_commands
+    if command.callback and "resume" in signature(command.callback).parameters
+}
+"""Commands with the option --resume."""
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -82,13 +97,18 @@ def options(
 def main() -> None:
     """Run the command line, and exit with the code of the command.
 
-    A user's mistake becomes one plain line and exit code 2. Any other error, also of standard output, becomes one line,
-    a file with the traceback, and exit code 70, since each of the codes 0 to 4 says what a command found.
+    A user's mistake, and what the system refuses to do with a file, becomes one plain line and exit code 2. Any other
+    error, also of standard output, becomes one line, a file with the traceback, and exit code 70, since each of the
+    codes 0 to 4 says what a command found. Ctrl-C and SIGTERM end with one line and exit code 130 or 143.
     """
+    received: list[int] = []
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = app(standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with _stoppable(received):
+            code = app(standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except InconclusiveError as error:
         _stop(f"INCONCLUSIVE: {error}", 3)
     except Error as error:
@@ -98,22 +118,45 @@ def main() -> None:
         _stop(f"{error.format_message().rstrip('.')}; see {where} --help", 2)
     except KeyboardInterrupt:
         code = _INTERRUPTED
+    except OSError as error:
+        if error.filename is None:  # no file: a stream, a socket, or a mistake of ours
+            _stop(describe_crash(error), CRASHED)
+        _stop(f"{os.fsdecode(error.filename)}: {error.strerror}", 2)
     except BaseException as error:
         _stop(describe_crash(error), CRASHED)
     if code == _INTERRUPTED:
-        _stop(f"stopped; repeat the command{' with --resume' if _resumes() else ''} to continue where it can", code)
+        option = " with --resume" if _RESUMABLE.intersection(sys.argv[1:2]) else ""
+        _stop(f"stopped; repeat the command{option} to continue where it can", 128 + received[0] if received else code)
     sys.exit(code)
 
 
-def _resumes() -> bool:
-    """Return whether the command that was called has the option --resume."""
-    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
-    called = next((commands[word] for word in sys.argv[1:] if word in commands), None)
-    return called is not None and any("--resume" in parameter.opts for parameter in called.params)
+@contextmanager
+def _stoppable(received: list[int]) -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first signal, and note the signal; a second one ends the process at once.
+
+    A signal that the process ignores, as a shell's background jobs do with Ctrl-C, stays ignored.
+    """
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        for each in handlers:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
+    try:
+        for number in handlers:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _stop(why: str, code: int) -> NoReturn:
     with suppress(OSError, SystemExit):  # the exit code counts, even if nobody reads standard error
-        console.print(f"wootz: {' '.join(why.split())}", style="bold red", markup=False, soft_wrap=True)
+        line = " ".join(why.split()).encode(errors="backslashreplace").decode()
+        console.print(f"wootz: {line}", style="bold red", markup=False, soft_wrap=True)
     abandon_output()
     sys.exit(code)

@@ -26,7 +26,7 @@ from wootz.models import MODELS, ModelSpec, build, other_architecture, reinitial
 from wootz.records import AccuracyDrop, Result, from_json, to_json
 from wootz.registry import lookup
 from wootz.rng import derive
-from wootz.store import lock_folder, read_json, write_json
+from wootz.store import lock_folder, move_file, read_json, write_json
 from wootz.suspects.files import predictor
 from wootz.training import Execution
 from wootz.types import Attack, Predict, Progress
@@ -61,6 +61,9 @@ TRANSCRIPT = "transcript.jsonl"
 QUERY_LOG = "queries.log"
 ATTEMPT = "attempt.json"
 GUARD_LOG = "guard.jsonl"
+RECORD = "record.json"
+_ATTEMPT = "attempt"
+_LOGS = (QUERY_LOG, TRANSCRIPT, GUARD_LOG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,9 +242,15 @@ def attack_run(
     if served and (is_endpoint(where) or "weights" in (access, row.access)):
         raise ConfigError(f"served: {attack!r} on {where} is no theft by answers from a run folder; leave it out")
     with lock_folder(out):
-        attempt = _begin_attempt(out, where, resume=resume)
+        record, attempt = out / RECORD, out / _ATTEMPT
         settled = {"attack": attack, "settings": to_mapping(cfg), "access": access or row.access, "seed": seed}
-        _check_same_attempt(attempt, settled | {"through_guard": served})
+        settled["through_guard"] = served
+        if resume and record.is_file() and attempt.is_dir():  # stopped after the last step but one
+            _check_same_attempt(attempt, settled)
+            shutil.rmtree(attempt, ignore_errors=True)
+            return from_json(read_json(record), str(record))
+        _begin_attempt(out, attempt, where, resume=resume)
+        _check_same_attempt(attempt, settled)
         with open_target(
             where,
             access=access or row.access,
@@ -300,21 +309,27 @@ def attack_run(
             notes=(*_notes(cfg, held), *victim.notes()),
         )
         cell = replace(cell, price=_accuracy_drop(victim.record, cell) if victim.record else None)
-        write_json(out / "record.json", to_json(cell))
-        _keep_logs(out, attempt)
+        _move_logs(attempt, out)
+        write_json(record, to_json(cell))  # the attack is finished: what is left of the attempt are checkpoints
+        shutil.rmtree(attempt, ignore_errors=True)
         return cell
 
 
-def _begin_attempt(out: Path, where: Where, *, resume: bool) -> Path:
-    """Return the folder of the attempt, a fresh one unless the attack goes on."""
+def _begin_attempt(out: Path, attempt: Path, where: Where, *, resume: bool) -> None:
+    """Make the folder of the attempt, a fresh one unless the attack goes on.
+
+    An attack that was stopped after its model was written, before its record was, goes on too: with its checkpoints and
+    logs it comes to the same model, and asks nothing again.
+    """
     if not is_endpoint(where) and not Path(where).is_dir():
         raise StoreError(f"{where}: is not a run folder (there is no such folder)")
-    prepare_run_folder(out)
-    attempt = out / "attempt"
+    unfinished = attempt.is_dir() and not (out / RECORD).exists()
+    prepare_run_folder(out, resume=resume and unfinished, unfinished=unfinished)
     if not resume:
         shutil.rmtree(attempt, ignore_errors=True)
     attempt.mkdir(exist_ok=True)
-    return attempt
+    if unfinished:
+        _move_logs(out, attempt)
 
 
 def _check_same_attempt(attempt: Path, now: dict[str, Any]) -> None:
@@ -449,9 +464,8 @@ def _accuracy_drop(folder: Path, cell: Result) -> AccuracyDrop | None:
     return AccuracyDrop(clean=round(victim.clean - cell.clean, 4), robust=robust)
 
 
-def _keep_logs(out: Path, attempt: Path) -> None:
-    """Keep the log of queries, the transcript and the guard's log; checkpoints of a finished attempt go."""
-    for log in (attempt / QUERY_LOG, attempt / TRANSCRIPT, attempt / GUARD_LOG):
-        if log.is_file():
-            log.replace(out / log.name)
-    shutil.rmtree(attempt, ignore_errors=True)
+def _move_logs(source: Path, target: Path) -> None:
+    """Move the log of queries, the transcript and the guard's log, those that are there."""
+    for name in _LOGS:
+        if (source / name).is_file():
+            move_file(source / name, target / name)

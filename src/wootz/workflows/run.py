@@ -122,10 +122,17 @@ def open_run(folder: str | Path, data: str | None = None) -> Run:
     return Run(folder=folder, model=model, spec=spec, about=about, moved=data)
 
 
-def prepare_run_folder(out: Path, *, resume: bool = False) -> None:
-    """Refuse to write over a finished run; make the folder."""
+def prepare_run_folder(out: Path, *, resume: bool = False, unfinished: bool = False) -> None:
+    """Refuse to write over a run; make the folder.
+
+    Args:
+        out: the run folder.
+        resume: whether a model that is there may be replaced by the same one.
+        unfinished: whether --resume would finish the run, which the message says.
+    """
     if (out / "model.safetensors").exists() and not resume:
-        raise ConfigError(f"{out}: already holds a model; choose another --out (nothing was changed)")
+        hint = "finish it with --resume, or " if unfinished else ""
+        raise ConfigError(f"{out}: already holds a model; {hint}choose another --out (nothing was changed)")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wootz.attacks.context import AttackContext, State, checkpointed_loop
-from wootz.errors import BudgetError, ConfigError, StoreError
+from wootz.errors import BudgetError, ConfigError
+from wootz.journal import append_rows
+from wootz.store import read_bytes
 from wootz.types import Predict
 
 QUERY = np.dtype([("image", "V16"), ("label", "<i4")])
@@ -38,7 +40,7 @@ class BudgetedOracle:
 
     Raises:
         ConfigError: there is no such access level.
-        StoreError: the log cannot be read, or is not a query log.
+        StoreError: the log cannot be read.
     """
 
     def __init__(
@@ -88,12 +90,7 @@ class BudgetedOracle:
             rows["image"][row] = np.void(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
         rows["label"] = (answers if answers.dim() == 1 else answers.argmax(1)).cpu().numpy()
         assert self._log is not None
-        try:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("ab") as file:
-                file.write(rows.tobytes())
-        except OSError as error:
-            raise StoreError(f"{self._log}: a query could not be recorded ({error.strerror})") from error
+        append_rows(self._log, rows.tobytes(), QUERY.itemsize)
 
 
 def query_all(
@@ -184,15 +181,10 @@ def _sums_to_one(answers: Tensor) -> bool:
 
 
 def read_queries(log: Path) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    """Read a query log: one row of `QUERY` per query.
+    """Read a query log: one row of `QUERY` per query. An unfinished last row, which a kill left, is left out.
 
     Raises:
-        StoreError: the file cannot be read, or ends within a query.
+        StoreError: the file cannot be read.
     """
-    try:
-        data = log.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{log}: cannot be read ({error.strerror})") from error
-    if len(data) % QUERY.itemsize:
-        raise StoreError(f"{log}: {len(data)} bytes; a query log has a multiple of {QUERY.itemsize}")
-    return np.frombuffer(data, QUERY)
+    data = read_bytes(log)
+    return np.frombuffer(data[: len(data) // QUERY.itemsize * QUERY.itemsize], QUERY)
