@@ -57,7 +57,6 @@ def child(
         "with spaces",
         "with\nnewline",
         "x" * 255,
-        os.fsdecode(b"caf\xe9"),
         "-dash",
         "[bold]",
         "%s{}",
@@ -80,6 +79,15 @@ def test_a_name_that_is_too_long(run: Path, wootz, tmp_path: Path) -> None:
     for name in ("x" * 256, "/".join(["x" * 200] * 30)):
         assert_usage_error(wootz("remove", run, "--out", tmp_path / name, *PRUNE), "File name too long")
         assert_usage_error(wootz("evaluate", tmp_path / name, "-n", "10"), "x" * 50)
+
+
+@pytest.mark.long
+def test_a_name_that_is_not_utf8(run: Path, tmp_path: Path) -> None:
+    """In a process of its own: what is captured of this one must be UTF-8 where tests run in several processes."""
+    odd = run.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    done = child("remove", odd, "--out", tmp_path / os.fsdecode(b"caf\xe9-out"), *PRUNE)
+    assert done.returncode == 0, done.stderr
+    assert child("evaluate", tmp_path / os.fsdecode(b"\xe9-no")).returncode == 2
 
 
 @pytest.mark.long
