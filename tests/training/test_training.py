@@ -189,6 +189,17 @@ class TestRuns:
         read = read_tensors(tmp_path / "m.safetensors")
         assert torch.equal(read["first.weight"], read["second.weight"])
 
+    def test_metrics_that_a_stopped_run_did_not_write_are_written_again(
+        self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path
+    ) -> None:
+        few, path = digits.train.subset(slice(64)), tmp_path / "metrics.jsonl"
+        for resume in (False, True):
+            train(QUICK, build(small_spec, 0), few, few, seed=1, execution=CPU, folder=tmp_path, resume=resume)
+            if not resume:
+                whole = path.read_bytes()
+                path.unlink()
+        assert path.read_bytes() == whole
+
     def test_a_damaged_marker_is_one_line(self, small_spec: ModelSpec, digits: Dataset, tmp_path: Path) -> None:
         few, cfg = digits.train.subset(slice(64)), replace(QUICK, epochs=1)
 

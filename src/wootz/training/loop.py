@@ -151,6 +151,8 @@ def _train_process(fabric: Fabric, run: TrainingRun) -> checkpoint.TrainingState
     state = (
         checkpoint.load(folder, run.identity, model, average, optimizer) if folder else None
     ) or checkpoint.TrainingState(epoch=-1, history=[], best={}, best_epoch=-1)
+    if state.history and fabric.is_global_zero:
+        _write_metrics(run, state.history)  # a run that was stopped after its checkpoint may lack the last line
     forward, wrapped = fabric.setup(model, optimizer)
     for epoch in range(state.epoch + 1, cfg.epochs):
         with global_seed(run.seed, "epoch", epoch, fabric.global_rank):
@@ -166,12 +168,17 @@ def _train_process(fabric: Fabric, run: TrainingRun) -> checkpoint.TrainingState
         if is_newest_best(cfg, len(run.validation), state.history):
             state.best_epoch = epoch
             state.best = {name: t.detach().cpu().clone() for name, t in average.state_dict().items()}
-        if folder and run.folder and fabric.is_global_zero:
+        if folder and fabric.is_global_zero:
             checkpoint.save(folder, run.identity, state, model, average, optimizer)
-            write_bytes(run.folder / "metrics.jsonl", "".join(json.dumps(h) + "\n" for h in state.history).encode())
+            _write_metrics(run, state.history)
         if run.progress:
             run.progress((epoch + 1) / cfg.epochs, metrics)
     return state
+
+
+def _write_metrics(run: TrainingRun, history: Sequence[Mapping[str, float]]) -> None:
+    if run.folder:
+        write_bytes(run.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history).encode())
 
 
 def validation_metrics(
