@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from helpers import context
-from wootz.attacks.evasion import evaluate
+from wootz.attacks.evasion import evaluate, predict_logits
 from wootz.attacks.extraction import ATTACKS, BudgetedOracle
 from wootz.attacks.extraction.retrain import Retrain, retrain, training_targets
 from wootz.data import Dataset, Split
@@ -35,6 +35,20 @@ def test_extraction_succeeds_against_an_undefended_model(
     stolen = row.run(replace(row.config, epochs=12, lr=5e-3), oracle, context(digits.train, small_spec))
     assert agreement(stolen, plain, digits) > 0.8
     assert oracle.queries == len(digits.train)
+
+
+def test_a_thief_that_augments_answers_shifted_images_alike(
+    plain: nn.Module, digits: Dataset, small_spec: ModelSpec
+) -> None:
+    cfg, x = replace(ATTACKS["retrain-soft"].config, epochs=12, lr=5e-3), digits.test.images()[:300]
+
+    def alike(augment_shift: int) -> float:
+        oracle = BudgetedOracle(predictor(plain), access="scores", num_classes=10)
+        stolen = retrain(replace(cfg, augment_shift=augment_shift), oracle, context(digits.train, small_spec))
+        labels = [predict_logits(stolen, images).argmax(1) for images in (x, x.roll((2, 2), (2, 3)))]
+        return (labels[0] == labels[1]).float().mean().item()
+
+    assert alike(3) > alike(0) + 0.2
 
 
 @pytest.mark.parametrize("name", ["knockoff-random", "copycat"])
