@@ -152,6 +152,8 @@ class TestAgain:
             job = next(job for job in plan.models.values() if job.kind == kind)
             (copy / "models" / job.digest / "done.json").unlink()
             (copy / "models" / job.digest / "record.json").unlink()
+            if kind == "attack":  # its attempt goes after its record is written
+                (copy / "models" / job.digest / "attempt").mkdir()
             journal = (copy / "journal.jsonl").read_text().splitlines(True)
             dependent = {p.job.digest for p in plan.cells if job.digest in p.job.needs}
             (copy / "journal.jsonl").write_text("".join(t for t in journal if json.loads(t)["digest"] not in dependent))

@@ -68,13 +68,18 @@ def test_foreseen_errors_keep_their_codes(wootz, monkeypatch: pytest.MonkeyPatch
 def test_signals_stop_a_command_in_good_order(
     wootz, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, command: str, hint: str
 ) -> None:
-    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    monkeypatch.setattr(app, "app", lambda **_: os.kill(os.getpid(), number))
-    said = wootz(command)
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {each: signal.signal(each, handler) for each, handler in handlers.items()}  # may be ignored here
+    try:
+        monkeypatch.setattr(app, "app", lambda **_: os.kill(os.getpid(), number))
+        said = wootz(command)
+        assert {each: signal.getsignal(each) for each in handlers} == handlers
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert (said.code, said.out) == (128 + number, "")
     (line,) = said.err.strip().splitlines()
     assert line.startswith(f"wootz: stopped; repeat {hint}")
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_system_errors_that_name_a_file_are_the_user_s(wootz, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_a_theft_that_was_stopped_comes_to_the_same_and_asks_nothing_twice(
     assert len(read_queries(broken / "queries.log")) == 300
 
 
-@pytest.mark.parametrize("when", ["measure", "write_json", "shutil.rmtree"])
+@pytest.mark.parametrize("when", ["measure", "to_json", "shutil.rmtree"])
 def test_a_theft_that_was_stopped_after_its_model_is_finished(
     when: str, victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
