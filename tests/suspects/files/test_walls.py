@@ -27,6 +27,7 @@ SMALL = {
     "paper-cnn": {"width": 2, "hidden": 4},
     "paper-thief": {"width": 2, "hidden": 4},
     "preact-resnet18": {"width": 2},
+    "small-resnet": {"width": 4},
 }
 
 THREADS = (1, 4)
