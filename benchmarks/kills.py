@@ -339,19 +339,10 @@ _ATTACK = ["--out", "s", *_CUT]
 _PROTECT = ["--data", "mnist-5k", "--seed", 1, "--out", "r", *SETTINGS, *_CUT]
 
 
-def _steal(attack: str, *settings: str) -> Command:
+def _attack(verb: str, attack: str, *settings: str) -> Command:
     words = [word for setting in settings for word in ("--set", setting)]
     return Command(
-        words=lambda work: ["steal", work.owner, "--attack", attack, *words, *_ATTACK],
-        again=("--resume",),
-        partial="s/attempt/*",
-    )
-
-
-def _remove(attack: str, *settings: str) -> Command:
-    words = [word for setting in settings for word in ("--set", setting)]
-    return Command(
-        words=lambda work: ["remove", work.owner, "--attack", attack, *words, *_ATTACK],
+        words=lambda work: [verb, work.owner, "--attack", attack, *words, *_ATTACK],
         again=("--resume",),
         partial="s/attempt/*",
     )
@@ -383,11 +374,11 @@ def _verdict(out: str) -> Any:
 
 COMMANDS = {
     "protect": Command(words=lambda _: ["protect", *_PROTECT], again=("--resume",), partial="r/checkpoint/*"),
-    "steal jbda": _steal("jbda", "seeds=100", "doublings=5", "epochs=3"),
-    "steal retrain-soft": _steal("retrain-soft", "epochs=4", "data=owner"),
-    "steal dfme": _steal("dfme", "queries=20000", "batch_size=32"),
-    "remove finetune": _remove("finetune", "epochs=10"),
-    "remove wrk": _remove("wrk", "epochs=3", "steps=5"),
+    "steal jbda": _attack("steal", "jbda", "seeds=100", "doublings=5", "epochs=3"),
+    "steal retrain-soft": _attack("steal", "retrain-soft", "epochs=4", "data=owner"),
+    "steal dfme": _attack("steal", "dfme", "queries=20000", "batch_size=32"),
+    "remove finetune": _attack("remove", "finetune", "epochs=10"),
+    "remove wrk": _attack("remove", "wrk", "epochs=3", "steps=5"),
     "bench": _bench("local"),
     "bench, Ray": _bench("ray"),
     "verify over HTTP": Command(

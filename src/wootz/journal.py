@@ -76,14 +76,8 @@ class Journal:
         if self._file < 0:
             raise StoreError(f"{self.path}: is closed")
         try:
-            os.ftruncate(self._file, self._size)
-            if os.write(self._file, data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if sync:
-                os.fsync(self._file)
+            _append_whole(self._file, self._size, data, sync=sync)
         except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file, self._size)
             raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._size += len(data)
 
@@ -98,6 +92,20 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _append_whole(file: int, size: int, data: bytes, *, sync: bool) -> None:
+    """Cut a file to `size` and append all of `data`; on error it is cut to `size` again."""
+    try:
+        os.ftruncate(file, size)
+        if os.write(file, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if sync:
+            os.fsync(file)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(file, size)
+        raise
 
 
 def _complete_size(file: int) -> int:
@@ -126,15 +134,7 @@ def append_rows(path: Path, data: bytes, row: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            size = os.fstat(file).st_size // row * row
-            os.ftruncate(file, size)
-            try:
-                if os.write(file, data) != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                with suppress(OSError):
-                    os.ftruncate(file, size)
-                raise
+            _append_whole(file, os.fstat(file).st_size // row * row, data, sync=False)
         finally:
             os.close(file)
     except OSError as error:

@@ -285,11 +285,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         StoreError: the file cannot be read, or is damaged.
     """
+    return _tensors_in(read_bytes(path), path)
+
+
+def _tensors_in(data: bytes, path: Path) -> dict[str, Tensor]:
+    """Return the tensors in the bytes of a safetensors file; `path` is for error messages."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        return load(read_bytes(path))
+        return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise StoreError(f"{path}: is not a complete safetensors file ({error})") from error
 
@@ -308,7 +313,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         StoreError: the file is damaged, was changed since it was written, or is of another version.
     """
-    data, tensors = read_bytes(path), read_tensors(path)
+    data = read_bytes(path)
+    tensors = _tensors_in(data, path)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     if header.get("__metadata__", {}).get("digest") != sha256(tensor_bytes(tensors)):
         raise StoreError(

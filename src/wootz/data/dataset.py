@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,7 @@ class Split(NamedTuple):
         return len(self.labels)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: the digest is computed once
 class Dataset:
     """A data set, split into disjoint parts by `split_dataset`.
 
@@ -69,7 +70,7 @@ class Dataset:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 of the pixels and labels of all parts; a run keeps it to recognize its data."""
         parts = (self.train, self.validation, self.probes, self.thief, self.test)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from wootz.statistics.queries import query_labels
 from wootz.types import Predict
 
-_MOST_OUTPUTS = 2  # classes of a suspect that are told apart, for each of the key's
+_MOST_OUTPUTS = 2  # the largest number of a suspect's classes, as a multiple of the key's
 _BATCH_VALUES = 1 << 24  # limit of the pixels that are converted at once, per channel
 
 SCALES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(

@@ -20,7 +20,7 @@ from wootz.attacks.context import AttackContext, AttackDataConfig
 from wootz.attacks.evasion import predict_logits
 from wootz.config import Dataclass
 from wootz.data import epoch_batches
-from wootz.image_features import class_statistics, fit_projection, project
+from wootz.image_features import class_statistics, fit_projection, project, standardize
 from wootz.models import Filtered, with_filter
 from wootz.models.filters.fitted import (
     Autoencoder,
@@ -164,10 +164,11 @@ def add_regression(cfg: RegressAttack, model: nn.Module, context: AttackContext)
     projection = fit_projection(x, cfg.features, cfg.amplitudes)
     regression.center.copy_(projection.center)
     regression.components.copy_(projection.components)
-    mean, scale = class_statistics(project(x, projection), top, len(regression.mean))
+    z = project(x, projection)
+    mean, scale = class_statistics(z, top, len(regression.mean))
     regression.mean.copy_(mean)
     regression.scale.copy_(scale)
-    z = regression.features(x, top).double()
+    z = standardize(z, top, mean, scale).double()
     for k in top.unique().tolist():
         regression.slope[k] = _ridge_coefficients(z[top == k], scores[top == k].double(), k).float()
     return filtered
