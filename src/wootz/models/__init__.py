@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from wootz.models.architectures import MODELS, other_architecture
-from wootz.models.contract import check_model, depends_on_batch, range_warnings
+from wootz.models.contract import check_model, depends_on_batch, look_like_probabilities, range_warnings
 from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter
 from wootz.models.saved import (
     MODULE,
@@ -31,6 +31,7 @@ __all__ = [
     "check_model",
     "depends_on_batch",
     "load_weights",
+    "look_like_probabilities",
     "other_architecture",
     "read_files",
     "read_model",

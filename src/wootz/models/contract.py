@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -48,21 +49,27 @@ def check_model(model: nn.Module, shape: tuple[int, int, int], num_classes: int 
         return tuple(_warnings(model, x, logits, changed))
 
 
-def range_warnings(model: nn.Module, x: Tensor, y: Tensor) -> tuple[str, ...]:
+def range_warnings(model: nn.Module | Predict, x: Tensor, y: Tensor) -> tuple[str, ...]:
     """Return the warning `range` for a model that classifies images far better from 0 to 255 than from 0 to 1.
 
     Args:
-        model: images -> logits, used in eval mode.
+        model: images -> logits, used in eval mode; or any `Predict`.
         x: some images float32 [N, C, H, W] in [0, 1].
         y: their labels int64 [N].
     """
 
     def accuracy(scale: int) -> float:
-        correct: Tensor = model(scale * x.to(device)).argmax(1) == y.to(device)
-        return correct.float().mean().item()
+        answers = model(scale * x.to(device))
+        labels = answers.argmax(1) if answers.dim() == 2 else answers
+        return (labels == y.to(device)).float().mean().item()
 
-    device = device_of(model)
-    with eval_mode(model), kept_buffers(model), torch.no_grad():
+    with ExitStack() as stack:
+        device = torch.device("cpu")
+        if isinstance(model, nn.Module):
+            device = device_of(model)
+            stack.enter_context(eval_mode(model))
+            stack.enter_context(kept_buffers(model))
+        stack.enter_context(torch.no_grad())
         given = accuracy(1)
         try:
             levels = accuracy(255) if given < 1 - _FAR_BETTER else given
@@ -74,6 +81,18 @@ def range_warnings(model: nn.Module, x: Tensor, y: Tensor) -> tuple[str, ...]:
         f"range: {given:.0%} of the images in [0, 1] are classified correctly, {levels:.0%} of the same in [0, 255]; "
         "the model must take images in [0, 1], and not divide them by 255",
     )
+
+
+def look_like_probabilities(scores: Tensor) -> bool:
+    """Return whether all rows of scores [N, K] are positive and sum to 1, up to rounding; labels [N] do not.
+
+    A row of NaN, for an image without an answer, does not count.
+    """
+    if scores.dim() != 2:
+        return False
+    scores = scores.detach()[~scores.isnan().any(1)]
+    sums = scores.sum(1)
+    return len(scores) > 0 and bool(scores.min() >= 0) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def depends_on_batch(predict: Predict, x: Tensor) -> bool:
@@ -105,8 +124,7 @@ def _has_shape(logits: Tensor, count: int, num_classes: int | None) -> bool:
 
 def _warnings(model: nn.Module, x: Tensor, logits: Tensor, changed: Callable[[], bool]) -> list[str]:
     messages = []
-    sums = logits.detach().sum(1)
-    if logits.min() >= 0 and logits.max() <= 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+    if look_like_probabilities(logits):
         messages.append("probabilities: the outputs look like probabilities; return logits, attacks need them")
     randomized = not torch.allclose(model(x), logits, atol=1e-5)
     if randomized:

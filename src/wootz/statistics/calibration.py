@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from wootz.errors import ModelError
 from wootz.statistics.queries import query_labels
 from wootz.types import Predict
 
@@ -30,6 +31,9 @@ SCALES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     }
 )
 """The common ranges of pixel values, from images in [0, 1]."""
+
+MOST_FORMATS = 4 * len(SCALES)
+"""The largest number of candidate formats: ranges, two layouts and two orders of the channels."""
 
 
 class InputFormat(NamedTuple):
@@ -80,8 +84,13 @@ def detect_input_format(
         labels: Their classes, int64 [n].
         shape: The shape of images that the suspect states, without the batch, in its own layout.
         num_classes: The number of the key's classes.
+
+    Raises:
+        ModelError: The suspect takes images of another number of channels.
     """
     formats = [_scored(predict, pixels, labels, candidate, num_classes) for candidate in _candidates(pixels, shape)]
+    if not formats:
+        raise ModelError(f"the suspect takes images {list(shape)}; no layout of them has {pixels.shape[1]} channels")
     default, best = formats[0], max(formats, key=lambda candidate: candidate.accuracy)
     slack = math.sqrt(best.accuracy * (1 - best.accuracy) / len(labels))
     return default if default.accuracy >= best.accuracy - slack else best

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import platformdirs
 import torch
 from torch import nn
 
 from wootz import __version__
 from wootz.data import Dataset
-from wootz.errors import ConfigError, Error, InconclusiveError, SignatureError, StoreError
+from wootz.errors import ConfigError, Error, InconclusiveError, SignatureError
 from wootz.keys import (
     DirectionKey,
     HalfKey,
@@ -46,7 +45,7 @@ from wootz.workflows.competing_claims import resolve_competing_claims
 from wootz.workflows.guard_ruling import rule_on_log
 from wootz.workflows.previous_claims import JUDGEMENT, check_earlier, commitments
 from wootz.workflows.reference_models import ReferenceModels
-from wootz.workflows.run import Timer
+from wootz.workflows.run import Timer, user_folder
 from wootz.workflows.suspects import QueryConfig, Suspect, SuspectLike, identify, is_endpoint, open_suspect_model
 from wootz.workflows.verify import ask_suspect, calibrated_suspect, verdict_cell
 
@@ -195,15 +194,7 @@ def judge(
 
 def private_folder(claim: bytes) -> Path:
     """Return the judge's own folder for a claim, mode 0700, made at the first call."""
-    place = Path(platformdirs.user_state_dir("wootz")) / "judge" / sha256(claim).removeprefix("sha256:")
-    try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place.chmod(0o700)
-    except OSError as error:
-        raise StoreError(
-            f"{place}: cannot be made ({error.strerror}); set $XDG_STATE_HOME to a folder of yours"
-        ) from error
-    return place
+    return user_folder("judge", sha256(claim).removeprefix("sha256:"))
 
 
 def retest(

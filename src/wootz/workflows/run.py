@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from torch import nn
 
 from wootz.attacks.evasion import predict_logits
@@ -120,6 +121,27 @@ def open_run(folder: str | Path, data: str | None = None) -> Run:
     if missing:
         raise StoreError(f"{folder / 'model.json'}: does not say {', '.join(missing)}; was it made by wootz?")
     return Run(folder=folder, model=model, spec=spec, about=about, moved=data)
+
+
+def user_folder(kind: str, name: str) -> Path:
+    """Return a folder of the user's own in the state folder ($XDG_STATE_HOME), mode 0700, made at the first call.
+
+    Args:
+        kind: what it is for.
+        name: which of that kind it is.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    place = Path(platformdirs.user_state_dir("wootz")) / kind / name
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.chmod(0o700)
+    except OSError as error:
+        raise StoreError(
+            f"{place}: cannot be made ({error.strerror}); set $XDG_STATE_HOME to a folder of yours"
+        ) from error
+    return place
 
 
 def prepare_run_folder(out: Path, *, resume: bool = False, unfinished: bool = False) -> None:

@@ -118,7 +118,9 @@ def identify(suspect: Path | nn.Module) -> Identity:
 
 
 @contextmanager
-def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Path) -> Iterator[Suspect]:
+def open_suspect_model(
+    suspect: SuspectLike, query: QueryConfig, transcripts: Path, *, resend: bool = False
+) -> Iterator[Suspect]:
     """Open a suspect.
 
     Args:
@@ -126,6 +128,7 @@ def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Pa
         query: how it will be queried.
         transcripts: folder for the transcript of an endpoint. The transcript of a stopped call is continued, so that
             no query is spent twice; a finished one gets the time into its name.
+        resend: whether an endpoint is sent again what it did not answer, see `open_endpoint`.
     """
     if isinstance(suspect, nn.Module):
         yield Suspect(
@@ -138,7 +141,8 @@ def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Pa
             weights=weights_of(suspect) if query.access == "weights" else None,
         )
     elif isinstance(suspect, str | Path):
-        with (_endpoint if is_endpoint(suspect) else _file)(str(suspect), query, transcripts) as opened:
+        name = str(suspect)
+        with _endpoint(name, query, transcripts, resend) if is_endpoint(name) else _file(Path(name), query) as opened:
             yield opened
     else:
         name = getattr(suspect, "__name__", type(suspect).__name__)
@@ -182,8 +186,7 @@ def suspect_without_answers(path: Path) -> Suspect:
 
 
 @contextmanager
-def _file(name: str, query: QueryConfig, _: Path) -> Iterator[Suspect]:
-    path = Path(name)
+def _file(path: Path, query: QueryConfig) -> Iterator[Suspect]:
     with open_file(path, query.access, isolated=query.isolated, allow_torch_zip=query.torch_zip) as opened:
         yield Suspect(
             predict=opened.predict,
@@ -198,13 +201,18 @@ def _file(name: str, query: QueryConfig, _: Path) -> Iterator[Suspect]:
 
 
 @contextmanager
-def _endpoint(url: str, query: QueryConfig, place: Path) -> Iterator[Suspect]:
+def _endpoint(url: str, query: QueryConfig, place: Path, resend: bool) -> Iterator[Suspect]:
     shown: AnswerAccess = "label" if query.access == "label" else "scores"
     name = f"transcript-{hashlib.sha256(url.encode()).hexdigest()[:12]}-{shown}"
     transcript = place / f"{name}.jsonl"
     place.mkdir(parents=True, exist_ok=True)
     with open_endpoint(
-        url, with_settings(Client(), query.client), access=shown, transcript=transcript, mac_key=transcript_key()
+        url,
+        with_settings(Client(), query.client),
+        access=shown,
+        transcript=transcript,
+        mac_key=transcript_key(),
+        resend=resend,
     ) as endpoint:
         info, data = endpoint.info, endpoint.info.parameters.get("data")
         yield Suspect(
@@ -225,35 +233,40 @@ def transcript_key() -> bytes:
     return subkey(owner_secret(), "transcript")
 
 
-def fitting(registration: Mapping[str, Any], suspect: Suspect) -> Suspect:
-    """Return a suspect that takes the key's images and knows as many classes, which each answer is checked for.
+def fitting(wanted: Mapping[str, Any], suspect: Suspect, whose: str = "the key is for") -> Suspect:
+    """Return a suspect that takes the wanted images and knows as many classes, which each answer is checked for.
+
+    Args:
+        wanted: the `shape` of images and the `classes`, as in a registration.
+        suspect: the suspect.
+        whose: what wants them, for messages.
 
     Raises:
         ModelError: it takes other images or knows other classes; at a query, if only its answers show it.
     """
-    shape, classes = tuple(registration["shape"]), len(registration["classes"])
+    shape, classes = tuple(wanted["shape"]), len(wanted["classes"])
     other_images = suspect.shape is not None and suspect.shape != shape
     other_classes = suspect.num_classes is not None and suspect.num_classes != classes
     if other_images or other_classes:
-        raise _misfit(registration, suspect, suspect.num_classes, other_images=other_images)
+        raise _misfit(wanted, suspect, suspect.num_classes, whose, other_images=other_images)
 
     def answer(x: Tensor) -> Tensor:
         answers = suspect.predict(x)
         if answers.dim() == 2 and answers.shape[1] != classes and not answers.isnan().all():
-            raise _misfit(registration, suspect, answers.shape[1])
+            raise _misfit(wanted, suspect, answers.shape[1], whose)
         return answers
 
     return replace(suspect, predict=answer)
 
 
 def _misfit(
-    registration: Mapping[str, Any], suspect: Suspect, num_classes: int | None, *, other_images: bool = False
+    wanted: Mapping[str, Any], suspect: Suspect, num_classes: int | None, whose: str, *, other_images: bool = False
 ) -> ModelError:
     takes = "images of any shape" if suspect.shape is None else f"images {list(suspect.shape)}"
-    shape, classes = registration["shape"], len(registration["classes"])
+    shape, classes = wanted["shape"], len(wanted["classes"])
     hints = ["finds sizes and layouts"] if other_images else []
-    hints += ["leaves out classes that are not the key's"] if (num_classes or 0) > classes else []
+    hints += ["leaves out classes in excess"] if (num_classes or 0) > classes else []
     return ModelError(
-        f"{suspect.identity.name}: takes {takes} and knows {num_classes} classes; the key is for images {list(shape)} "
+        f"{suspect.identity.name}: takes {takes} and knows {num_classes} classes; {whose} images {list(shape)} "
         f"and {classes} classes{'; --calibrate 200 ' + ' and '.join(hints) if hints else ''}"
     )

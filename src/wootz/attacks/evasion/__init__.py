@@ -9,16 +9,18 @@ from wootz.attacks.evasion.auto_pgd import APGD, apgd
 from wootz.attacks.evasion.autoattack import reference_autoattack
 from wootz.attacks.evasion.balls import BALLS, check_ball, check_images, to_pixels
 from wootz.attacks.evasion.binarization import BinarizationConfig, BinarizationResult, binarization_test
+from wootz.attacks.evasion.black_box import predict_logits
 from wootz.attacks.evasion.bounds import Interval, certified, margins, record_batchnorm
 from wootz.attacks.evasion.ensemble import AttackStep, EvaluationTarget, attack_ensemble
 from wootz.attacks.evasion.evaluation import (
+    BLACK_BOX,
     EVALUATIONS,
     NAMES,
     QUICK_ATTACK,
     Robustness,
     accuracy_curve,
+    check_black_box,
     evaluate,
-    predict_logits,
 )
 from wootz.attacks.evasion.hop_skip_jump import HopSkipJump, hop_skip_jump
 from wootz.attacks.evasion.linear_bounds import linear_margins
@@ -34,6 +36,7 @@ __all__ = [
     "ATTACKS",
     "AttackStep",
     "BALLS",
+    "BLACK_BOX",
     "BinarizationConfig",
     "BinarizationResult",
     "EVALUATIONS",
@@ -54,6 +57,7 @@ __all__ = [
     "binarization_test",
     "certified",
     "check_ball",
+    "check_black_box",
     "check_images",
     "cross_entropy",
     "distances",

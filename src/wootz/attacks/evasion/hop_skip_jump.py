@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wootz import checks
 from wootz.attacks.evasion.balls import BALLS, Ball, check_images
-from wootz.attacks.evasion.black_box import estimate_gradient, query_mode, top_labels
+from wootz.attacks.evasion.black_box import QueryCounter, estimate_gradient, misclassified, query_mode
 from wootz.types import Norm, Predict
 
 
@@ -61,8 +61,8 @@ def hop_skip_jump(cfg: HopSkipJump, predict: Predict, x: Tensor, y: Tensor, *, g
     check_images(x)
     if cfg.eps == 0 or len(x) == 0:
         return x.clone()
-    search = _Search(cfg, predict, x, y)
-    with query_mode(predict):
+    with query_mode(predict, len(x)) as ask:
+        search = _Search(cfg, ask, x, y)
         point, distance = search.start(generator)
         nearest = point.clone()
         for number in count(1):
@@ -82,14 +82,18 @@ def hop_skip_jump(cfg: HopSkipJump, predict: Predict, x: Tensor, y: Tensor, *, g
 
 
 class _Search:
-    """The moves along the boundary, and the number of queries left for each image."""
+    """The moves along the boundary, within the number of queries of each image."""
 
-    def __init__(self, cfg: HopSkipJump, predict: Predict, x: Tensor, y: Tensor) -> None:
+    def __init__(self, cfg: HopSkipJump, ask: QueryCounter, x: Tensor, y: Tensor) -> None:
         self.ball = BALLS[cfg.norm]
-        self.queries_left = torch.full_like(y, cfg.queries)
         finest = math.log2(x[0].numel()) * (2 if cfg.norm == "Linf" else 1.5)  # the paper's d^-2 and d^-1.5
         self.halvings = min(math.ceil(finest), 18)  # the precision of float32
-        self._cfg, self._predict, self._x, self._y = cfg, predict, x, y
+        self._cfg, self._ask, self._x, self._y = cfg, ask, x, y
+
+    @property
+    def queries_left(self) -> Tensor:
+        """The number of queries left for each image."""
+        return (self._cfg.queries - self._ask.spent).to(self._y.device)
 
     def start(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return a misclassified point per image and its distance: 0 for `x` itself, infinite if none was found."""
@@ -143,5 +147,4 @@ class _Search:
 
     def _misclassified(self, rows: Tensor, images: Tensor) -> Tensor:
         """Query images [M, C, H, W] that belong to `rows` [M], which may repeat; return which are misclassified."""
-        self.queries_left -= torch.bincount(rows, minlength=len(self.queries_left))
-        return top_labels(self._predict(images)) != self._y[rows]
+        return misclassified(self._ask(images, rows), self._y[rows])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wootz import checks
 from wootz.attacks.evasion.balls import BALLS, check_images
-from wootz.attacks.evasion.black_box import query_mode, top_labels
+from wootz.attacks.evasion.black_box import misclassified, query_mode
 from wootz.attacks.evasion.objectives import margin
 from wootz.errors import ConfigError
 from wootz.modes import eval_mode
@@ -78,8 +78,8 @@ def fmn(cfg: FMN, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Ge
                 break
             candidate, base, smallest = point[rows], x[rows], distance[rows]
             value, gradient = _margin_gradient(model, candidate, y[rows])
-            length, misclassified = ball.length(candidate - base), value > 0
-            nearer = misclassified & (length < smallest)
+            length, wrong = ball.length(candidate - base), value > 0
+            nearer = wrong & (length < smallest)
             nearest[rows[nearer]] = candidate[nearer]
             smallest = torch.where(nearer, length, smallest)
             gamma = _anneal(cfg.gamma, 0.0001, step / cfg.steps)
@@ -87,7 +87,7 @@ def fmn(cfg: FMN, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Ge
             boundary = length - value / gradient_norm.clamp_min(1e-12)
             wider = radius[rows] * (1 + gamma)
             wider = torch.where(smallest.isinf(), torch.maximum(boundary, wider), wider)
-            new_radius = torch.where(misclassified, torch.minimum(radius[rows] * (1 - gamma), smallest), wider)
+            new_radius = torch.where(wrong, torch.minimum(radius[rows] * (1 - gamma), smallest), wider)
             moved = BALLS["L2"].step(candidate, gradient, _anneal(cfg.step_size, cfg.step_size / 100, step / cfg.steps))
             point[rows] = ball.project(moved, base, new_radius)
             radius[rows], distance[rows] = new_radius, smallest
@@ -99,9 +99,9 @@ def distances(predict: Predict, points: Tensor, x: Tensor, y: Tensor, *, norm: N
 
     0 for images that are misclassified themselves, infinite where the attack found no misclassified point.
     """
-    with query_mode(predict):
-        misclassified = top_labels(predict(points)) != y
-    return BALLS[norm].length(points - x).masked_fill(~misclassified, math.inf)
+    with query_mode(predict, len(points)) as ask:
+        found = misclassified(ask(points), y)
+    return BALLS[norm].length(points - x).masked_fill(~found, math.inf)
 
 
 def accuracy_at(distances: Tensor, eps: Sequence[float]) -> list[float]:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from wootz import checks
 from wootz.attacks.evasion.balls import BALLS, check_ball
-from wootz.attacks.evasion.black_box import estimate_gradient, query_mode, scores_of
-from wootz.attacks.evasion.objectives import margin
+from wootz.attacks.evasion.black_box import QueryCounter, estimate_gradient, margins_of, query_mode
 from wootz.types import Norm, Predict
 
 
@@ -71,23 +70,25 @@ def nes(cfg: NES, predict: Predict, x: Tensor, y: Tensor, *, generator: torch.Ge
         return x.clone()
     ball, size = BALLS[cfg.norm], cfg.step_size or cfg.eps / 5
     point, best, pairs = x.clone(), x.clone(), cfg.samples // 2
-    with query_mode(predict):
-        value = margin(scores_of(predict(x)), y)
+    with query_mode(predict, len(x)) as ask:
+        value = margins_of(ask(x), y)
         for _ in range((cfg.queries - 1) // (2 * pairs + 1)):
             noise = torch.randn(pairs, *x.shape[1:], generator=generator, device=x.device)
             rows = ((value <= 0) | (not cfg.stop)).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
-            gradient = _margin_gradient(predict, point[rows], y[rows], cfg.sigma * torch.cat([noise, -noise]))
+            directions = cfg.sigma * torch.cat([noise, -noise])
+            gradient = _margin_gradient(ask, rows, point[rows], y[rows], directions)
             candidate = ball.project(ball.step(point[rows], gradient, size), x[rows], cfg.eps)
-            new_value = margin(scores_of(predict(candidate)), y[rows])
+            new_value = margins_of(ask(candidate, rows), y[rows])
             better = new_value > value[rows]
             point[rows], best[rows[better]], value[rows[better]] = candidate, candidate[better], new_value[better]
     return best
 
 
-def _margin_gradient(predict: Predict, point: Tensor, y: Tensor, directions: Tensor) -> Tensor:
+def _margin_gradient(ask: QueryCounter, rows: Tensor, point: Tensor, y: Tensor, directions: Tensor) -> Tensor:
     def value(images: Tensor) -> Tensor:
-        return margin(scores_of(predict(images)), y.repeat_interleave(len(images) // len(y)))
+        count = len(images) // len(y)
+        return margins_of(ask(images, rows.repeat_interleave(count)), y.repeat_interleave(count))
 
     return estimate_gradient(value, point, directions, torch.ones_like(point[:, 0, 0, 0]))

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from wootz.attacks.evasion.objectives import cross_entropy
 from wootz.attacks.evasion.projected_gradient import PGD, pgd
-from wootz.models.contract import depends_on_batch
+from wootz.models.contract import depends_on_batch, look_like_probabilities
 from wootz.modes import eval_mode, kept_buffers
 from wootz.rng import generator
 from wootz.types import Norm
 
 BLACK_BOX_BETTER = "black-box-better"
 """The flag for a black-box attack that succeeds on images on which no gradient-based attack did."""
+
+LABELS_ONLY = "labels-only"
+"""The flag for a target that shows no scores, from which attacks would need fewer queries."""
 
 _IMAGES, _ALONE = 100, 8
 _MAX_ROBUST = 0.05  # the fraction that may remain robust when the budget allows any image
@@ -52,7 +55,7 @@ def _check_outputs(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
     with torch.no_grad():
         if not torch.allclose(model(x).float(), logits, atol=1e-4, rtol=1e-4):
             flags.append("randomized")
-        if logits.min() >= 0 and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-3):
+        if look_like_probabilities(logits):
             flags.append("probabilities")
         if (gradient.flatten(1).abs().amax(1) == 0).float().mean() > 0.1:
             flags.append("zero-gradient")

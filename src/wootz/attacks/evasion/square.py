@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from wootz import checks
 from wootz.attacks.evasion.balls import BALLS, check_ball
-from wootz.attacks.evasion.black_box import query_mode, scores_of
-from wootz.attacks.evasion.objectives import margin
+from wootz.attacks.evasion.black_box import margins_of, query_mode
 from wootz.types import Norm, Predict
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -71,15 +70,15 @@ def square(cfg: Square, predict: Predict, x: Tensor, y: Tensor, *, generator: to
     updates = UPDATES[cfg.norm]
     points = updates.start(x, cfg.eps, generator)
     positions = torch.rand(cfg.queries - 1, 5, generator=generator, device=x.device).tolist()
-    with query_mode(predict):
-        value = margin(scores_of(predict(points)), y)
+    with query_mode(predict, len(x)) as ask:
+        value = margins_of(ask(points), y)
         for query, position in enumerate(positions, 1):
             square = RandomSquare(side_length(cfg, query, x), position, random_signs((x.shape[1], 1, 1), generator))
             rows = ((value <= 0) | (not cfg.stop)).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
             candidate = updates.change(points[rows], x[rows], cfg.eps, square)
-            new_value = margin(scores_of(predict(candidate)), y[rows])
+            new_value = margins_of(ask(candidate, rows), y[rows])
             better = new_value > value[rows]
             points[rows[better]], value[rows[better]] = candidate[better], new_value[better]
     return points

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wootz import config
-from wootz.errors import BudgetError, ConfigError, ModelError
+from wootz.errors import BudgetError, ConfigError, InconclusiveError, ModelError
 from wootz.store import canonical, sha256, tensor_digest
 from wootz.suspects.endpoints.adapters import API_ADAPTERS, ApiAdapter, detect_api
 from wootz.suspects.endpoints.client_config import Client
@@ -51,10 +51,11 @@ class Endpoint:
         identity: Identity,
         *,
         access: AnswerAccess,
+        resend: bool,
         sleep: Sleep,
     ) -> None:
         self._context, self._adapter, self._transport, self._transcript = context, adapter, transport, transcript
-        self._access, self._sleep = access, sleep
+        self._access, self._resend, self._sleep = access, resend, sleep
         self._encodings = _binary_encodings(context.cfg, adapter)
         self.info: EndpointInfo = context.info
         self.identity = identity
@@ -94,6 +95,7 @@ class Endpoint:
         Raises:
             BudgetError: these images would exceed the budget; none of them is sent.
             ConfigError: the preprocessed images do not fit the endpoint.
+            InconclusiveError: the endpoint is unavailable, and was opened with `resend`.
             StoreError: the transcript cannot be written; no further image is sent.
         """
         images = x.detach().float().cpu()
@@ -122,6 +124,12 @@ class Endpoint:
             self._encodings = (self._encodings[result.encoding],)
         answers, reasons = self._parse_result(result, len(digests), request_id)
         self._transcript.record_answers(query, answers, reasons, result.statuses, result.response.body)
+        if self._resend and result.response.retryable:
+            (reason,) = reasons
+            raise InconclusiveError(
+                f"{self.identity.name}: gave no answer ({reason.detail}); {self.queries - len(digests):,} queries are "
+                "recorded and will not be repeated; repeat the command to go on"
+            )
 
     def _parse_result(
         self, result: SendResult, count: int, request_id: str
@@ -168,6 +176,7 @@ def open_endpoint(
     transcript: Path | None,
     mac_key: bytes = b"",
     token: str | None = None,
+    resend: bool = False,
     sleep: Sleep = time.sleep,
 ) -> Iterator[Endpoint]:
     """Open the model at `url`; the connection and the transcript are closed at exit.
@@ -180,10 +189,13 @@ def open_endpoint(
             nothing, so an interrupted run may send an image twice.
         mac_key: the key that authenticates the lines of the transcript; a file written with another key is rejected.
         token: sent as `Authorization: Bearer`; None takes $WOOTZ_TOKEN. It is neither recorded nor logged.
+        resend: whether images that the transcript has no answer to are sent again, and an unavailable endpoint is an
+            InconclusiveError. Otherwise such images stay missing, as a test needs it: each of its images is sent once.
         sleep: waits for a number of seconds between two attempts.
 
     Raises:
         ConfigError: the URL or a setting is invalid, or does not fit the endpoint.
+        InconclusiveError: there is no response from `url`, with `resend`.
         ModelError: there is no response from `url`, or it does not serve an image classifier.
         StoreError: the transcript cannot be used, or belongs to another endpoint or other settings.
     """
@@ -192,11 +204,13 @@ def open_endpoint(
     if adapter.template is not None:
         cfg = replace(cfg, template=adapter.template)
     with open_transport(cfg, _bearer_token(token)) as transport:
-        metadata, certificate = _fetch_metadata(transport, url, cfg, adapter, sleep)
+        metadata, certificate = _fetch_metadata(transport, url, cfg, adapter, sleep, resend=resend)
         info = adapter.read_info(url, metadata, cfg)
         check_info(url, info)
         if info.batch not in (None, cfg.batch):
-            raise ConfigError(f"batch = {cfg.batch}: {url} takes {info.batch} image(s) per request")
+            raise ConfigError(
+                f"batch = {cfg.batch}: {url} takes {info.batch} image(s) per request; set batch={info.batch}"
+            )
         if access == "scores" and info.num_classes is None:
             raise ConfigError(f"{url}: its metadata do not name the classes; set classes=NAME,NAME,...")
         settings = {key: value for key, value in config.to_mapping(cfg).items() if key in _DIGESTED_SETTINGS}
@@ -208,9 +222,11 @@ def open_endpoint(
             "certificate": certificate,
         }
         with Transcript(transcript, header, missing_answer(access, info.num_classes), mac_key) as record:
+            if resend:
+                record.forget_missing()
             context = EndpointContext(url, cfg, info)
             identity = endpoint_identity(url)
-            yield Endpoint(context, adapter, transport, record, identity, access=access, sleep=sleep)
+            yield Endpoint(context, adapter, transport, record, identity, access=access, resend=resend, sleep=sleep)
 
 
 def _binary_encodings(cfg: Client, adapter: ApiAdapter) -> tuple[bool, ...]:
@@ -241,13 +257,14 @@ def _unusable(error: UnusableAnswerError) -> MissingReason:
 
 
 def _fetch_metadata(
-    transport: HttpTransport, url: str, cfg: Client, adapter: ApiAdapter, sleep: Sleep
+    transport: HttpTransport, url: str, cfg: Client, adapter: ApiAdapter, sleep: Sleep, *, resend: bool
 ) -> tuple[dict[str, Any], str]:
     """Return the metadata at the URL of the model, and the digest of the TLS certificate."""
     response = send_with_retry(transport, [Request("GET", url)], cfg.response_limit, cfg, "metadata", sleep).response
     if not response.received or (adapter.requires_metadata and response.status != 200):
         hint = "; set WOOTZ_TOKEN" if response.status in (401, 403) else ""
-        raise ModelError(f"{url}: no model answers there ({response.problem or f'status {response.status}'}){hint}")
+        kind = InconclusiveError if resend and response.retryable else ModelError
+        raise kind(f"{url}: no model answers there ({response.problem or f'status {response.status}'}){hint}")
     try:
         metadata = parse_json(response.body)
         canonical(metadata)

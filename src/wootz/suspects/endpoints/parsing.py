@@ -46,6 +46,11 @@ def missing_answer(access: AnswerAccess, num_classes: int | None) -> Answer:
     return np.full(num_classes or 1, np.nan, np.float32) if access == "scores" else np.array(-1)
 
 
+def is_missing(answer: Answer) -> bool:
+    """Return whether this is the placeholder for an image without an answer."""
+    return bool(np.isnan(answer).any()) if answer.ndim else int(answer) < 0
+
+
 def parse_answer(item: Any, access: AnswerAccess, info: EndpointInfo) -> Answer:
     """Parse the answer to one image: a label, a class name, scores [K], a list of `{label, score}`, or named outputs.
 

@@ -23,7 +23,7 @@ import numpy as np
 from wootz.errors import StoreError
 from wootz.journal import Journal, whole_lines
 from wootz.store import canonical, sha256, sync_folder
-from wootz.suspects.endpoints.parsing import Answer
+from wootz.suspects.endpoints.parsing import Answer, is_missing
 
 VERSION = 2
 
@@ -84,6 +84,11 @@ class Transcript:
         """Close the file; the answers remain readable."""
         if self._journal is not None:
             self._journal.close()
+
+    def forget_missing(self) -> None:
+        """Drop the images without an answer, so that they are sent again."""
+        self.answers = {digest: answer for digest, answer in self.answers.items() if not is_missing(answer)}
+        self.missing.clear()
 
     def record_query(self, request_id: str, digests: Sequence[str], bodies: Sequence[bytes]) -> int:
         """Record that images are about to be sent, in one of these request bodies; return the number of the query."""
@@ -234,7 +239,7 @@ def _top_label(answer: Answer) -> int:
     """Return the label of an answer; -1 if it is missing."""
     if not answer.ndim:
         return int(answer)
-    return -1 if np.isnan(answer).any() else int(answer.argmax())
+    return -1 if is_missing(answer) else int(answer.argmax())
 
 
 def _now() -> str:
