@@ -39,6 +39,24 @@ _EXACT: ConfigDict = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueryRecord:
+    """The queries of an evaluation without gradients.
+
+    Attributes:
+        total: the images that the model was asked about: those of the attacks, the test images themselves, and those
+            for calibration and checks.
+        mean: the attacks' queries per attacked image, on average.
+        median: their median.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
+
+    total: int
+    mean: float
+    median: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RobustRecord:
     """Robust accuracy under one evaluation at one budget.
 
@@ -50,6 +68,7 @@ class RobustRecord:
         norm: the norm of the ball.
         flags: reasons why the accuracy may be too high.
         fallen: the number of images that each attack was the first to change.
+        queries: the number of queries; None for attacks by gradients.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _EXACT
@@ -61,6 +80,7 @@ class RobustRecord:
     norm: Norm = "Linf"
     flags: tuple[str, ...] = ()
     fallen: dict[str, int] = field(default_factory=dict)
+    queries: QueryRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +172,9 @@ def with_evidence(result: Result, tested: Result) -> Result:
 def to_json(result: Result) -> dict[str, Any]:
     """Return the result as plain JSON; what was not measured is left out."""
     plain = dataclasses.asdict(result)
+    for robust in (plain["robust"], *plain["also"]):
+        if robust is not None and robust["queries"] is None:
+            del robust["queries"]
     for item in plain["evidence"]:
         for name in ("null", "measure"):
             if not item[name]:

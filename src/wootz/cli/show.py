@@ -69,6 +69,9 @@ def _lines(cell: Result) -> list[tuple[str, str]]:
                 f"{robust.accuracy:.2%} ({robust.attack}, eps {robust.eps:g}{norm}, {robust.n} images{flags})",
             )
         )
+        if robust.queries is not None:
+            per_image = f"mean {robust.queries.mean:,.1f}, median {robust.queries.median:,g}"
+            lines.append(("queries per attacked image", per_image))
         if len(robust.fallen) > 1:
             lines.append(("first success by", ", ".join(f"{name} {count}" for name, count in robust.fallen.items())))
     if cell.queries is not None:
