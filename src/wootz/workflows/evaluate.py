@@ -235,7 +235,7 @@ def _by_queries(
             if remote:
                 _announce(opened, len(split), cast("int", most), query.calibrate)
             ready = _calibrated(replace(opened, predict=asked), wanted, data, query.calibrate)
-            ready = fitting(wanted, ready, "the data have") if wanted["classes"] else ready
+            ready = fitting(wanted, ready, "the data have")
             progress("checking the answers", 0.0)
             warnings = _query_warnings(ready, split, calibrated=query.calibrate > 0)
             before = asked.count

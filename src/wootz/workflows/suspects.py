@@ -237,7 +237,7 @@ def fitting(wanted: Mapping[str, Any], suspect: Suspect, whose: str = "the key i
     """Return a suspect that takes the wanted images and knows as many classes, which each answer is checked for.
 
     Args:
-        wanted: the `shape` of images and the `classes`, as in a registration.
+        wanted: the `shape` of images and the `classes`, as in a registration; without classes, any number fits.
         suspect: the suspect.
         whose: what wants them, for messages.
 
@@ -246,13 +246,13 @@ def fitting(wanted: Mapping[str, Any], suspect: Suspect, whose: str = "the key i
     """
     shape, classes = tuple(wanted["shape"]), len(wanted["classes"])
     other_images = suspect.shape is not None and suspect.shape != shape
-    other_classes = suspect.num_classes is not None and suspect.num_classes != classes
+    other_classes = classes > 0 and suspect.num_classes not in (None, classes)
     if other_images or other_classes:
         raise _misfit(wanted, suspect, suspect.num_classes, whose, other_images=other_images)
 
     def answer(x: Tensor) -> Tensor:
         answers = suspect.predict(x)
-        if answers.dim() == 2 and answers.shape[1] != classes and not answers.isnan().all():
+        if answers.dim() == 2 and answers.shape[1] != (classes or answers.shape[1]) and not answers.isnan().all():
             raise _misfit(wanted, suspect, answers.shape[1], whose)
         return answers
 
@@ -265,8 +265,8 @@ def _misfit(
     takes = "images of any shape" if suspect.shape is None else f"images {list(suspect.shape)}"
     shape, classes = wanted["shape"], len(wanted["classes"])
     hints = ["finds sizes and layouts"] if other_images else []
-    hints += ["leaves out classes in excess"] if (num_classes or 0) > classes else []
+    hints += ["leaves out classes in excess"] if (num_classes or 0) > classes > 0 else []
     return ModelError(
-        f"{suspect.identity.name}: takes {takes} and knows {num_classes} classes; {whose} images {list(shape)} "
-        f"and {classes} classes{'; --calibrate 200 ' + ' and '.join(hints) if hints else ''}"
+        f"{suspect.identity.name}: takes {takes} and knows {num_classes} classes; {whose} images {list(shape)}"
+        f"{f' and {classes} classes' if classes else ''}{'; --calibrate 200 ' + ' and '.join(hints) if hints else ''}"
     )
