@@ -64,7 +64,7 @@ class TestEnsemble:
         assert successes[0] > 0
         assert sum(successes[1:]) > 0  # what comes later finds more
         right = predict_logits(robust, x).argmax(1) == y
-        first, _ = attack_ensemble(
+        first, *_ = attack_ensemble(
             EVALUATIONS["ensemble"][:1], EvaluationTarget(model=robust, x=x, y=y, eps=0.12), right, lambda _: None
         )
         assert not (whole.robust & ~first).any()

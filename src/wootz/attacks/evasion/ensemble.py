@@ -46,7 +46,6 @@ class EvaluationTarget:
 
     Attributes:
         model: images in [0, 1] -> logits; for attacks by queries alone any `Predict`.
-        clean: its answers to the images: scores [N, K], or labels [N].
         x: images float32 [N, C, H, W] in [0, 1].
         y: true labels int64 [N].
         eps: the budget, in pixels of [0, 1].
@@ -54,10 +53,11 @@ class EvaluationTarget:
         seed: the seed of the attacks' randomness.
         batch_size: the number of images attacked at a time.
         folder: the folder in which an interrupted ensemble leaves its state after every batch; None keeps none.
+        clean: the model's answers to the images: scores [N, K], or labels [N]; a model that is no module keeps no state
+            without them.
     """
 
     model: nn.Module | Predict
-    clean: Tensor
     x: Tensor
     y: Tensor
     eps: float
@@ -65,17 +65,19 @@ class EvaluationTarget:
     seed: int = 0
     batch_size: int = 500
     folder: Path | None = None
+    clean: Tensor | None = None
 
     def state_file(self, steps: Sequence[AttackStep]) -> Path | None:
         """Return the file of the state of these steps; its name changes with any change of target or steps.
 
         A module is known by its weights, any other target by its answers to the images.
         """
-        if self.folder is None:
+        known = self.model.state_dict().values() if isinstance(self.model, nn.Module) else self.clean
+        if self.folder is None or known is None:
             return None
-        what = self.model.state_dict().values() if isinstance(self.model, nn.Module) else (self.clean,)
+        known = (known,) if isinstance(known, Tensor) else known
         settings = {"eps": self.eps, "norm": self.norm, "seed": self.seed, "batch_size": self.batch_size}
-        tensors = {"what": tensor_digest(self.x, self.y, *what)}
+        tensors = {"what": tensor_digest(self.x, self.y, *known)}
         attacks = [to_mapping(step.config) | {"name": step.name, "nearest": step.nearest} for step in steps]
         return self.folder / f"evaluation-{digest(settings, tensors, *attacks)[:16]}.safetensors"
 
