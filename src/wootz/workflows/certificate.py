@@ -39,8 +39,8 @@ from wootz.workflows.reference_models import ReferenceModels, reference_models
 from wootz.workflows.register import REGISTERED
 from wootz.workflows.suspects import QueryConfig
 
-_PANEL_FIELDS = {"schema", "architecture", "settings", "input", "classes"}
-"""What a claim says of a panel model: no filters, which the registered digest of its weights does not cover."""
+NETWORK_FIELDS, WRAPPER_FIELD = {"schema", "architecture", "settings", "input", "classes"}, {"wrapper"}
+"""What a claim says of a panel model, and what it may say: no filters, which the registered digest does not cover."""
 
 
 class SealedLog(NamedTuple):
@@ -252,7 +252,7 @@ def _panel(described: list[doc.PanelMember], tensors: Mapping[str, Tensor], dige
         prefix = f"panel/{member.name}/"
         weights = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         try:
-            if json.loads(member.model).keys() != _PANEL_FIELDS:
+            if json.loads(member.model).keys() - WRAPPER_FIELD != NETWORK_FIELDS:
                 raise SignatureError(f"its panel member {member.name} is described by other fields than a network has")
             models.append(described_network(member.model.encode(), weights, prefix, Limits()))
         except Error as error:

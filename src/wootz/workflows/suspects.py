@@ -17,6 +17,7 @@ from wootz.config import with_settings
 from wootz.errors import ConfigError, InconclusiveError, ModelError
 from wootz.keys import owner_secret
 from wootz.keys.prf import subkey
+from wootz.models import ModelSpec, read_spec, resolved_name
 from wootz.store import file_digest, sha256, tensor_bytes
 from wootz.suspects.endpoints import Client, Identity, open_endpoint
 from wootz.suspects.files import open_file, predictor, weights_of
@@ -46,6 +47,8 @@ class QueryConfig:
             labels of the images alone and leaves out marks that need more.
         isolated: read a file in a process of its own, with limits.
         torch_zip: also read zip files of `torch.save`.
+        architecture: the network whose weights a file holds, by the name of a factory (`wootz.models.factories`) or of
+            a built-in one; its code is run. Empty takes a built-in one that the suspect describes.
         client: `key=value` settings of the client that asks an endpoint, see `wootz.suspects.endpoints.Client`.
     """
 
@@ -57,6 +60,7 @@ class QueryConfig:
     boundary_queries: int = 0
     isolated: bool = True
     torch_zip: bool = False
+    architecture: str = ""
     client: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,6 +104,28 @@ class Suspect:
     accuracy: float | None = None
 
 
+def named_network(name: str, registration: Mapping[str, Any], run: Path | None = None) -> ModelSpec | None:
+    """Return the network that whoever examines a suspect names, for the registered images and classes; None for none.
+
+    Args:
+        name: see `QueryConfig.architecture`.
+        registration: what the key was drawn after.
+        run: the owner's run folder: if it names the same network, its settings and wrapper hold.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    if not name:
+        return None
+    name, (channels, height, width) = resolved_name(name), registration["shape"]
+    own = read_spec(run / "model.json")[0] if run and (run / "model.json").is_file() else None
+    if own is not None and own.architecture == name:
+        return own
+    return ModelSpec(
+        architecture=name, settings={}, shape=(channels, height, width), classes=tuple(registration["classes"])
+    )
+
+
 def is_endpoint(where: object) -> bool:
     """Return whether this is a URL."""
     return isinstance(where, str) and where.startswith(("http://", "https://"))
@@ -118,7 +144,9 @@ def identify(suspect: Path | nn.Module) -> Identity:
 
 
 @contextmanager
-def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Path) -> Iterator[Suspect]:
+def open_suspect_model(
+    suspect: SuspectLike, query: QueryConfig, transcripts: Path, network: ModelSpec | None = None
+) -> Iterator[Suspect]:
     """Open a suspect.
 
     Args:
@@ -126,6 +154,7 @@ def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Pa
         query: how it will be queried.
         transcripts: folder for the transcript of an endpoint. The transcript of a stopped call is continued, so that
             no query is spent twice; a finished one gets the time into its name.
+        network: the network that the weights in a file are loaded into, see `named_network`.
     """
     if isinstance(suspect, nn.Module):
         yield Suspect(
@@ -138,7 +167,8 @@ def open_suspect_model(suspect: SuspectLike, query: QueryConfig, transcripts: Pa
             weights=weights_of(suspect) if query.access == "weights" else None,
         )
     elif isinstance(suspect, str | Path):
-        with (_endpoint if is_endpoint(suspect) else _file)(str(suspect), query, transcripts) as opened:
+        remote = is_endpoint(suspect)
+        with _endpoint(str(suspect), query, transcripts) if remote else _file(str(suspect), query, network) as opened:
             yield opened
     else:
         name = getattr(suspect, "__name__", type(suspect).__name__)
@@ -182,9 +212,11 @@ def suspect_without_answers(path: Path) -> Suspect:
 
 
 @contextmanager
-def _file(name: str, query: QueryConfig, _: Path) -> Iterator[Suspect]:
+def _file(name: str, query: QueryConfig, network: ModelSpec | None) -> Iterator[Suspect]:
     path = Path(name)
-    with open_file(path, query.access, isolated=query.isolated, allow_torch_zip=query.torch_zip) as opened:
+    with open_file(
+        path, query.access, isolated=query.isolated, allow_torch_zip=query.torch_zip, network=network
+    ) as opened:
         yield Suspect(
             predict=opened.predict,
             shape=opened.spec.shape,
