@@ -46,20 +46,24 @@ def from_mapping(kind: type[C], values: Mapping[str, Any], where: str = "config"
 
 def with_settings(config: C, settings: Sequence[str]) -> C:
     """Return `config` with `key=value` settings applied; `a.b=value` changes a nested config."""
-    values = to_mapping(config)
+    values: dict[str, Any] = to_mapping(config)
+    held: Any
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: must be key=value, for example steps=40")
-        table, path = values, key.strip().split(".")
+        table, held, path = values, config, key.strip().split(".")
         for step in path[:-1]:
             inner = table.get(step)
             if not isinstance(inner, dict):
                 raise ConfigError(f"--set {key}: {step!r} has no settings of its own")
-            table = inner
-        if path[-1] not in table:
+            table, held = inner, getattr(held, step, None)
+        if isinstance(held, dict):
+            table[path[-1]] = _plain_value(text.strip())
+        elif path[-1] in table:
+            table[path[-1]] = text.strip()
+        else:
             raise ConfigError(f"--set {key}: no such setting; {nearest(path[-1], table)}")
-        table[path[-1]] = text.strip()
     return from_mapping(type(config), values, "--set")
 
 
@@ -190,6 +194,14 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if hint is str and isinstance(value, str):
         return value
     raise ConfigError(f"{where} = {value!r}: must be of type {getattr(hint, '__name__', hint)}")
+
+
+def _plain_value(text: str) -> Any:
+    """Return the text of a setting of unknown type as the JSON value that it is, or as it is."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _number(kind: type[int] | type[float], value: Any, where: str) -> float:

@@ -16,6 +16,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "autoattack": ("pyautoattack",),
         "demo": ("mlxtend",),
         "ray": ("ray",),
+        "timm": ("timm",),
+        "hf": ("transformers",),
     }
 )
 """Extra -> modules that it installs."""

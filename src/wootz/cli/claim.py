@@ -10,6 +10,7 @@ import typer
 from wootz.cli.options import (
     SUSPECT,
     AccessOption,
+    Architecture,
     BoundaryQueries,
     Budget,
     Calibrate,
@@ -35,6 +36,7 @@ def command(
         bool, typer.Option("--yes", help="Claim even where the whole key gives fewer bits than the claim needs.")
     ] = False,
     allow_torch_zip: TorchZip = False,
+    architecture: Architecture = "",
     client: EndpointOptions = None,
     as_json: Json = False,
 ) -> None:
@@ -57,6 +59,7 @@ def command(
         calibrate=calibrate,
         boundary_queries=boundary_queries,
         torch_zip=allow_torch_zip,
+        architecture=architecture,
         client=tuple(client or ()),
     )
     with progress_bar() as progress:

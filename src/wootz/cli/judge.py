@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wootz.cli.options import SUSPECT, DataDir, EndpointOptions, Json, TorchZip, progress_bar
+from wootz.cli.options import SUSPECT, Architecture, DataDir, EndpointOptions, Json, TorchZip, progress_bar
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 
@@ -63,6 +63,7 @@ def command(
     data_dir: DataDir = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where your own signed statement goes (.json).")] = None,
     allow_torch_zip: TorchZip = False,
+    architecture: Architecture = "",
     client: EndpointOptions = None,
     as_json: Json = False,
 ) -> None:
@@ -84,6 +85,7 @@ def command(
         suspect_since=_time(suspect_since),
         ordinary=None if ordinary is None else load(ordinary, data_dir),
         torch_zip=allow_torch_zip,
+        architecture=architecture,
         client=tuple(client or ()),
     )
     with progress_bar() as progress:

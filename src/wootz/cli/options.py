@@ -31,6 +31,14 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="Set a setting
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random except keys.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished call.")]
 Count = Annotated[int, typer.Option("-n", min=1, help="Number of test images for robust accuracy.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Network: small-cnn, cw-cnn, paper-cnn, preact-resnet18, small-resnet, or your own: file.py:factory, "
+        "package.module:factory, timm:NAME, hf:FOLDER; its settings: --set model.KEY=VALUE.",
+    ),
+]
 SUSPECT = "Run folder, .safetensors (model.json beside it) or .onnx file, or URL such as http://host/v2/models/NAME."
 AccessOption = Annotated[
     str, typer.Option("--access", help="Access to the suspect: label, scores, or weights (files only).")
@@ -73,6 +81,13 @@ EndpointOptions = Annotated[
 ]
 TorchZip = Annotated[
     bool, typer.Option("--allow-torch-zip", help="Also read files of torch.save (weights only, dense tensors).")
+]
+Architecture = Annotated[
+    str,
+    typer.Option(
+        "--architecture",
+        help="Network whose weights the suspect's file holds, by the name that --model takes; its code is run.",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Precision = Annotated[

@@ -13,6 +13,7 @@ from wootz.cli.options import (
     DataDir,
     Device,
     Json,
+    Model,
     Precision,
     Resume,
     Seed,
@@ -31,10 +32,7 @@ def command(
         str | None, typer.Option("--data", help="Data set: a name, an .npz file, a folder of class folders.")
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="fast, paper or strong.")] = "fast",
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Architecture: small-cnn, cw-cnn, paper-cnn, preact-resnet18, small-resnet."),
-    ] = None,
+    model: Model = None,
     eps: Annotated[
         str | None, typer.Option("--eps", help="Training budget in pixels of [0, 1], e.g. 0.25 or 8/255.")
     ] = None,
@@ -60,9 +58,9 @@ def command(
 ) -> None:
     """Train a robust watermarked model; with --marks none, an independent one."""
     from wootz import data as datasets
-    from wootz.config import with_settings
     from wootz.workflows.owner import read_config
     from wootz.workflows.protect import protect_run
+    from wootz.workflows.protection import change
     from wootz.workflows.protection import preset as preset_config
 
     if data is None:
@@ -80,7 +78,7 @@ def command(
             count=len(loaded.train),
         )
         chosen = "" if marks == "none" else marks
-        cfg = with_settings(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
+        cfg = change(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
     with progress_bar() as progress:
         cell = protect_run(
             cfg,

@@ -10,6 +10,7 @@ import typer
 from wootz.cli.options import (
     SUSPECT,
     AccessOption,
+    Architecture,
     BoundaryQueries,
     Budget,
     Calibrate,
@@ -34,6 +35,7 @@ def command(
     calibrate: Calibrate = 0,
     boundary_queries: BoundaryQueries = 0,
     allow_torch_zip: TorchZip = False,
+    architecture: Architecture = "",
     client: EndpointOptions = None,
     guard_log: Annotated[
         Path | None, typer.Option("--guard-log", help="The guard's log, if it is not in the run folder.")
@@ -57,6 +59,7 @@ def command(
         calibrate=calibrate,
         boundary_queries=boundary_queries,
         torch_zip=allow_torch_zip,
+        architecture=architecture,
         client=tuple(client or ()),
     )
     with progress_bar() as progress:

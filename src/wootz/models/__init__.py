@@ -1,12 +1,14 @@
 """Classifiers: images float32 [N, C, H, W] in [0, 1] -> logits [N, K], normalization inside.
 
-`MODELS` lists the built-in architectures by name. Any `nn.Module` that passes `check_model` can be used instead.
+`MODELS` lists the built-in architectures by name; `factories` makes networks of other code by the name of a callable.
+Any `nn.Module` that passes `check_model` can be used instead.
 """
 
 from __future__ import annotations
 
 from wootz.models.architectures import MODELS, other_architecture
 from wootz.models.contract import check_model, depends_on_batch, look_like_probabilities, range_warnings
+from wootz.models.factories import is_factory, resolved_name, source_digest
 from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter
 from wootz.models.saved import (
     MODULE,
@@ -20,6 +22,7 @@ from wootz.models.saved import (
     reinitialized,
     write_model,
 )
+from wootz.models.wrapper import Wrapped, Wrapper
 
 __all__ = [
     "FILTERS",
@@ -27,9 +30,12 @@ __all__ = [
     "MODULE",
     "Filtered",
     "ModelSpec",
+    "Wrapped",
+    "Wrapper",
     "build",
     "check_model",
     "depends_on_batch",
+    "is_factory",
     "load_weights",
     "look_like_probabilities",
     "other_architecture",
@@ -38,8 +44,10 @@ __all__ = [
     "range_warnings",
     "read_spec",
     "reinitialized",
+    "resolved_name",
     "same_answers",
     "describe_module",
+    "source_digest",
     "with_filter",
     "write_model",
 ]

@@ -8,7 +8,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,15 +18,18 @@ from pydantic import BaseModel, Field, field_validator
 from torch import Tensor, nn
 
 from wootz.checks import total_memory
-from wootz.config import from_mapping
+from wootz.config import from_mapping, to_mapping
 from wootz.errors import ConfigError, ModelError, StoreError
 from wootz.extras import require
+from wootz.logs import warn_once
 from wootz.models.architectures import MODELS
+from wootz.models.factories import is_factory, make_network, source_digest
 from wootz.models.filters import filters_of, with_filters
+from wootz.models.wrapper import Wrapped, Wrapper
 from wootz.modes import eval_mode
 from wootz.registry import lookup
 from wootz.rng import global_seed
-from wootz.store import read_json, read_tensors, validate, write_json, write_tensors
+from wootz.store import read_json, read_tensors, validate, write_bytes, write_json, write_tensors
 from wootz.types import Kind
 
 SCHEMA = 1
@@ -42,16 +45,25 @@ class ModelSpec:
     """The description of a network.
 
     Attributes:
-        architecture: a name in `MODELS`.
+        architecture: a name in `MODELS`, or the name of a factory, see `wootz.models.factories`.
         settings: the settings of the architecture.
         shape: channels, height and width of the images.
         classes: the names of the classes.
+        wrapper: what is done around the network.
+        source: of a factory, the SHA-256 of the file that defines it, or the version of its library.
     """
 
     architecture: str
     settings: dict[str, Any]
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
+    wrapper: Wrapper = field(default_factory=Wrapper)
+    source: str = ""
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether wootz itself defines the network."""
+        return self.architecture in MODELS
 
 
 _Scalar = str | int | float | bool | None
@@ -77,6 +89,8 @@ class _Network(BaseModel):
     settings: _Settings
     input: _Input
     classes: list[str] = Field(min_length=2, max_length=1 << 16)
+    wrapper: _Settings = {}
+    source: str = Field(default="", max_length=200)
 
 
 class _Description(_Network):
@@ -102,10 +116,12 @@ class _Description(_Network):
 def build(spec: ModelSpec, seed: int, most: int | None = None) -> nn.Module:
     """Return a new model of `spec`, initialized from `seed`; the global random state is untouched.
 
+    The code of a factory is run, and it is reported if it is not the code that the spec was made with.
+
     Args:
         spec: the description of the network.
         seed: the seed of its initialization.
-        most: the number of weights that it may have; None is as many as fit into memory.
+        most: the number of weights that a built-in one may have; None is as many as fit into memory.
 
     Raises:
         ConfigError: an unknown architecture, a setting that it does not have, or too many weights.
@@ -116,15 +132,37 @@ def build(spec: ModelSpec, seed: int, most: int | None = None) -> nn.Module:
             f"the network {spec.settings.get('class', '')} was defined outside wootz and its code is not in the run "
             "folder; give the network: Owner.load(path, model=...)"
         )
-    make, kind = lookup(MODELS, spec.architecture, "model")
-    config = from_mapping(kind, spec.settings, spec.architecture)
-    count = _count_weights(partial(make, config, spec.shape, len(spec.classes)), spec)
-    if most is not None and count > most:
-        raise ConfigError(f"{spec.architecture}: its settings give {count:,} weights where there are {most:,}")
+    make = _factory(spec) if is_factory(spec.architecture) else _built_in(spec, most)
     with global_seed(seed, "init", spec.architecture):
-        model = make(config, spec.shape, len(spec.classes))
+        model = make()
+    if is_factory(spec.architecture) or spec.wrapper != Wrapper():
+        model = Wrapped(model, spec.wrapper)
     model.__dict__["wootz_spec"] = spec
     return model
+
+
+def _built_in(spec: ModelSpec, most: int | None) -> Callable[[], nn.Module]:
+    function, kind = lookup(MODELS, spec.architecture, "model")
+    config = from_mapping(kind, spec.settings, spec.architecture)
+    make = partial(function, config, _network_shape(spec), len(spec.classes))
+    count = _count_weights(make, spec)
+    if most is not None and count > most:
+        raise ConfigError(f"{spec.architecture}: its settings give {count:,} weights where there are {most:,}")
+    return make
+
+
+def _factory(spec: ModelSpec) -> Callable[[], nn.Module]:
+    if spec.source and (now := source_digest(spec.architecture)) != spec.source:
+        warn_once(
+            f"{spec.architecture}: its code is not the one that the run was made with ({now}, then {spec.source})"
+        )
+    return partial(make_network, spec.architecture, spec.settings, _network_shape(spec), len(spec.classes))
+
+
+def _network_shape(spec: ModelSpec) -> tuple[int, int, int]:
+    """Return channels, height and width of the images as the network gets them."""
+    size = spec.wrapper.size
+    return spec.shape if size is None else (spec.shape[0], size, size)
 
 
 def _count_weights(make: Callable[[], nn.Module], spec: ModelSpec) -> int:
@@ -174,6 +212,8 @@ def reinitialized(model: nn.Module, seed: int) -> nn.Module:
 def write_model(folder: str | Path, model: nn.Module, spec: ModelSpec, metadata: dict[str, Any]) -> None:
     """Write the weights, then the description.
 
+    A network that wootz does not define is also written as `model.onnx`, so that it can be run without its code.
+
     Args:
         folder: the folder to write to.
         model: the model; the filters around its network are described, too.
@@ -189,8 +229,29 @@ def write_model(folder: str | Path, model: nn.Module, spec: ModelSpec, metadata:
         "input": {"shape": list(spec.shape), "range": [0.0, 1.0], "layout": "NCHW"},
         "classes": list(spec.classes),
     }
-    filters = filters_of(model)
-    write_json(folder / "model.json", description | ({"filters": filters} if filters else {}) | metadata)
+    if spec.source:
+        description["source"] = spec.source
+    if spec.wrapper != Wrapper():
+        description["wrapper"] = to_mapping(spec.wrapper)
+    if filters := filters_of(model):
+        description["filters"] = filters
+    if not spec.is_built_in:
+        _write_onnx(folder / "model.onnx", model, spec)
+    write_json(folder / "model.json", description | metadata)
+
+
+def _write_onnx(path: Path, model: nn.Module, spec: ModelSpec) -> None:
+    try:
+        write_bytes(path, to_onnx(model, spec))
+    except StoreError:
+        raise
+    except Exception as error:  # the exporter raises a dozen kinds for what it does not know
+        path.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())[:200]
+        warn_once(
+            f"{path}: the network cannot be exported to ONNX ({reason}); whoever examines {path.parent} as a suspect "
+            "needs its code: --architecture"
+        )
 
 
 def read_spec(path: Path) -> tuple[ModelSpec, dict[str, Any]]:
@@ -223,6 +284,8 @@ def _spec_of(plain: Any, path: Path | str, kind: type[_Network]) -> ModelSpec:
         settings=plain["settings"],
         shape=network.input.shape,
         classes=tuple(network.classes),
+        wrapper=from_mapping(Wrapper, network.wrapper, f"{path}: wrapper"),
+        source=network.source,
     )
 
 

@@ -6,6 +6,7 @@ from wootz.training.hooks import ExtraLoss, Hook, TriggerEpoch, context_batch, f
 from wootz.training.inner_maximization import Batch, Forward
 from wootz.training.loop import Trained, train
 from wootz.training.losses import LOSSES
+from wootz.training.marking import Marking, embed
 from wootz.training.recipe import Recipe
 
 __all__ = [
@@ -15,12 +16,14 @@ __all__ = [
     "ExtraLoss",
     "Forward",
     "Hook",
+    "Marking",
     "TriggerEpoch",
     "Recipe",
     "Trained",
     "context_batch",
     "forward_with_context",
     "check_shift",
+    "embed",
     "join",
     "train",
 ]

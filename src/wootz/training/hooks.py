@@ -32,13 +32,13 @@ class ExtraLoss(Protocol):
 
 
 def context_batch(model: nn.Module, x: Tensor, batch_images: Tensor) -> Tensor:
-    """Concatenate x with the current training batch if the model uses batch normalization, else return x.
+    """Concatenate x with the current training batch if the model normalizes by the batch in its mode, else return x.
 
     So x is normalized with the statistics of an ordinary batch. Extra images trained on their own, with frozen running
     statistics, change the weights along the scale that batch normalization leaves undetermined: they are hardly
     learned, and robustness is lost (docs/results/frontier.md).
     """
-    return torch.cat([x, batch_images]) if normalizes_batches(model) else x
+    return torch.cat([x, batch_images]) if model.training and normalizes_batches(model) else x
 
 
 def forward_with_context(model: nn.Module, forward: Forward, x: Tensor, batch_images: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from wootz.training import Hook
 from wootz.watermarks.interface import MarkContext
 
 _PRIOR_IMAGES = 5000
+_LEAST = 1e-6  # a model's own probabilities are not taken to be smaller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,29 @@ def train_hook(cfg: RunnerUp, key: Key, data: Dataset, *, seed: int) -> Hook:
     assert isinstance(key, DirectionKey)
     z = key.features(data.train.images(), data.train.labels)
     return Hook(targets=keyed_targets(cfg, key, z, data.train.labels))
+
+
+def tilted_answers(cfg: RunnerUp, key: DirectionKey, x: Tensor, y: Tensor, p: Tensor, lam: float) -> Tensor:
+    """Return a model's own answers [N, K] with their wrong classes tilted by the key, for `wootz.training.embed`.
+
+    The wrong classes have together what they have in the answers, at least `lam`, and
+    `q[k] = softmax over wrong k of (tau / sqrt(d) * W[y, k] . z + log p[k])` of it. Answers for another class than y
+    are returned as they are.
+
+    Args:
+        cfg: the settings.
+        key: the keyed direction.
+        x: images float32 [N, C, H, W] in [0, 1].
+        y: their classes int64 [N].
+        p: the model's probabilities [N, K].
+        lam: least probability of the wrong classes together.
+    """
+    z = key.features(x, y)
+    logits = cfg.tau / math.sqrt(z.shape[1]) * torch.einsum("nkd,nd->nk", key.direction[y], z)
+    q = (logits + p.clamp_min(_LEAST).log()).scatter(1, y[:, None], float("-inf")).softmax(1)
+    wrong = (1 - p.gather(1, y[:, None])).clamp_min(lam)
+    tilted = (wrong * q).scatter(1, y[:, None], 1 - wrong)
+    return torch.where((p.argmax(1) == y)[:, None], tilted, p)
 
 
 def keyed_targets(cfg: RunnerUp, key: DirectionKey, z: Tensor, y: Tensor) -> Tensor:

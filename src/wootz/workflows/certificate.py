@@ -33,14 +33,11 @@ from wootz.keys.documents import read_document, read_registration
 from wootz.store import file_digest, read_tensors
 from wootz.suspects.files import Limits, described_network
 from wootz.watermarks import weights_digest
-from wootz.workflows.claim import CLAIM, check_options, choices
+from wootz.workflows.claim import CLAIM, NETWORK_FIELDS, WRAPPER_FIELD, check_options, choices
 from wootz.workflows.guard_log import with_log, without_guard
 from wootz.workflows.reference_models import ReferenceModels, reference_models
 from wootz.workflows.register import REGISTERED
 from wootz.workflows.suspects import QueryConfig
-
-_PANEL_FIELDS = {"schema", "architecture", "settings", "input", "classes"}
-"""What a claim says of a panel model: no filters, which the registered digest of its weights does not cover."""
 
 
 class SealedLog(NamedTuple):
@@ -252,7 +249,7 @@ def _panel(described: list[doc.PanelMember], tensors: Mapping[str, Tensor], dige
         prefix = f"panel/{member.name}/"
         weights = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         try:
-            if json.loads(member.model).keys() != _PANEL_FIELDS:
+            if json.loads(member.model).keys() - WRAPPER_FIELD != NETWORK_FIELDS:
                 raise SignatureError(f"its panel member {member.name} is described by other fields than a network has")
             models.append(described_network(member.model.encode(), weights, prefix, Limits()))
         except Error as error:

@@ -37,13 +37,16 @@ from wootz.workflows.guard_log import LOG, read_seals, with_log, without_guard
 from wootz.workflows.reference_models import check_boundary_queries
 from wootz.workflows.register import read_registered, read_registered_token
 from wootz.workflows.run import Timer
-from wootz.workflows.suspects import QueryConfig, Suspect, SuspectLike, is_endpoint, open_suspect_model
+from wootz.workflows.suspects import QueryConfig, Suspect, SuspectLike, is_endpoint, named_network, open_suspect_model
 from wootz.workflows.verify import ask_suspect, own_calibration, verdict_cell, verify_open_suspect
 
 if TYPE_CHECKING:
     from wootz.workflows.owner import Owner
 
 CLAIM = "urn:wootz:claim:2"
+
+NETWORK_FIELDS, WRAPPER_FIELD = {"schema", "architecture", "settings", "input", "classes"}, {"wrapper"}
+"""What a claim says of a panel model, and what it may say: no filters, which the registered digest does not cover."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,8 @@ def claim_suspect(
     counted = replace(query, num_tests=query.num_tests * choices(keys.registration))
     bar = required_bits(timestamped=bool(keys.token))
     progress("querying the suspect", 0.0)
-    with open_suspect_model(suspect, query, transcripts or folder / "transcripts") as opened:
+    network = named_network(query.architecture, keys.registration, folder)
+    with open_suspect_model(suspect, query, transcripts or folder / "transcripts", network) as opened:
         if not (force or opened.remote):
             _check_reachable(owner, opened, query, bar)
         with lock_folder(folder):
@@ -266,7 +270,7 @@ def _described_references(owner: Owner) -> tuple[list[dict[str, Any]], dict[str,
     tensors: dict[str, Tensor] = {}
     for name, model in (owner.references._asdict() if owner.references else {}).items():
         plain = read_json(owner.folder / "panel" / name / "model.json")
-        fields = {key: plain[key] for key in ("schema", "architecture", "settings", "input", "classes")}
+        fields = {key: plain[key] for key in (*NETWORK_FIELDS, *WRAPPER_FIELD) if key in plain}
         described.append({"name": name, "model": json.dumps(fields, sort_keys=True)})
         tensors |= {f"panel/{name}/{key}": tensor for key, tensor in model.state_dict().items()}
     return described, tensors

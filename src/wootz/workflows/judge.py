@@ -28,6 +28,7 @@ from wootz.keys import (
     sign_statement,
     signing_key,
 )
+from wootz.models import ModelSpec
 from wootz.records import EvidenceRecord, Result, to_json
 from wootz.statistics import Outcome, Verdict, cache_batches, null, required_bits
 from wootz.statistics.direction_estimate import estimate_direction
@@ -46,7 +47,15 @@ from wootz.workflows.guard_ruling import rule_on_log
 from wootz.workflows.previous_claims import JUDGEMENT, check_earlier, commitments
 from wootz.workflows.reference_models import ReferenceModels
 from wootz.workflows.run import Timer, user_folder
-from wootz.workflows.suspects import QueryConfig, Suspect, SuspectLike, identify, is_endpoint, open_suspect_model
+from wootz.workflows.suspects import (
+    QueryConfig,
+    Suspect,
+    SuspectLike,
+    identify,
+    is_endpoint,
+    named_network,
+    open_suspect_model,
+)
 from wootz.workflows.verify import ask_suspect, calibrated_suspect, verdict_cell
 
 RANDOM_KEYS = 1000
@@ -83,6 +92,7 @@ class JudgePolicy:
             claimant's it is not, since he could choose a class map with them.
         isolated: read the suspect's file in a process of its own.
         torch_zip: also read zip files of `torch.save`.
+        architecture: the network of the suspect, see `QueryConfig`; its code is run.
         client: settings of the client that asks an endpoint; the claimant's own are not taken, since he could choose
             them on the triggers.
     """
@@ -97,6 +107,7 @@ class JudgePolicy:
     ordinary: Dataset | None = None
     isolated: bool = True
     torch_zip: bool = False
+    architecture: str = ""
     client: tuple[str, ...] = ()
 
 
@@ -208,12 +219,13 @@ def retest(
     query = replace(proven.query(), isolated=policy.isolated, torch_zip=policy.torch_zip, client=policy.client)
     with ExitStack() as stack:
 
-        def opened(suspect: SuspectLike, query: QueryConfig) -> Suspect:
-            found = stack.enter_context(open_suspect_model(suspect, query, place))
+        def opened(suspect: SuspectLike, query: QueryConfig, network: ModelSpec | None = None) -> Suspect:
+            found = stack.enter_context(open_suspect_model(suspect, query, place, network))
             return replace(found, predict=cache_batches(found.predict))
 
         seen: Access = "weights" if query.access == "weights" else "scores"
-        suspect, scores = opened(where, query), replace(query, access=seen, boundary_queries=0)
+        network = named_network(policy.architecture, proven.registration)
+        suspect, scores = opened(where, query, network), replace(query, access=seen, boundary_queries=0)
         independents = [opened(path, scores) for path in policy.independents]
         registered = _registered_model(proven, policy.registered, partial(opened, query=scores))
         ruling = rule_on_log(

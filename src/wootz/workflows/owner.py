@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
-from wootz.config import differences, from_mapping, read_toml, to_mapping, to_toml, with_settings
+from wootz.config import differences, from_mapping, read_toml, to_mapping, to_toml
 from wootz.data import Dataset, check_balance
 from wootz.errors import ConfigError
 from wootz.keys import (
@@ -30,6 +30,7 @@ from wootz.logs import warn_once
 from wootz.models import (
     MODULE,
     ModelSpec,
+    Wrapper,
     build,
     check_model,
     describe_module,
@@ -45,7 +46,7 @@ from wootz.training import Execution, Recipe, check_shift, train
 from wootz.types import THRESHOLD_BITS, Access, Progress
 from wootz.watermarks import MarkContext, MarkLoss, check_marks, hook_of, prepare_all, weights_digest
 from wootz.workflows.inputs import DataLike, as_dataset
-from wootz.workflows.protection import REFERENCE_NETWORK, Protection, preset
+from wootz.workflows.protection import REFERENCE_NETWORK, Protection, change, preset
 from wootz.workflows.reference_models import ReferenceModels, registered_panel
 from wootz.workflows.run import check_same_data, data_metadata, prepare_run_folder
 from wootz.workflows.suspects import QueryConfig, SuspectLike
@@ -58,6 +59,7 @@ Tsa: TypeAlias = str | Callable[[bytes], bytes] | None
 """URL of an RFC 3161 authority, or a function from a digest to the authority's response; None asks for no token."""
 
 _LISTED = 5
+_REFERENCE_SIZE = 32
 
 
 class References(NamedTuple):
@@ -427,7 +429,10 @@ def run_metadata(cfg: Protection, execution: Execution, best_epoch: int) -> dict
 def make_references(
     cfg: Protection, data: Dataset, folder: Path | None, *, execution: Execution, progress: Progress
 ) -> References:
-    """Train the reference models, or read from `folder` those that are already there."""
+    """Train the reference models, or read from `folder` those that are already there.
+
+    They see images of at most `_REFERENCE_SIZE` pixels a side, so that large images do not make them large.
+    """
     recipes = {
         "robust": Recipe(
             eps=cfg.recipe.eps,
@@ -438,7 +443,14 @@ def make_references(
         ),
         "plain": Recipe(loss="natural", eps=cfg.recipe.eps, epochs=cfg.panel.plain_epochs, lr=cfg.panel.lr),
     }
-    small = replace(cfg, model=REFERENCE_NETWORK, small_cnn=replace(cfg.small_cnn, width=cfg.panel.width))
+    large = max(data.shape[1:]) > _REFERENCE_SIZE
+    small = replace(
+        cfg,
+        model=REFERENCE_NETWORK,
+        model_settings={},
+        small_cnn=replace(cfg.small_cnn, width=cfg.panel.width),
+        wrapper=Wrapper(size=_REFERENCE_SIZE) if large else Wrapper(),
+    )
     return References(
         **{
             name: _reference(name, recipe, small.spec(data), cfg, data, folder, execution, progress)
@@ -502,7 +514,7 @@ def _resolve(
         config = replace(config, model=model if isinstance(model, str) else MODULE)
         if isinstance(settings, Mapping):
             settings = [f"{name}={value}" for name, value in settings.items()]
-        config = with_settings(config, settings)
+        config = change(config, settings)
     if isinstance(model, str):
         network = build(config.spec(dataset), config.seed)
         secret = run_secret(owner_secret(), config.digest)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wootz import checks
-from wootz.config import digest, to_mapping
+from wootz.config import digest, to_mapping, with_settings
 from wootz.data import Dataset, check_set_aside
+from wootz.errors import ConfigError
 from wootz.keys import ClaimOptions
-from wootz.models import MODELS, MODULE, ModelSpec
+from wootz.models import MODELS, MODULE, ModelSpec, Wrapper, is_factory, resolved_name, source_digest
 from wootz.models.architectures import CWCNN, PaperCNN, PreActResNet18, SmallCNN, SmallResNet
 from wootz.registry import lookup
-from wootz.training import LOSSES, Recipe
+from wootz.training import LOSSES, Marking, Recipe
 from wootz.watermarks import (
     MARKS,
     App,
@@ -86,12 +88,17 @@ class ClaimChoices:
 class Protection:
     """What to train, how, and which marks to write; a setting changed here changes the run's key.
 
-    `wm_eps` is the triggers' budget (the founding paper's beta), larger than `recipe.eps`. `set_aside` is how much of
-    the images customarily kept for probes and for a thief is kept; what is left over trains.
+    `model` is a name of `MODELS`, whose settings have a field of their own, or a factory (`wootz.models.factories`),
+    which gets `model_settings`; `wrapper` is what is done around either. `wm_eps` is the triggers' budget (the founding
+    paper's beta), larger than `recipe.eps`. `set_aside` is how much of the images customarily kept for probes and for a
+    thief is kept; what is left over trains. With `marking`, the marks are written into a model that is trained already.
     """
 
     data: str = "mnist-5k"
     model: str = "small-cnn"
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    wrapper: Wrapper = field(default_factory=Wrapper)
+    marking: Marking | None = None
     marks: tuple[str, ...] = ("triggers", "runner-up", "guard")
     wm_eps: float = 0.7
     set_aside: float = 1.0
@@ -123,7 +130,11 @@ class Protection:
 
     def __post_init__(self) -> None:
         if self.model != MODULE:
-            lookup(MODELS, self.model, "model")
+            object.__setattr__(self, "model", resolved_name(self.model))
+        if self.model_settings and not is_factory(self.model):
+            raise ConfigError(
+                f"model_settings: are for factories; those of {self.model!r} are {_field(self.model)}.NAME"
+            )
         for mark in self.marks:
             lookup(MARKS, mark, "mark")
         lookup(LOSSES, self.recipe.loss, "loss")
@@ -141,6 +152,7 @@ class Protection:
         """
         chosen = {_field(name) for name in (*self.marks, self.model, REFERENCE_NETWORK)}
         unused = {_field(name) for name in (*MARKS, *MODELS)} - chosen
+        unused |= {name for name in _LATER if getattr(self, name) == getattr(_DEFAULT, name)}
         return {name: value for name, value in to_mapping(self).items() if name not in unused}
 
     @property
@@ -154,13 +166,32 @@ class Protection:
 
     def spec(self, data: Dataset) -> ModelSpec:
         """Return the spec of the model for these data."""
-        settings = to_mapping(getattr(self, _field(self.model)))
-        return ModelSpec(architecture=self.model, settings=settings, shape=data.shape, classes=data.classes)
+        own = is_factory(self.model)
+        return ModelSpec(
+            architecture=self.model,
+            settings=self.model_settings if own else to_mapping(getattr(self, _field(self.model))),
+            shape=data.shape,
+            classes=data.classes,
+            wrapper=self.wrapper,
+            source=source_digest(self.model) if own else "",
+        )
+
+
+_LATER = ("model_settings", "wrapper", "marking")
+"""Settings that enter the digest only where they are not the defaults, so that older runs keep theirs."""
+
+
+def change(cfg: Protection, settings: Sequence[str]) -> Protection:
+    """Return `cfg` with `key=value` settings applied; `model.KEY` is short for `model_settings.KEY`."""
+    return with_settings(cfg, [re.sub(r"^\s*model\.", "model_settings.", setting) for setting in settings])
 
 
 def _field(name: str) -> str:
     """Return the field of `Protection` that holds the settings of a mark or a network."""
     return name.replace("-", "_")
+
+
+_DEFAULT = Protection()
 
 
 class DatasetDefaults(NamedTuple):

@@ -17,6 +17,7 @@ from wootz.config import with_settings
 from wootz.errors import ConfigError, InconclusiveError, ModelError
 from wootz.keys import owner_secret
 from wootz.keys.prf import subkey
+from wootz.models import ModelSpec, read_spec, resolved_name
 from wootz.store import file_digest, sha256, tensor_bytes
 from wootz.suspects.endpoints import Client, Identity, open_endpoint
 from wootz.suspects.files import open_file, predictor, weights_of
@@ -46,6 +47,8 @@ class QueryConfig:
             labels of the images alone and leaves out marks that need more.
         isolated: read a file in a process of its own, with limits.
         torch_zip: also read zip files of `torch.save`.
+        architecture: the network whose weights a file holds, by the name of a factory (`wootz.models.factories`) or of
+            a built-in one; its code is run. Empty takes a built-in one that the suspect describes.
         client: `key=value` settings of the client that asks an endpoint, see `wootz.suspects.endpoints.Client`.
     """
 
@@ -57,6 +60,7 @@ class QueryConfig:
     boundary_queries: int = 0
     isolated: bool = True
     torch_zip: bool = False
+    architecture: str = ""
     client: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,6 +104,28 @@ class Suspect:
     accuracy: float | None = None
 
 
+def named_network(name: str, registration: Mapping[str, Any], run: Path | None = None) -> ModelSpec | None:
+    """Return the network that whoever examines a suspect names, for the registered images and classes; None for none.
+
+    Args:
+        name: see `QueryConfig.architecture`.
+        registration: what the key was drawn after.
+        run: the owner's run folder: if it names the same network, its settings and wrapper hold.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    if not name:
+        return None
+    name, (channels, height, width) = resolved_name(name), registration["shape"]
+    own = read_spec(run / "model.json")[0] if run and (run / "model.json").is_file() else None
+    if own is not None and own.architecture == name:
+        return own
+    return ModelSpec(
+        architecture=name, settings={}, shape=(channels, height, width), classes=tuple(registration["classes"])
+    )
+
+
 def is_endpoint(where: object) -> bool:
     """Return whether this is a URL."""
     return isinstance(where, str) and where.startswith(("http://", "https://"))
@@ -119,7 +145,12 @@ def identify(suspect: Path | nn.Module) -> Identity:
 
 @contextmanager
 def open_suspect_model(
-    suspect: SuspectLike, query: QueryConfig, transcripts: Path, *, resend: bool = False
+    suspect: SuspectLike,
+    query: QueryConfig,
+    transcripts: Path,
+    network: ModelSpec | None = None,
+    *,
+    resend: bool = False,
 ) -> Iterator[Suspect]:
     """Open a suspect.
 
@@ -128,6 +159,7 @@ def open_suspect_model(
         query: how it will be queried.
         transcripts: folder for the transcript of an endpoint. The transcript of a stopped call is continued, so that
             no query is spent twice; a finished one gets the time into its name.
+        network: the network that the weights in a file are loaded into, see `named_network`.
         resend: whether an endpoint is sent again what it did not answer, see `open_endpoint`.
     """
     if isinstance(suspect, nn.Module):
@@ -141,8 +173,8 @@ def open_suspect_model(
             weights=weights_of(suspect) if query.access == "weights" else None,
         )
     elif isinstance(suspect, str | Path):
-        name = str(suspect)
-        with _endpoint(name, query, transcripts, resend) if is_endpoint(name) else _file(Path(name), query) as opened:
+        name, remote = str(suspect), is_endpoint(suspect)
+        with _endpoint(name, query, transcripts, resend) if remote else _file(Path(name), query, network) as opened:
             yield opened
     else:
         name = getattr(suspect, "__name__", type(suspect).__name__)
@@ -186,8 +218,10 @@ def suspect_without_answers(path: Path) -> Suspect:
 
 
 @contextmanager
-def _file(path: Path, query: QueryConfig) -> Iterator[Suspect]:
-    with open_file(path, query.access, isolated=query.isolated, allow_torch_zip=query.torch_zip) as opened:
+def _file(path: Path, query: QueryConfig, network: ModelSpec | None) -> Iterator[Suspect]:
+    with open_file(
+        path, query.access, isolated=query.isolated, allow_torch_zip=query.torch_zip, network=network
+    ) as opened:
         yield Suspect(
             predict=opened.predict,
             shape=opened.spec.shape,

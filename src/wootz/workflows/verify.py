@@ -25,6 +25,7 @@ from wootz.workflows.suspects import (
     Suspect,
     SuspectLike,
     fitting,
+    named_network,
     open_suspect_model,
     suspect_without_answers,
 )
@@ -68,7 +69,8 @@ def verify_suspect(
     try:
         with ExitStack() as stack:
             place = owner.folder / "transcripts" if owner.folder else Path(stack.enter_context(TemporaryDirectory()))
-            opened = stack.enter_context(open_suspect_model(suspect, query, place))
+            network = named_network(query.architecture, owner.keys.registration, owner.folder)
+            opened = stack.enter_context(open_suspect_model(suspect, query, place, network))
             return _tested(owner, keys, opened, query, threshold_bits), opened
     except InconclusiveError as error:
         verdict = Verdict(

@@ -72,10 +72,9 @@ class EvaluationTarget:
 
         A module is known by its weights, any other target by its answers to the images.
         """
-        known = self.model.state_dict().values() if isinstance(self.model, nn.Module) else self.clean
-        if self.folder is None or known is None:
+        if self.folder is None or not (isinstance(self.model, nn.Module) or self.clean is not None):
             return None
-        known = (known,) if isinstance(known, Tensor) else known
+        known = self.model.state_dict().values() if isinstance(self.model, nn.Module) else (self.clean,)
         settings = {"eps": self.eps, "norm": self.norm, "seed": self.seed, "batch_size": self.batch_size}
         tensors = {"what": tensor_digest(self.x, self.y, *known)}
         attacks = [to_mapping(step.config) | {"name": step.name, "nearest": step.nearest} for step in steps]

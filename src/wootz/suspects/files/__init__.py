@@ -79,6 +79,7 @@ def open_file(
     *,
     isolated: bool = True,
     allow_torch_zip: bool = False,
+    network: ModelSpec | None = None,
     limits: Limits | None = None,
 ) -> Iterator[OpenSuspect]:
     """Open the suspect at `path`.
@@ -88,6 +89,8 @@ def open_file(
         access: What the suspect returns: labels only, scores, or scores and weights.
         isolated: Run it in a separate process. A trusted file may be run in this one.
         allow_torch_zip: Also read dense tensors from PyTorch zip files (not by PyTorch's loader).
+        network: The network that weights are loaded into, named by whoever examines the suspect: its code is run. None
+            is the built-in network that the description names.
         limits: The limits on its size, memory and time.
 
     Raises:
@@ -98,18 +101,18 @@ def open_file(
         ConfigError: An architecture, a filter or a setting is unknown.
     """
     limits = limits or Limits()
-    untrusted = read_untrusted(Path(path), limits, allow_torch_zip=allow_torch_zip)
+    untrusted = read_untrusted(Path(path), limits, allow_torch_zip=allow_torch_zip, network_known=network is not None)
     if untrusted.kind == "onnx":
         require("onnx")
     digest, threads, about = sha256(untrusted.data), torch.get_num_threads(), _description_values(untrusted)
     if not isolated:
-        predict, spec, weights = load(untrusted, limits, threads=threads)
+        predict, spec, weights = load(untrusted, limits, threads=threads, network=network)
         weights = weights if access == "weights" else None
         yield OpenSuspect(
             _batched_and_checked(predict, spec, untrusted.name, access), spec, digest, Isolation(), about, weights
         )
         return
-    with isolated_worker(untrusted, limits, threads=threads) as worker:
+    with isolated_worker(untrusted, limits, threads=threads, network=network) as worker:
         name, weights = untrusted.name, worker.weights if access == "weights" and untrusted.kind != "onnx" else None
         del untrusted
         predict = through_numpy(worker.ask)

@@ -11,10 +11,13 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from wootz.suspects.files.ipc import HEAD, frame, packed_scores, unpacked_images
 from wootz.suspects.files.sandbox import Isolation, drop_rights, leave_network
+
+if TYPE_CHECKING:
+    from wootz.models import ModelSpec
 
 
 def main() -> None:
@@ -29,7 +32,7 @@ def main() -> None:
 
 
 def _serve(pipe: BinaryIO, answers: BinaryIO) -> None:
-    network, own_users = leave_network()
+    offline, own_users = leave_network()
     request: dict[str, Any] = json.loads(_read(pipe))
     threads = request["threads"]
     import torch  # only now: a process with threads cannot change its network namespace
@@ -49,12 +52,14 @@ def _serve(pipe: BinaryIO, answers: BinaryIO) -> None:
 
         _ = safetensors
     torch.set_num_threads(threads)
+    network = _named_network(request)
     limits = from_mapping(Limits, request["limits"])
     rlimits, landlock = drop_rights(limits, threads=threads, own_users=own_users)
-    isolation = Isolation(process=True, rlimits=rlimits, network=network, landlock=landlock)
+    isolation = Isolation(process=True, rlimits=rlimits, network=offline, landlock=landlock)
     _write(answers, frame(b"J", json.dumps(isolation._asdict()).encode()))
     description = _read(pipe) or None
-    suspect = load(Untrusted(request["name"], request["kind"], _read(pipe), description), limits, threads=threads)
+    untrusted = Untrusted(request["name"], request["kind"], _read(pipe), description)
+    suspect = load(untrusted, limits, threads=threads, network=network)
     _write(answers, frame(b"J", json.dumps(asdict(suspect.spec)).encode()))
     while True:
         letter, payload = _next(pipe)
@@ -65,6 +70,21 @@ def _serve(pipe: BinaryIO, answers: BinaryIO) -> None:
         else:
             x = torch.from_numpy(unpacked_images(payload).copy())
             _write(answers, packed_scores(suspect.predict(x).numpy()))
+
+
+def _named_network(request: dict[str, Any]) -> ModelSpec | None:
+    """Return the network that the parent named, once its code is imported and was run."""
+    if request["network"] is None:
+        return None
+    from wootz.config import from_mapping
+    from wootz.models import ModelSpec, Wrapper, build
+
+    sys.path += [place for place in request["search"] if place not in sys.path]
+    fields = request["network"]
+    fields |= {name: tuple(fields[name]) for name in ("shape", "classes")}
+    spec = ModelSpec(**fields | {"wrapper": from_mapping(Wrapper, fields["wrapper"])})
+    build(spec, seed=0)
+    return spec
 
 
 def _read(pipe: BinaryIO) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from wootz.errors import SuspectError
 from wootz.models import Filtered, ModelSpec
 from wootz.modes import eval_mode
 from wootz.suspects.files.limits import Limits
-from wootz.suspects.files.own_network import check_sizes, own_network, read_description
+from wootz.suspects.files.own_network import check_known, check_sizes, own_network, read_description
 from wootz.suspects.files.safetensors_file import safetensors_header
 from wootz.suspects.files.sanitize import one_line
 from wootz.suspects.files.tensor_names import plain_name
@@ -34,8 +34,15 @@ class LoadedSuspect(NamedTuple):
     weights: Weights | None = None
 
 
-def load(untrusted: Untrusted, limits: Limits, *, threads: int) -> LoadedSuspect:
+def load(untrusted: Untrusted, limits: Limits, *, threads: int, network: ModelSpec | None = None) -> LoadedSuspect:
     """Check all headers, then build the model; its `predict` returns scores.
+
+    Args:
+        untrusted: the suspect's bytes.
+        limits: the limits on its size.
+        threads: of ONNX Runtime.
+        network: the network that its weights are loaded into, named by whoever examines it; None is the built-in one
+            of its description.
 
     Raises:
         Error: The suspect is refused, damaged, or exceeds a limit.
@@ -45,7 +52,7 @@ def load(untrusted: Untrusted, limits: Limits, *, threads: int) -> LoadedSuspect
 
         checked = check_onnx(untrusted.data, untrusted.name, limits)
         return LoadedSuspect(through_numpy(onnx_session(checked, untrusted.name, threads)), checked.spec)
-    spec, filters = read_description(untrusted.description or b"", f"{untrusted.name} (its description)", limits)
+    spec, filters = _described(untrusted, limits, network)
     if untrusted.kind == "safetensors":
         header = safetensors_header(untrusted.data, untrusted.name, limits)
         names = check_sizes(spec, filters, header, untrusted.name)
@@ -56,6 +63,22 @@ def load(untrusted: Untrusted, limits: Limits, *, threads: int) -> LoadedSuspect
         weights = torch_zip_tensors(untrusted.data, untrusted.name, state, limits)
     model = own_network(spec, filters, {names[key]: one for key, one in weights.items()}, untrusted.name)
     return LoadedSuspect(predictor(model), spec, weights_of(model))
+
+
+def _described(
+    untrusted: Untrusted, limits: Limits, network: ModelSpec | None
+) -> tuple[ModelSpec, list[dict[str, Any]]]:
+    """Return the network to build, and the filters around it."""
+    name = f"{untrusted.name} (its description)"
+    if untrusted.description is None:
+        if network is None:
+            raise SuspectError(f"{untrusted.name}: there is no model.json beside it that describes the network")
+        return network, []
+    spec, filters = read_description(untrusted.description, name, limits)
+    if network is not None:
+        return network, filters
+    check_known(spec, name)
+    return spec, filters
 
 
 def predictor(model: nn.Module, access: Access = "scores") -> Predict:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wootz.errors import StoreError, SuspectError
+from wootz.models import MODELS
 from wootz.suspects.files.limits import Limits
-from wootz.suspects.files.sanitize import one_line
+from wootz.suspects.files.sanitize import one_line, strict_json
 from wootz.suspects.files.sniff import WHY_CODE, Kind, sniff
 
 
@@ -22,7 +23,7 @@ class Untrusted(NamedTuple):
         name: The name in error messages, one printable line.
         kind: The file format.
         data: The content of the model file.
-        description: The content of `model.json`; None for ONNX files, which need none.
+        description: The content of `model.json`; None for ONNX files, which need none, and for plain weights.
     """
 
     name: str
@@ -31,10 +32,19 @@ class Untrusted(NamedTuple):
     description: bytes | None
 
 
-def read_untrusted(path: Path, limits: Limits, *, allow_torch_zip: bool = False) -> Untrusted:
+def read_untrusted(
+    path: Path, limits: Limits, *, allow_torch_zip: bool = False, network_known: bool = False
+) -> Untrusted:
     """Read the suspect at `path`, a run folder or a file, and determine its format.
 
-    The description lies beside a file under the file's own name with `.json`, or as `model.json`.
+    The description lies beside a file under the file's own name with `.json`, or as `model.json`. Of a run folder whose
+    network wootz does not define, `model.onnx` is read, unless the network is known otherwise.
+
+    Args:
+        path: The run folder, or the file.
+        limits: The limits on its size.
+        allow_torch_zip: Also read zip files of `torch.save`.
+        network_known: Whether whoever examines it has the network, so that no description is needed.
 
     Raises:
         SuspectError: The file is not a plain one, is too large, or has a format that is refused.
@@ -46,7 +56,7 @@ def read_untrusted(path: Path, limits: Limits, *, allow_torch_zip: bool = False)
             raise SuspectError(f"{name}: is a TensorFlow SavedModel: {WHY_CODE}")
         if is_folder and not _exists(folder, "model.safetensors"):
             raise StoreError(f"{name}: is not a run folder: it holds no model.safetensors")
-        file = "model.safetensors" if is_folder else path.name
+        file = _file_of_run(folder, name, limits, network_known) if is_folder else path.name
         where = f"{name}/{file}" if is_folder else name
         data = _read(folder, file, limits.file_bytes, where)
         kind = sniff(data, where, limits, allow_torch_zip=allow_torch_zip)
@@ -55,8 +65,22 @@ def read_untrusted(path: Path, limits: Limits, *, allow_torch_zip: bool = False)
         own = f"{path.stem}.json"
         beside = own if not is_folder and _exists(folder, own) else "model.json"
         if not _exists(folder, beside):
-            raise StoreError(f"{name}: there is no model.json beside it that describes the network")
+            if network_known:
+                return Untrusted(where, kind, data, None)
+            raise StoreError(
+                f"{name}: there is no model.json beside it that describes the network; name the network: --architecture"
+            )
         return Untrusted(where, kind, data, _read(folder, beside, limits.description_bytes, f"{name} ({beside})"))
+
+
+def _file_of_run(folder: int, name: str, limits: Limits, network_known: bool) -> str:
+    """Return the file of a run folder that is examined."""
+    if network_known or not (_exists(folder, "model.onnx") and _exists(folder, "model.json")):
+        return "model.safetensors"
+    where = f"{name} (model.json)"
+    description = strict_json(_read(folder, "model.json", limits.description_bytes, where), where)
+    known = isinstance(description, dict) and description.get("architecture") in MODELS
+    return "model.safetensors" if known else "model.onnx"
 
 
 @contextmanager

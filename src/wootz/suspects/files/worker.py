@@ -61,13 +61,20 @@ class Worker:
         self._process, self._name, self._limits = process, name, limits
         self._lock = threading.Lock()
 
-    def open(self, untrusted: Untrusted, *, threads: int) -> None:
+    def open(self, untrusted: Untrusted, *, threads: int, network: ModelSpec | None) -> None:
         """Send the suspect to the process, and set `isolation` and `spec` from its replies.
+
+        Args:
+            untrusted: The suspect.
+            threads: Of the process.
+            network: The network that weights are loaded into, whose code the process imports before it drops its
+                rights; None is the built-in one of the description.
 
         Raises:
             Error: The error that the isolated process reported, or an InconclusiveError if it crashed or timed out.
         """
         limits, request = asdict(self._limits), {"name": self._name, "kind": untrusted.kind, "threads": threads}
+        request |= {"network": None if network is None else asdict(network), "search": _search_path()}
         until = time.monotonic() + self._limits.start_seconds
         self._send(frame(b"J", json.dumps(request | {"limits": limits}).encode()), until)
         isolation = strict_json(self._receive(b"J", _JSON_BYTES, until), self._name)
@@ -217,7 +224,9 @@ class Worker:
 
 
 @contextmanager
-def isolated(untrusted: Untrusted, limits: Limits, *, threads: int) -> Iterator[Worker]:
+def isolated(
+    untrusted: Untrusted, limits: Limits, *, threads: int, network: ModelSpec | None = None
+) -> Iterator[Worker]:
     """Open a suspect in a separate process, which ends with the context.
 
     Raises:
@@ -237,11 +246,16 @@ def isolated(untrusted: Untrusted, limits: Limits, *, threads: int) -> Iterator[
         os.set_blocking(_fileno(pipe), False)
     worker = Worker(process, untrusted.name, limits)
     try:
-        worker.open(untrusted, threads=threads)
+        worker.open(untrusted, threads=threads, network=network)
         del untrusted  # both processes need not keep the bytes
         yield worker
     finally:
         worker.end()
+
+
+def _search_path() -> list[str]:
+    """Return the folders that modules are searched in, for the code of a named network."""
+    return [os.path.abspath(place) for place in ("", *sys.path)]
 
 
 def _fileno(pipe: Any) -> int:

@@ -1,0 +1,119 @@
+"""Write marks into a model that is trained already: a short self-distillation that stops when the marks are there.
+
+The model learns its own answers, as they were before, beside what the marks add. It is trained in eval mode, so batch
+statistics stay as they are and dropout is off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wootz import checks
+from wootz.data import Split
+from wootz.errors import TrainingError
+from wootz.modes import device_of
+from wootz.rng import generator
+from wootz.training.hooks import ExtraLoss
+from wootz.training.inner_maximization import Batch, kl_divergence, worst_points
+from wootz.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marking:
+    """Settings of the marking of a trained model.
+
+    Attributes:
+        bits: evidence of all marks together in the model itself at which marking stops.
+        steps: most steps of the optimizer.
+        check_every: steps from one measurement of the bits to the next.
+        batch_size: images per step.
+        lr: learning rate of AdamW after a warm-up of `warmup` steps.
+        warmup: steps during which the learning rate rises from near zero.
+        lam: least probability of the wrong classes in the targets of `runner-up`; the model's own where it is more.
+    """
+
+    bits: float = 120.0
+    steps: int = 4000
+    check_every: int = 25
+    batch_size: int = 64
+    lr: float = 3e-4
+    warmup: int = 20
+    lam: float = 0.05
+
+    def __post_init__(self) -> None:
+        checks.at_least(1, steps=self.steps, check_every=self.check_every, batch_size=self.batch_size)
+        checks.at_least(0, warmup=self.warmup)
+        checks.positive(bits=self.bits, lr=self.lr)
+        checks.within(0, 0.5, lam=self.lam)
+
+
+def embed(
+    cfg: Marking,
+    recipe: Recipe,
+    model: nn.Module,
+    images: Split,
+    targets: Tensor,
+    losses: Sequence[ExtraLoss],
+    *,
+    seed: int,
+    enough: Callable[[int], bool],
+    progress: Callable[[float], None],
+) -> int:
+    """Train `model` itself, in eval mode, until its marks are strong enough, and return the number of steps.
+
+    The loss is the divergence of the model's answers from the targets, on the images and, with `recipe.loss` other than
+    `natural`, on their worst points within `recipe.eps`, and what the marks add.
+
+    Args:
+        cfg: the settings.
+        recipe: budget, norm and attack of adversarial training.
+        model: images in [0, 1] -> logits [N, K].
+        images: the images to train on, and their classes.
+        targets: probabilities [N, K] for each of them.
+        losses: what the marks add.
+        seed: of the order of images and of attacks.
+        enough: called with the number of steps after every `check_every` steps; true stops.
+        progress: called with the fraction of the steps that is done.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite.
+    """
+    device, adversarial = device_of(model), recipe.loss != "natural"
+    model.eval()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.0)
+    size, attacks = min(cfg.batch_size, len(images)), generator(seed, "marking attack", device=device)
+    order = torch.empty(0, dtype=torch.int64)
+    for step in range(cfg.steps):
+        if len(order) < size:
+            order = torch.randperm(len(images), generator=generator(seed, "marking", step))
+        rows, order = order[:size], order[size:]
+        chosen = images.subset(rows)
+        batch = Batch(chosen.images().to(device), chosen.labels.to(device), targets[rows].to(device))
+        for group in optimizer.param_groups:
+            group["lr"] = cfg.lr * min(1.0, (step + 1) / (cfg.warmup + 1))
+        loss = _divergence(model, batch.x, batch.targets)
+        if adversarial:
+            points = worst_points(recipe, model, batch, eps=recipe.eps, generator=attacks)
+            loss = (loss + _divergence(model, points, batch.targets)) / 2
+        for extra in losses:
+            added = extra(model, model, batch_images=batch.x, step=step, done=0.0)
+            loss = loss if added is None else loss + added
+        if not math.isfinite(value := loss.item()):
+            raise TrainingError(f"the loss became {value} in step {step} of marking; try an lr below {cfg.lr:g}")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        progress((step + 1) / cfg.steps)
+        if (step + 1) % cfg.check_every == 0 and enough(step + 1):
+            return step + 1
+    return cfg.steps
+
+
+def _divergence(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
+    """Return KL(targets || answers), its mean over the images, in nats."""
+    return kl_divergence(targets.clamp_min(1e-8).log(), model(x).float()).mean()
