@@ -9,6 +9,7 @@ import typer
 
 from wootz.cli.options import (
     SUSPECT,
+    Architecture,
     Calibrate,
     DataDir,
     Device,
@@ -61,6 +62,7 @@ def command(
     calibrate: Calibrate = 0,
     client: EndpointOptions = None,
     allow_torch_zip: TorchZip = False,
+    architecture: Architecture = "",
     norm: Annotated[str, typer.Option("--norm", help="Linf or L2.")] = "Linf",
     seed: Seed = 0,
     device: Device = "auto",
@@ -94,11 +96,13 @@ def command(
         access=access or "scores",  # type: ignore[arg-type]
         calibrate=calibrate,
         torch_zip=allow_torch_zip,
+        architecture=architecture,
         client=tuple(client or ()),
     )
-    if not by_queries and (calibrate or client or allow_torch_zip):
+    if not by_queries and query != QueryConfig(access=query.access):
         raise ConfigError(
-            f"{model}: --calibrate, --endpoint-option and --allow-torch-zip are for suspects; set --access scores"
+            f"{model}: --calibrate, --endpoint-option, --allow-torch-zip and --architecture are for suspects; set "
+            "--access scores"
         )
     with progress_bar() as progress:
         if by_queries:

@@ -29,7 +29,15 @@ from wootz.training import Execution
 from wootz.types import Access, Norm, Progress
 from wootz.workflows.inputs import DataLike, as_split
 from wootz.workflows.run import Timer, open_run, user_folder
-from wootz.workflows.suspects import QueryConfig, Suspect, SuspectLike, fitting, is_endpoint, open_suspect_model
+from wootz.workflows.suspects import (
+    QueryConfig,
+    Suspect,
+    SuspectLike,
+    fitting,
+    is_endpoint,
+    named_network,
+    open_suspect_model,
+)
 from wootz.workflows.verify import calibrated_suspect
 
 TEST_IMAGES = 2000
@@ -229,9 +237,10 @@ def _by_queries(
         if folder is None and isinstance(suspect, str | Path):
             where = str(suspect) if remote else str(Path(suspect).absolute())
             folder = user_folder("evaluation", sha256(where.encode(errors="surrogateescape"))[7:23])
-        with open_suspect_model(suspect, query, folder or Path(temporary), resend=True) as opened:
+        wanted = {"shape": tuple(split.pixels.shape[1:]), "classes": _classes(data)}
+        network = named_network(query.architecture, wanted)
+        with open_suspect_model(suspect, query, folder or Path(temporary), network, resend=True) as opened:
             asked = _Asked(opened)
-            wanted = {"shape": tuple(split.pixels.shape[1:]), "classes": _classes(data)}
             if remote:
                 _announce(opened, len(split), cast("int", most), query.calibrate)
             ready = _calibrated(replace(opened, predict=asked), wanted, data, query.calibrate)
