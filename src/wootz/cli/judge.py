@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wootz.cli.options import SUSPECT, DataDir, EndpointOptions, Json, TorchZip, progress_bar
+from wootz.cli.options import SUSPECT, Architecture, DataDir, EndpointOptions, Json, TorchZip, progress_bar
 from wootz.cli.show import show_cell
 from wootz.errors import ConfigError
 

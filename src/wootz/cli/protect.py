@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,9 @@ from wootz.cli.options import (
     Resume,
     Seed,
     Settings,
+    Tsa,
+    TsaPolicy,
+    check_policy,
     execution,
     parse_eps,
     progress_bar,
@@ -38,15 +40,8 @@ def command(
     ] = None,
     wm_eps: Annotated[str | None, typer.Option("--wm-eps", help="Trigger budget, larger than eps.")] = None,
     marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks, or none.")] = "triggers,runner-up,guard",
-    tsa: Annotated[
-        str | None,
-        typer.Option(
-            "--tsa", help="URL of an RFC 3161 authority that timestamps the registration before keys are drawn."
-        ),
-    ] = None,
-    tsa_policy: Annotated[
-        str, typer.Option("--tsa-policy", help="Policy of that authority: a dotted object identifier.")
-    ] = "",
+    tsa: Tsa = None,
+    tsa_policy: TsaPolicy = "",
     count: Count = 2000,
     seed: Seed = 0,
     device: Device = "auto",
@@ -87,14 +82,8 @@ def command(
             execution=execution(device, precision),
             resume=resume,
             tsa=tsa,
-            tsa_policy=_policy(tsa_policy),
+            tsa_policy=check_policy(tsa_policy),
             count=count,
             progress=progress,
         )
     show_cell(cell, as_json=as_json)
-
-
-def _policy(text: str) -> str:
-    if text and not re.fullmatch(r"[0-2](\.\d+)+", text):
-        raise ConfigError(f"--tsa-policy {text}: must be a dotted object identifier such as 1.3.6.1.4.1.13762.3")
-    return text

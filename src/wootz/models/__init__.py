@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from wootz.models.architectures import MODELS, other_architecture
 from wootz.models.contract import check_model, depends_on_batch, range_warnings
-from wootz.models.factories import is_factory, resolved_name, source_digest
+from wootz.models.factories import is_factory, make_network, resolved_name, source_digest
 from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter
 from wootz.models.saved import (
     MODULE,
@@ -37,6 +37,7 @@ __all__ = [
     "depends_on_batch",
     "is_factory",
     "load_weights",
+    "make_network",
     "other_architecture",
     "read_files",
     "read_model",

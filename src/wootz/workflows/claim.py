@@ -33,6 +33,7 @@ from wootz.statistics import Verdict, required_bits
 from wootz.store import lock_folder, read_bytes, read_json, sha256, tensor_bytes, write_bytes
 from wootz.suspects.endpoints import Identity
 from wootz.types import Progress
+from wootz.workflows.certificate import NETWORK_FIELDS, WRAPPER_FIELD
 from wootz.workflows.guard_log import LOG, read_seals, with_log, without_guard
 from wootz.workflows.reference_models import check_boundary_queries
 from wootz.workflows.register import read_registered, read_registered_token

@@ -118,8 +118,8 @@ class Owner:
 
         The arguments are those of `protect`. The owner's model is `model` itself, which your loop trains.
         """
-        dataset, cfg, network, secret = _resolve(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
-        return _prepare(
+        dataset, cfg, network, secret = resolve_run(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
+        return prepare_owner(
             network,
             dataset,
             cfg,
@@ -341,11 +341,11 @@ def protect(
         ModelError: the model does not take the images, or does not return logits.
         DataError: too few images, or images outside [0, 1].
     """
-    dataset, cfg, network, secret = _resolve(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
+    dataset, cfg, network, secret = resolve_run(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
     out = None if folder is None else Path(folder)
     if out is not None:
         begin_run(cfg, out, resume=resume)
-    owner = _prepare(
+    owner = prepare_owner(
         network,
         dataset,
         cfg,
@@ -489,7 +489,7 @@ def _reference(
     return trained.model
 
 
-def _resolve(
+def resolve_run(
     model: nn.Module | str,
     data: DataLike,
     eps: float | None,
@@ -529,7 +529,7 @@ def _resolve(
     return dataset, config, network, secret
 
 
-def _prepare(
+def prepare_owner(
     model: nn.Module,
     data: Dataset,
     cfg: Protection,
@@ -542,6 +542,23 @@ def _prepare(
     tsa_policy: str,
     progress: Progress,
 ) -> Owner:
+    """Make the reference models, unless they are given or in `folder`, draw the keys, and return their owner.
+
+    Args:
+        model: the network that will carry the marks.
+        data: the owner's images.
+        cfg: all settings.
+        secret: what the keys are derived from.
+        references: independent models; None trains them.
+        folder: the run folder that references and keys are written to; None writes nothing.
+        execution: device and precision.
+        tsa: see `protect`.
+        tsa_policy: see `protect`.
+        progress: called with the name of the step and the fraction done.
+
+    Raises:
+        ConfigError: no mark was chosen.
+    """
     if not cfg.marks:
         raise ConfigError("marks: none were chosen; an owner needs one at least")
     if references is None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wootz import checks
-from wootz.config import digest, to_mapping, with_settings
+from wootz.config import digest, from_mapping, to_mapping, with_settings
 from wootz.data import Dataset, check_set_aside
 from wootz.errors import ConfigError
 from wootz.keys import ClaimOptions
@@ -166,15 +166,29 @@ class Protection:
 
     def spec(self, data: Dataset) -> ModelSpec:
         """Return the spec of the model for these data."""
+        return self.network_spec(data.shape, data.classes)
+
+    def network_spec(self, shape: tuple[int, int, int], classes: tuple[str, ...]) -> ModelSpec:
+        """Return the spec of the model for images of `shape` [C, H, W] in these classes."""
         own = is_factory(self.model)
         return ModelSpec(
             architecture=self.model,
             settings=self.model_settings if own else to_mapping(getattr(self, _field(self.model))),
-            shape=data.shape,
-            classes=data.classes,
+            shape=shape,
+            classes=classes,
             wrapper=self.wrapper,
             source=source_digest(self.model) if own else "",
         )
+
+
+def with_network(cfg: Protection, spec: ModelSpec) -> Protection:
+    """Return `cfg` with the network that `spec` describes."""
+    if spec.architecture == MODULE:
+        return replace(cfg, model=MODULE)
+    if is_factory(spec.architecture):
+        return replace(cfg, model=spec.architecture, model_settings=spec.settings, wrapper=spec.wrapper)
+    settings = from_mapping(MODELS[spec.architecture][1], spec.settings, spec.architecture)
+    return replace(cfg, model=spec.architecture, wrapper=spec.wrapper, **{_field(spec.architecture): settings})
 
 
 _LATER = ("model_settings", "wrapper", "marking")

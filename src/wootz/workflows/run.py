@@ -64,6 +64,10 @@ class Run:
         return data
 
 
+ANSWERS_FILE = "answers.safetensors"
+"""A model's own answers on all images of its data set, int64 [N] `labels`, where the data brought no labels."""
+
+
 def load_moved(name: str, data_dir: Path | None, set_aside: float, run: Path | str) -> Dataset:
     """Load the data set of a run, or of the model at a URL, which may no longer be where it was.
 
