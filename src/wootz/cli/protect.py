@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from wootz.cli.options import (
     Resume,
     Seed,
     Settings,
+    Size,
+    SkipUnreadable,
     execution,
     parse_eps,
     progress_bar,
@@ -50,6 +53,8 @@ def command(
         str, typer.Option("--tsa-policy", help="Policy of that authority: a dotted object identifier.")
     ] = "",
     count: Count = 2000,
+    size: Size = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -70,7 +75,7 @@ def command(
             raise ConfigError("--data: missing; name a data set (wootz data list shows them)")
         cfg = read_config(out)
     else:
-        loaded = datasets.load(data, data_dir)
+        loaded = datasets.load(data, data_dir, size=size, skip_unreadable=skip_unreadable)
         cfg = preset_config(
             preset,
             data=loaded.name,
@@ -79,6 +84,7 @@ def command(
             seed=seed,
             count=len(loaded.train),
         )
+        cfg = replace(cfg, size=size, skip_unreadable=skip_unreadable)
         chosen = "" if marks == "none" else marks
         cfg = with_settings(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
     with progress_bar() as progress:

@@ -46,6 +46,11 @@ class Run:
         """How its data were divided, see `wootz.data.split_dataset`."""
         return float(self.about.get("set_aside", 1.0))
 
+    @property
+    def size(self) -> int | None:
+        """The side that its images were resized to, see `wootz.data.load`."""
+        return self.about.get("size")
+
     def data(self, data_dir: Path | None) -> Dataset:
         """Load the data set that the run was trained on.
 
@@ -54,7 +59,14 @@ class Run:
             ModelError: its images or classes do not fit the model.
         """
         name = self.about["data"] if self.moved is None else self.moved
-        data = load_moved(name, data_dir, self.set_aside, self.folder)
+        data = load_moved(
+            name,
+            data_dir,
+            self.set_aside,
+            self.folder,
+            size=self.size,
+            skip_unreadable=bool(self.about.get("unreadable")),
+        )
         if data.shape != self.spec.shape or len(data.classes) != len(self.spec.classes):
             raise ModelError(
                 f"{self.folder}: its model takes {list(self.spec.shape)} and knows {len(self.spec.classes)} classes; "
@@ -64,7 +76,19 @@ class Run:
         return data
 
 
-def load_moved(name: str, data_dir: Path | None, set_aside: float, run: Path | str) -> Dataset:
+DATA_FIELDS = ("data", "set_aside", "data_digest", "size", "unreadable")
+"""The fields of `data_metadata`; the last two are there only where images were resized or left out."""
+
+
+def load_moved(
+    name: str,
+    data_dir: Path | None,
+    set_aside: float,
+    run: Path | str,
+    *,
+    size: int | None = None,
+    skip_unreadable: bool = False,
+) -> Dataset:
     """Load the data set of a run, or of the model at a URL, which may no longer be where it was.
 
     Raises:
@@ -72,12 +96,18 @@ def load_moved(name: str, data_dir: Path | None, set_aside: float, run: Path | s
     """
     if name not in DATASETS and not os.path.exists(name):
         raise DataError(f"{run}: its data set {name!r} is not there; name its place now with --data (data= in Python)")
-    return load(name, data_dir, set_aside)
+    return load(name, data_dir, set_aside, size=size, skip_unreadable=skip_unreadable)
 
 
 def data_metadata(data: Dataset) -> dict[str, Any]:
     """Return what `model.json` says of the data that a model was made with."""
-    return {"data": data.name, "set_aside": data.set_aside, "data_digest": data.digest}
+    read = {"size": data.size, "unreadable": data.unreadable}
+    return {
+        "data": data.name,
+        "set_aside": data.set_aside,
+        "data_digest": data.digest,
+        **{name: value for name, value in read.items() if value},
+    }
 
 
 def check_same_data(about: Mapping[str, Any], data: Dataset, folder: Path) -> None:
