@@ -1,6 +1,6 @@
 """Data sets as tensors in memory, split once into train, validation, probes, attack (`thief`) and test images.
 
-`load` takes a name of `DATASETS`, an `.npz` file, or a folder of class folders.
+`load` takes a name of `DATASETS`, an `.npz` file, a folder of class folders, or a folder of IDX files.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from wootz.data.dataset import (
     split_dataset,
 )
 from wootz.data.decoding import as_shown, check_size, fit, resize
+from wootz.data.idx_folder import has_idx_files, load_idx_folder
 from wootz.data.image_folder import load_folder, load_images
 from wootz.data.npz import load_npz, load_npz_images
 from wootz.data.sources import SOURCES
@@ -81,7 +82,7 @@ def load(
     check_size(size)
     raw = _load_raw(name, data_dir, size, skip_unreadable)
     if size is not None:
-        training, test = (split._replace(pixels=resize(split.pixels, size)) for split in (raw.training, raw.test))
+        training, test = (Split(resize(split.pixels, size), split.labels) for split in (raw.training, raw.test))
         raw = raw._replace(training=training, test=test, size=size)
     return split_dataset(raw, set_aside)
 
@@ -106,7 +107,7 @@ def load_unlabelled(
     path = Path(name)
     if path.suffix.lower() == ".npz" and not os.path.isdir(name):
         pixels = load_npz_images(path)
-    elif name not in DATASETS and os.path.isdir(name):
+    elif name not in DATASETS and os.path.isdir(name) and not has_idx_files(path):
         return load_images(path, size=size, skip_unreadable=skip_unreadable)
     else:
         raw = _load_raw(name, data_dir, size, skip_unreadable)
@@ -132,6 +133,8 @@ def _load_raw(name: str, data_dir: Path | None, size: int | None, skip_unreadabl
     if path.suffix.lower() == ".npz" and not os.path.isdir(name):
         return load_npz(path)
     if name not in DATASETS and os.path.isdir(name):  # unlike Path.is_dir, false for a name that is too long
+        if has_idx_files(path):
+            return load_idx_folder(path)
         return load_folder(path, size=size, skip_unreadable=skip_unreadable)
     return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
 
