@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +211,69 @@ class TestIdxFolder:
             (tmp_path / name).write_bytes(idx(array))
         with pytest.raises(DataError, match=reason):
             load(str(tmp_path))
+
+
+def png(side: int = 9) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(side).integers(0, 256, (side, side), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tar(path: Path, files: dict[str, bytes], *more: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w") as file:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+        for member in more:
+            file.addfile(member)
+    return path
+
+
+class TestTar:
+    @staticmethod
+    def good(label: str = "cls") -> dict[str, bytes]:
+        text = {"cls": "{}\n", "json": '{{"label": {}}}'}[label]
+        return {
+            f"{number:03}.{kind}": data
+            for number in range(40)
+            for kind, data in (("png", png(9 + number)), (label, text.format(number % 2).encode()))
+        }
+
+    @pytest.mark.parametrize("label", ["cls", "json"])
+    def test_images_and_labels(self, tmp_path: Path, label: str, caplog: pytest.LogCaptureFixture) -> None:
+        link = tarfile.TarInfo("../x.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        path = tar(tmp_path / "d.tar", self.good(label), link)
+        data = load(str(path), size=9)
+        assert data.classes == ("0", "1")
+        assert sum(map(len, (data.train, data.validation, data.probes, data.thief, data.test))) == 40
+        assert "skipped 1 that are no images or labels: '../x.png'" in caplog.text
+        assert load_unlabelled(str(path), size=9).shape == (40, 1, 9, 9)
+        assert [file.name for file in tmp_path.iterdir()] == ["d.tar"]
+
+    @pytest.mark.parametrize(
+        ("files", "reason"),
+        [
+            ({"000.cls": b"cat"}, "'000.cls' holds no whole number"),
+            ({"000.cls": b"1e400"}, "'000.cls' holds no whole number"),
+            ({"x.png": png()}, "1 images have no label"),
+            ({"000.png": b"nothing"}, "000.png: is not a complete image"),
+            ({"000.cls": bytes(2 << 20)}, "'000.cls' has 2,097,152 bytes"),
+        ],
+    )
+    def test_misfits(self, tmp_path: Path, files: dict[str, bytes], reason: str) -> None:
+        with pytest.raises(DataError, match=reason):
+            load(str(tar(tmp_path / "d.tar", self.good() | files)), size=9)
+
+    @pytest.mark.parametrize("change", ["cut", "gzip", "zeros", "nothing", "missing"])
+    def test_damaged_files(self, tmp_path: Path, change: str) -> None:
+        path = tar(tmp_path / "d.tar", self.good())
+        data = path.read_bytes()
+        changed = {"cut": data[:5000], "gzip": gzip.compress(data), "zeros": bytes(10240), "nothing": b""}
+        path.unlink() if change == "missing" else path.write_bytes(changed[change])
+        with pytest.raises(DataError, match=r"d\.tar: "):
+            load(str(path), size=9)
 
 
 class TestUnlabelled:

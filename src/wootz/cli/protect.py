@@ -31,7 +31,7 @@ from wootz.errors import ConfigError
 def command(
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="Data set: a name, an .npz file, a folder of class folders.")
+        str | None, typer.Option("--data", help="Data set: a name, an .npz or .tar file, a folder of class folders.")
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="fast, paper or strong.")] = "fast",
     model: Annotated[

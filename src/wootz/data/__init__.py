@@ -1,6 +1,6 @@
 """Data sets as tensors in memory, split once into train, validation, probes, attack (`thief`) and test images.
 
-`load` takes a name of `DATASETS`, an `.npz` file, a folder of class folders, or a folder of IDX files.
+`load` takes a name of `DATASETS`, an `.npz` or `.tar` file, a folder of class folders, or a folder of IDX files.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from wootz.data.idx_folder import has_idx_files, load_idx_folder
 from wootz.data.image_folder import load_folder, load_images
 from wootz.data.npz import load_npz, load_npz_images
 from wootz.data.sources import SOURCES
+from wootz.data.tar import load_tar, load_tar_images
 from wootz.errors import ConfigError
 from wootz.registry import lookup
 
@@ -93,7 +94,8 @@ def load_unlabelled(
     """Load images alone, uint8 [N, C, H, W]; `label_dataset` makes a data set of them and of labels.
 
     Args:
-        name: a folder of images, in folders or not, an `.npz` file with arrays of images, or a name in `DATASETS`.
+        name: a folder of images, in folders or not, a `.tar` file of images, an `.npz` file with arrays of images, or a
+            name in `DATASETS`.
             Labels that the source may have are ignored.
         data_dir: see `load`.
         size: see `load`.
@@ -107,6 +109,8 @@ def load_unlabelled(
     path = Path(name)
     if path.suffix.lower() == ".npz" and not os.path.isdir(name):
         pixels = load_npz_images(path)
+    elif path.suffix.lower() == ".tar" and not os.path.isdir(name):
+        return load_tar_images(path, size=size, skip_unreadable=skip_unreadable)
     elif name not in DATASETS and os.path.isdir(name) and not has_idx_files(path):
         return load_images(path, size=size, skip_unreadable=skip_unreadable)
     else:
@@ -132,11 +136,13 @@ def _load_raw(name: str, data_dir: Path | None, size: int | None, skip_unreadabl
     path = Path(name)
     if path.suffix.lower() == ".npz" and not os.path.isdir(name):
         return load_npz(path)
+    if path.suffix.lower() == ".tar" and not os.path.isdir(name):
+        return load_tar(path, size=size, skip_unreadable=skip_unreadable)
     if name not in DATASETS and os.path.isdir(name):  # unlike Path.is_dir, false for a name that is too long
         if has_idx_files(path):
             return load_idx_folder(path)
         return load_folder(path, size=size, skip_unreadable=skip_unreadable)
-    return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz file)")(data_dir)
+    return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz or .tar file)")(data_dir)
 
 
 def _load_published(name: str, data_dir: Path | None) -> RawDataset:

@@ -20,7 +20,10 @@ _NAME = re.compile(r"(?:(.*)-)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyt
 
 def has_idx_files(path: Path) -> bool:
     """Return whether a folder directly holds files that are named as MNIST's are."""
-    return any(_NAME.fullmatch(name) for name in os.listdir(path))
+    try:
+        return any(_NAME.fullmatch(name) for name in os.listdir(path))
+    except OSError:  # whoever reads the folder next says why
+        return False
 
 
 def load_idx_folder(path: Path) -> RawDataset:
