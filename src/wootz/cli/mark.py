@@ -14,6 +14,8 @@ from wootz.cli.options import (
     Json,
     Seed,
     Settings,
+    Size,
+    SkipUnreadable,
     TorchZip,
     Tsa,
     TsaPolicy,
@@ -52,6 +54,8 @@ def command(
     tsa: Tsa = None,
     tsa_policy: TsaPolicy = "",
     count: Count = 2000,
+    size: Size = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     device: Device = "auto",
     settings: Settings = None,
@@ -64,10 +68,13 @@ def command(
     original = open_original(
         model,
         data,
+        out,
         init=init,
         torch_zip=allow_torch_zip,
         labelled=labels,
         settings=settings or (),
+        size=size,
+        skip_unreadable=skip_unreadable,
         data_dir=data_dir,
     )
     cfg = marking_config(

@@ -29,6 +29,15 @@ RunData = Annotated[
     str | None, typer.Option("--data", help="The run's data set, if it is no longer where it was: a name or a path.")
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Set a setting: key=value (repeatable).")]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size", help="Resize the shorter side of every image to N and crop the middle N x N (default: as is)."
+    ),
+]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, instead of refusing them.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random except keys.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished call.")]
 Count = Annotated[int, typer.Option("-n", min=1, help="Number of test images for robust accuracy.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from wootz.cli.options import (
     Resume,
     Seed,
     Settings,
+    Size,
+    SkipUnreadable,
     Tsa,
     TsaPolicy,
     check_policy,
@@ -31,7 +34,7 @@ from wootz.errors import ConfigError
 def command(
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="Data set: a name, an .npz file, a folder of class folders.")
+        str | None, typer.Option("--data", help="Data set: a name, an .npz or .tar file, a folder of class folders.")
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="fast, paper or strong.")] = "fast",
     model: Model = None,
@@ -43,6 +46,8 @@ def command(
     tsa: Tsa = None,
     tsa_policy: TsaPolicy = "",
     count: Count = 2000,
+    size: Size = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -63,7 +68,7 @@ def command(
             raise ConfigError("--data: missing; name a data set (wootz data list shows them)")
         cfg = read_config(out)
     else:
-        loaded = datasets.load(data, data_dir)
+        loaded = datasets.load(data, data_dir, size=size, skip_unreadable=skip_unreadable)
         cfg = preset_config(
             preset,
             data=loaded.name,
@@ -72,6 +77,7 @@ def command(
             seed=seed,
             count=len(loaded.train),
         )
+        cfg = replace(cfg, size=size, skip_unreadable=skip_unreadable)
         chosen = "" if marks == "none" else marks
         cfg = change(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
     with progress_bar() as progress:

@@ -198,6 +198,7 @@ def mark_run(
 def open_original(
     name: str,
     data: str,
+    out: Path,
     *,
     init: Path | None = None,
     torch_zip: bool = False,
@@ -212,6 +213,7 @@ def open_original(
     Args:
         name: a run folder, or the name of a network, see `wootz.models.factories`.
         data: name or path of the images.
+        out: the run folder that will be written.
         init: file of the network's weights; None for a run folder, or a factory that loads them itself.
         torch_zip: whether `init` may be a file of `torch.save`.
         labelled: whether the labels of the images are used; if not, the model's own answers are.
@@ -236,7 +238,7 @@ def open_original(
         [predict_logits(model, part.float().div(255)).argmax(1) for part in pixels.split(_TRIGGERS.batch)]
     )
     dataset = label_dataset(os.path.abspath(data), pixels, answers, spec.classes, size=size)
-    return Original(model, spec, dataset, answers)
+    return Original(model, spec, replace(dataset, labels_from=os.path.abspath(out / ANSWERS_FILE)), answers)
 
 
 def marking_config(
@@ -263,7 +265,8 @@ def marking_config(
         recipe=replace(cfg.recipe, loss="natural" if eps is None else cfg.recipe.loss),
         triggers=_FEW_TRIGGERS if many else _TRIGGERS,
     )
-    return change(with_network(cfg, original.spec), settings)
+    cfg = replace(with_network(cfg, original.spec), size=data.size, skip_unreadable=bool(data.unreadable))
+    return change(cfg, settings)
 
 
 def _open_network(

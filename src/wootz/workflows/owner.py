@@ -48,7 +48,7 @@ from wootz.watermarks import MarkContext, MarkLoss, check_marks, hook_of, prepar
 from wootz.workflows.inputs import DataLike, as_dataset
 from wootz.workflows.protection import REFERENCE_NETWORK, Protection, change, preset
 from wootz.workflows.reference_models import ReferenceModels, registered_panel
-from wootz.workflows.run import check_same_data, data_metadata, prepare_run_folder
+from wootz.workflows.run import DATA_FIELDS, check_same_data, data_metadata, prepare_run_folder
 from wootz.workflows.suspects import QueryConfig, SuspectLike
 from wootz.workflows.timestamp import fetch_token
 
@@ -154,7 +154,7 @@ class Owner:
         if model is not None:
             load_weights(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
             model.eval()
-        known = ("data", "set_aside", "data_digest", "eps", "seed", "kind")
+        known = (*DATA_FIELDS, "eps", "seed", "kind")
         return cls(
             keys=keys,
             references=references,
@@ -269,7 +269,7 @@ class Owner:
         """
         if data is None and self._data is None:
             raise ConfigError("train_hook: this owner was read from a folder; give its data: train_hook(data)")
-        dataset = as_dataset(data, set_aside=self.config.set_aside) if data is not None else self._data
+        dataset = self._data if data is None else as_dataset(data, **self.config.reading())
         assert dataset is not None
         check_same_data(self.about, dataset, self.folder or Path("owner"))
         return MarkLoss(self.config.mark_settings(), self.keys.by_mark, dataset, seed=self.config.seed)
@@ -283,11 +283,7 @@ class Owner:
         shape, classes = _input_of(self.keys)
         for name, member in (self.references._asdict() if self.references else {}).items():
             if not (folder / "panel" / name / "model.json").exists():
-                about = {
-                    name: self.about[name]
-                    for name in ("data", "set_aside", "data_digest", "eps", "seed")
-                    if name in self.about
-                }
+                about = {name: self.about[name] for name in (*DATA_FIELDS, "eps", "seed") if name in self.about}
                 spec = describe_module(member, shape, classes)
                 write_model(folder / "panel" / name, member, spec, about | {"kind": "independent"})
 
@@ -507,11 +503,12 @@ def resolve_run(
     """
     if config is not None and ((eps, wm_eps, marks, seed) != (None, None, None, 0) or settings):
         raise ConfigError("config: holds eps, wm_eps, marks, settings and seed already; give either config or those")
-    dataset = as_dataset(data, data_dir, 1.0 if config is None else config.set_aside)
+    dataset = as_dataset(data, data_dir, **({} if config is None else config.reading()))
     if config is None:
         config = preset("fast", data=dataset.name, eps=eps, wm_eps=wm_eps, seed=seed, count=len(dataset.train))
         config = config if marks is None else replace(config, marks=tuple(marks))
         config = replace(config, model=model if isinstance(model, str) else MODULE)
+        config = replace(config, size=dataset.size, skip_unreadable=dataset.unreadable > 0)
         if isinstance(settings, Mapping):
             settings = [f"{name}={value}" for name, value in settings.items()]
         config = change(config, settings)
