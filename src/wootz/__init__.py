@@ -3,6 +3,7 @@
     import wootz
 
     owner = wootz.protect(model, data, eps=8 / 255)           # adversarial training with watermarks
+    owner = wootz.mark(model, data, bits=120)                 # or marks in a model that is trained already
     owner.save("run"); owner = wootz.Owner.load("run")        # the run folder of the command line
     verdict = owner.verify(suspect, access="scores")          # a module, a function, a path or a URL
     print(verdict.outcome, verdict.bits, verdict.evidence)
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from wootz.workflows.claim import Claim
     from wootz.workflows.evaluate import Evaluation, evaluate
     from wootz.workflows.judge import Judgement, JudgePolicy, judge
+    from wootz.workflows.mark import mark
     from wootz.workflows.owner import Owner, References, protect
     from wootz.workflows.protection import Protection
     from wootz.workflows.suspects import QueryConfig
@@ -58,6 +60,7 @@ _MODULES = {
     "extract": "workflows.attack",
     "judge": "workflows.judge",
     "load": "data",
+    "mark": "workflows.mark",
     "pgd": "attacks.evasion",
     "protect": "workflows.owner",
     "remove": "workflows.attack",
@@ -83,6 +86,7 @@ __all__ = [
     "extract",
     "judge",
     "load",
+    "mark",
     "pgd",
     "protect",
     "remove",

@@ -2,6 +2,7 @@
 
 A feature is a principal component of the pixels, or of the amplitudes of low spatial frequencies. Amplitudes stay the
 same when an image is shifted circularly or mirrored, so models that learn from shifted and mirrored copies learn them.
+Both are taken of images of at most 32 pixels a side, so that their number does not grow with the resolution.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from wootz.rng import global_seed
 
 _OVERSAMPLED = 10  # components that the randomized decomposition finds in addition, for accuracy
+_LARGEST_SIDE = 32  # in pixels
 _FREQUENCIES = 6  # of each axis, from 0
 _MAX_DEVIATIONS = 3.0
 _MIN_SCALE = 1e-3
@@ -31,8 +34,25 @@ class Projection(NamedTuple):
     components: Tensor
 
 
+def reduced(x: Tensor) -> Tensor:
+    """Return images float32 [N, C, H, W] with sides of at most 32 pixels, each the mean of what it covers."""
+    height, width = _sides(x.shape)
+    return x if (height, width) == tuple(x.shape[-2:]) else F.adaptive_avg_pool2d(x, (height, width))
+
+
+def pixel_count(shape: tuple[int, ...]) -> int:
+    """Return how many values `reduced` images of `shape` [C, H, W] have."""
+    height, width = _sides(shape)
+    return shape[-3] * height * width
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
+    height, width = shape[-2:]
+    return min(height, _LARGEST_SIDE), min(width, _LARGEST_SIDE)
+
+
 def amplitudes(x: Tensor) -> Tensor:
-    """Images float32 [N, C, H, W] -> square roots of the amplitudes of their low spatial frequencies [N, A].
+    """Images float32 [N, C, H, W], `reduced` -> square roots of the amplitudes of their low frequencies [N, A].
 
     The amplitude of a frequency is the root mean square of those of the frequency and of its mirror image.
     """
@@ -44,13 +64,13 @@ def amplitudes(x: Tensor) -> Tensor:
 
 
 def amplitude_count(shape: tuple[int, ...]) -> int:
-    """Return how many amplitudes images of `shape` [C, H, W] have."""
+    """Return how many amplitudes are taken of images of `shape` [C, H, W]."""
     rows, columns = _frequencies(shape)
     return shape[-3] * rows * columns
 
 
 def _frequencies(shape: tuple[int, ...]) -> tuple[int, int]:
-    height, width = shape[-2:]
+    height, width = _sides(shape)
     return min(_FREQUENCIES, height // 2 + 1), min(_FREQUENCIES, width // 2 + 1)
 
 
@@ -60,6 +80,7 @@ def fit_projection(x: Tensor, pixel_components: int, amplitude_components: int) 
     There are at most as many as values; components beyond the rank of the data are 0. Without amplitudes, `center` and
     `components` cover the pixels only.
     """
+    x = reduced(x)
     blocks = [_leading(x.flatten(1), pixel_components)]
     if amplitude_components:
         blocks.append(_leading(amplitudes(x), amplitude_components))
@@ -80,6 +101,7 @@ def _leading(values: Tensor, count: int) -> Projection:
 
 def project(x: Tensor, projection: Projection) -> Tensor:
     """Images float32 [N, C, H, W] -> components [N, d]."""
+    x = reduced(x)
     values = x.flatten(1)
     if len(projection.center) > values.shape[1]:
         values = torch.cat([values, amplitudes(x)], 1)

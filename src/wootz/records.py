@@ -121,11 +121,24 @@ class AccuracyDrop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What was measured of a model before marks were written into it, and the steps that this took."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _EXACT
+
+    steps: int
+    clean: float | None = None
+    robust: RobustRecord | None = None
+    bits: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What was measured of one suspect; None is what was not measured.
 
     Accuracies are fractions, `seconds` is wall time, `bar` the required bits. `also` holds robust accuracies under
-    further evaluations. Results of a grid have three fields more: `digest` names the config that decides them, `axes`
+    further evaluations, `before` what a marked model was before. Results of a grid
+    have three fields more: `digest` names the config that decides them, `axes`
     holds the name of their grid cell along each axis (the seed has its own field), and `error` is the one line of a
     result that failed.
     """
@@ -149,6 +162,7 @@ class Result:
     queries: int | None = None
     agreement: float | None = None
     price: AccuracyDrop | None = None
+    before: Before | None = None
     notes: tuple[str, ...] = ()
     digest: str | None = None
     axes: dict[str, str] = field(default_factory=dict)

@@ -117,7 +117,7 @@ def _train_panel(job: Job, context: JobContext) -> None:
         if not complete:
             make_references(
                 cfg,
-                load(cfg.data, context.data_dir, cfg.set_aside),
+                load(cfg.data, context.data_dir, **cfg.reading()),
                 folder,
                 execution=context.execution,
                 progress=lambda *_: None,

@@ -238,7 +238,7 @@ class _Planner:
         """Return the job of the reference models of a key's tests; owners that differ in marks or loss share them."""
         base = Protection(
             data=cfg.data,
-            set_aside=cfg.set_aside,
+            **cfg.reading(),
             seed=cfg.seed,
             marks=(),
             panel=cfg.panel,

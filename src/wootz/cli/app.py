@@ -24,6 +24,7 @@ from wootz.cli import (
     evaluate,
     export,
     judge,
+    mark,
     protect,
     register,
     remove,
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.command)
 app.command("protect")(protect.command)
+app.command("mark")(mark.command)
 app.command("evaluate")(evaluate.command)
 app.command("steal")(steal.command)
 app.command("remove")(remove.command)

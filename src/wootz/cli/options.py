@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,15 @@ RunData = Annotated[
     str | None, typer.Option("--data", help="The run's data set, if it is no longer where it was: a name or a path.")
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Set a setting: key=value (repeatable).")]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size", help="Resize the shorter side of every image to N and crop the middle N x N (default: as is)."
+    ),
+]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, instead of refusing them.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random except keys.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished call.")]
 Count = Annotated[int, typer.Option("-n", min=1, help="Number of test images for robust accuracy.")]
@@ -89,6 +99,11 @@ Architecture = Annotated[
         help="Network whose weights the suspect's file holds, by the name that --model takes; its code is run.",
     ),
 ]
+Tsa = Annotated[
+    str | None,
+    typer.Option("--tsa", help="URL of an RFC 3161 authority that timestamps the registration before keys are drawn."),
+]
+TsaPolicy = Annotated[str, typer.Option("--tsa-policy", help="Policy of that authority: a dotted object identifier.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Precision = Annotated[
     str,
@@ -151,6 +166,13 @@ def parse_eps(name: str, text: str | None) -> float | None:
         return float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError):
         raise ConfigError(f"--{name} {text}: must be a number such as 0.25 or 8/255") from None
+
+
+def check_policy(text: str) -> str:
+    """Return the policy of a time-stamp authority as it is, after a check of its form."""
+    if text and not re.fullmatch(r"[0-2](\.\d+)+", text):
+        raise ConfigError(f"--tsa-policy {text}: must be a dotted object identifier such as 1.3.6.1.4.1.13762.3")
+    return text
 
 
 def execution(device: str, precision: str = "auto") -> Any:

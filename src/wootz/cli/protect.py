@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,11 @@ from wootz.cli.options import (
     Resume,
     Seed,
     Settings,
+    Size,
+    SkipUnreadable,
+    Tsa,
+    TsaPolicy,
+    check_policy,
     execution,
     parse_eps,
     progress_bar,
@@ -29,7 +34,7 @@ from wootz.errors import ConfigError
 def command(
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="Data set: a name, an .npz file, a folder of class folders.")
+        str | None, typer.Option("--data", help="Data set: a name, an .npz or .tar file, a folder of class folders.")
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="fast, paper or strong.")] = "fast",
     model: Model = None,
@@ -38,16 +43,11 @@ def command(
     ] = None,
     wm_eps: Annotated[str | None, typer.Option("--wm-eps", help="Trigger budget, larger than eps.")] = None,
     marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks, or none.")] = "triggers,runner-up,guard",
-    tsa: Annotated[
-        str | None,
-        typer.Option(
-            "--tsa", help="URL of an RFC 3161 authority that timestamps the registration before keys are drawn."
-        ),
-    ] = None,
-    tsa_policy: Annotated[
-        str, typer.Option("--tsa-policy", help="Policy of that authority: a dotted object identifier.")
-    ] = "",
+    tsa: Tsa = None,
+    tsa_policy: TsaPolicy = "",
     count: Count = 2000,
+    size: Size = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -68,7 +68,7 @@ def command(
             raise ConfigError("--data: missing; name a data set (wootz data list shows them)")
         cfg = read_config(out)
     else:
-        loaded = datasets.load(data, data_dir)
+        loaded = datasets.load(data, data_dir, size=size, skip_unreadable=skip_unreadable)
         cfg = preset_config(
             preset,
             data=loaded.name,
@@ -77,6 +77,7 @@ def command(
             seed=seed,
             count=len(loaded.train),
         )
+        cfg = replace(cfg, size=size, skip_unreadable=skip_unreadable)
         chosen = "" if marks == "none" else marks
         cfg = change(cfg, [f"marks={chosen}", *([f"model={model}"] if model else []), *(settings or [])])
     with progress_bar() as progress:
@@ -87,14 +88,8 @@ def command(
             execution=execution(device, precision),
             resume=resume,
             tsa=tsa,
-            tsa_policy=_policy(tsa_policy),
+            tsa_policy=check_policy(tsa_policy),
             count=count,
             progress=progress,
         )
     show_cell(cell, as_json=as_json)
-
-
-def _policy(text: str) -> str:
-    if text and not re.fullmatch(r"[0-2](\.\d+)+", text):
-        raise ConfigError(f"--tsa-policy {text}: must be a dotted object identifier such as 1.3.6.1.4.1.13762.3")
-    return text

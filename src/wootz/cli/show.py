@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wootz.cli.options import print_json
-from wootz.records import Result, to_json
+from wootz.records import Before, Result, to_json
 
 _OUT = Console()
 
@@ -74,6 +74,8 @@ def _lines(cell: Result) -> list[tuple[str, str]]:
             lines.append(("queries per attacked image", per_image))
         if len(robust.fallen) > 1:
             lines.append(("first success by", ", ".join(f"{name} {count}" for name, count in robust.fallen.items())))
+    if cell.before is not None:
+        lines.append(("before marking", _before(cell.before)))
     if cell.queries is not None:
         lines.append(("queries", f"{cell.queries:,}"))
     if cell.agreement is not None:
@@ -89,6 +91,13 @@ def _lines(cell: Result) -> list[tuple[str, str]]:
         lines.append(("verdict", f"[bold]{cell.verdict}[/bold]"))
     lines.append(("seconds", f"{cell.seconds:g}"))
     return lines
+
+
+def _before(before: Before) -> str:
+    clean = [] if before.clean is None else [f"clean {before.clean:.2%}"]
+    robust = [] if before.robust is None else [f"robust {before.robust.accuracy:.2%}"]
+    bits = [] if before.bits is None else [f"{before.bits:.1f} bits"]
+    return ", ".join([*clean, *robust, *bits, f"{before.steps} steps"])
 
 
 def _one_line(text: str) -> str:

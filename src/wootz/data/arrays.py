@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wootz.checks import total_memory
-from wootz.data.dataset import MOST_CLASSES, RawDataset
+from wootz.data.dataset import MOST_CLASSES, RawDataset, Split
 from wootz.errors import DataError
 from wootz.logs import warn_once
 
 _ROUNDING = 1e-6
 _LONGEST_NAME = 200
 _LISTED = 5
+_FEWEST_IMAGES = 4
+"""A class needs an image for training, and some for the held-out parts."""
 
 
 def as_levels(where: str, *arrays: NDArray[Any]) -> list[NDArray[np.uint8]]:
@@ -100,6 +103,32 @@ def check_classes(raw: RawDataset) -> None:
             f"{name}: no training image has label {', '.join(map(str, missing[:_LISTED]))}{more} of 0 to "
             f"{len(classes) - 1}; number the classes from 0 without gaps, and name only these"
         )
+
+
+def custom_dataset(
+    name: str, classes: tuple[str, ...], training: Split, test: Split, *, unreadable: int = 0
+) -> RawDataset:
+    """Return a user's own data, whose parts will be stratified; without test images, some of the training images test.
+
+    Raises:
+        DataError: see `check_classes`; a class has too few images to be split.
+    """
+    raw = RawDataset(name, classes, training, test, stratified=True, unreadable=unreadable)
+    if 0 in training.pixels.shape[1:]:
+        raise DataError(
+            f"{name}: images of shape {list(training.pixels.shape[1:])}; height and width must be at least 8"
+        )
+    check_classes(raw)
+    counts = torch.bincount(training.labels, minlength=len(classes)).tolist()
+    few = [f"{label!r} ({count})" for label, count in zip(classes, counts, strict=True) if count < _FEWEST_IMAGES]
+    if few and len(training):
+        more = f" and {len(few) - _LISTED} more" if len(few) > _LISTED else ""
+        listed = f"{', '.join(few[:_LISTED])}{more}"
+        raise DataError(
+            f"{name}: classes with fewer than {_FEWEST_IMAGES} training images are too few to split: {listed}; give "
+            "more images of them, join them with another class, or leave them out"
+        )
+    return raw
 
 
 def check_memory(where: str, size: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wootz import checks
+from wootz.data.stratified import stratified_parts
 from wootz.errors import DataError
 from wootz.logs import warn_once
 from wootz.rng import generator
@@ -53,6 +54,9 @@ class Dataset:
         thief: images of the same distribution for an extraction attack.
         test: the data set's own test images, for reporting only.
         set_aside: the fraction of the default probes and attack images that was held out, see `split_dataset`.
+        size: the side that all images were resized and cropped to; None where they are as the source has them.
+        unreadable: the number of images that were left out because they cannot be read.
+        labels_from: the file of a model's answers that are the labels; empty where the source has labels.
     """
 
     name: str
@@ -63,6 +67,9 @@ class Dataset:
     thief: Split
     test: Split
     set_aside: float = 1.0
+    size: int | None = None
+    unreadable: int = 0
+    labels_from: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -92,9 +99,13 @@ class RawDataset(NamedTuple):
         name: the data set's name, or its absolute path.
         classes: the names of the classes.
         training: the source's training images.
-        test: the source's test images.
+        test: the source's test images; may be empty if `stratified`.
         counts: the default sizes of the other parts; None means 1/60 of the training images for validation, 1/3 for
             the probes and 1/6 for an extraction attack.
+        stratified: whether every class gets its proportion of each part, and images that are nearly alike stay in one
+            part. Data sets of published figures are only shuffled.
+        size: see `Dataset`.
+        unreadable: see `Dataset`.
     """
 
     name: str
@@ -102,13 +113,16 @@ class RawDataset(NamedTuple):
     training: Split
     test: Split
     counts: Counts | None = None
+    stratified: bool = False
+    size: int | None = None
+    unreadable: int = 0
 
 
 def split_dataset(raw: RawDataset, set_aside: float = 1.0) -> Dataset:
     """Shuffle the training images by a fixed seed and split them into disjoint parts.
 
     Args:
-        raw: the data set.
+        raw: the data set. If it is stratified and has no test images, one image in six is held out for testing first.
         set_aside: the fraction in (0, 1] of the default probes and attack images to hold out; the rest is added to the
             training images. A smaller fraction holds out a subset of what a larger one does.
 
@@ -117,36 +131,107 @@ def split_dataset(raw: RawDataset, set_aside: float = 1.0) -> Dataset:
         DataError: there are too few images to split, or images and labels do not fit together.
     """
     check_set_aside(set_aside)
-    name, classes, training, test, counts = raw
-    total = len(training)
-    counts = counts or Counts(total // 60, total // 3, total // 6)
+    name, classes, training, test = raw[:4]
+    testing = len(training) // _TEST_FRACTION if raw.stratified and len(test) == 0 else 0
+    total = len(training) - testing
+    counts = raw.counts or Counts(max(total // 60, int(raw.stratified)), total // 3, total // 6)
     held_out = Counts(counts.validation, round(set_aside * counts.probes), round(set_aside * counts.thief))
-    if total <= sum(counts) or len(test) == 0 or min(held_out) < 1:
-        raise DataError(f"{name}: {total} training and {len(test)} test images are too few to split")
+    if total <= sum(counts) or testing + len(test) == 0 or min(held_out) < 1:
+        raise DataError(f"{name}: {len(training)} training and {len(test)} test images are too few to split")
     check_split(name, training, len(classes))
     check_split(name, test, len(classes))
-    if training.pixels.shape[1:] != test.pixels.shape[1:]:
+    if not testing and training.pixels.shape[1:] != test.pixels.shape[1:]:
         sizes = (list(split.pixels.shape[1:]) for split in (training, test))
         raise DataError("{}: training images are {} and test images {}; all must have one size".format(name, *sizes))
-    order = torch.randperm(total, generator=generator(SPLIT_SEED, "split", total))
-    validation, probes, thief, train = order.split([*counts, total - sum(counts)])
+    divide = _stratified if raw.stratified else _shuffled
+    parts = divide(name, training, testing, counts, held_out)
+    if not all(map(len, parts[not testing :])):
+        raise DataError(f"{name}: its {len(training)} images of {len(classes)} classes are too few to split")
+    if testing:
+        test = training.subset(parts.test)
+    elif raw.stratified:  # the first test images are those that robust accuracy is measured on
+        test = test.subset(torch.randperm(len(test), generator=generator(SPLIT_SEED, "test", len(test))))
     return Dataset(
         name=name,
         classes=classes,
-        train=training.subset(torch.cat([train, probes[held_out.probes :], thief[held_out.thief :]])),
-        validation=training.subset(validation),
-        probes=training.subset(probes[: held_out.probes]),
-        thief=training.subset(thief[: held_out.thief]),
+        train=training.subset(parts.train),
+        validation=training.subset(parts.validation),
+        probes=training.subset(parts.probes),
+        thief=training.subset(parts.thief),
         test=test,
         set_aside=set_aside,
+        size=raw.size,
+        unreadable=raw.unreadable,
     )
 
 
-def hold_out_test(training: Split) -> tuple[Split, Split]:
-    """Return the rest and one image in six, drawn by a fixed seed, for testing: for sources without test images."""
-    order = torch.randperm(len(training), generator=generator(0, "test", len(training)))
-    cut = len(training) // _TEST_FRACTION
-    return training.subset(order[cut:]), training.subset(order[:cut])
+class _Parts(NamedTuple):
+    """Indices of the images of each part, int64."""
+
+    test: Tensor
+    validation: Tensor
+    probes: Tensor
+    thief: Tensor
+    train: Tensor
+
+
+def _shuffled(name: str, training: Split, testing: int, counts: Counts, held_out: Counts) -> _Parts:
+    total = len(training)
+    order = torch.randperm(total, generator=generator(SPLIT_SEED, "split", total))
+    validation, probes, thief, train = order.split([*counts, total - sum(counts)])
+    train = torch.cat([train, probes[held_out.probes :], thief[held_out.thief :]])
+    return _Parts(order[:0], validation, probes[: held_out.probes], thief[: held_out.thief], train)
+
+
+def _stratified(name: str, training: Split, testing: int, counts: Counts, held_out: Counts) -> _Parts:
+    total = len(training)
+    sizes = [testing, *counts, total - testing - sum(counts)]
+    groups = stratified_parts(name, training.pixels, training.labels, sizes, SPLIT_SEED)
+    (probes, more), (thief, still_more) = (
+        _cut(part, count) for part, count in zip(groups[2:4], held_out[1:], strict=True)
+    )
+    parts = (groups[0], groups[1], probes, thief, [*groups[4], *more, *still_more])
+    rank = torch.randperm(total, generator=generator(SPLIT_SEED, "split", total))
+    joined = (torch.cat([rank[:0], *part]) for part in parts)
+    return _Parts(*(part[rank[part].argsort()] for part in joined))
+
+
+def _cut(groups: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the first groups that hold `count` images together, or the next larger number, and the other groups."""
+    held = 0
+    for number, group in enumerate(groups):
+        if held >= count:
+            return groups[:number], groups[number:]
+        held += len(group)
+    return groups, []
+
+
+def label_dataset(
+    name: str,
+    pixels: Tensor,
+    labels: Tensor,
+    classes: tuple[str, ...],
+    *,
+    set_aside: float = 1.0,
+    size: int | None = None,
+) -> Dataset:
+    """Return images with given labels, such as a model's own answers, as a data set with its fixed split.
+
+    The parts are stratified by the labels. Classes may have any number of images, none included.
+
+    Args:
+        name: the name or the absolute path of the images.
+        pixels: uint8 [N, C, H, W].
+        labels: int64 [N].
+        classes: the names of the classes.
+        set_aside: see `split_dataset`.
+        size: see `Dataset`.
+
+    Raises:
+        DataError: there are too few images to split, or images and labels do not fit together.
+    """
+    raw = RawDataset(name, classes, Split(pixels, labels), Split(pixels[:0], labels[:0]), stratified=True, size=size)
+    return split_dataset(raw, set_aside)
 
 
 def check_set_aside(set_aside: float) -> None:

@@ -5,20 +5,36 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from wootz.data.arrays import as_labels, as_levels, check_classes, check_memory
-from wootz.data.dataset import RawDataset, Split, hold_out_test
+from wootz.data.arrays import as_labels, as_levels, check_memory, custom_dataset
+from wootz.data.dataset import RawDataset, Split
 from wootz.errors import DataError
 from wootz.logs import warn_once
 
-_READ = ("x_train", "y_train", "x_test", "y_test", "classes")
+_NAMES = {
+    **{
+        spelling.format(part): f"x_{part}"
+        for part in ("train", "test", "val")
+        for spelling in ("x_{}", "X_{}", "{}_images")
+    },
+    **{
+        spelling.format(part): f"y_{part}"
+        for part in ("train", "test", "val")
+        for spelling in ("y_{}", "Y_{}", "{}_labels")
+    },
+    "classes": "classes",
+}
+"""The name of an array in a file -> its name here."""
+
+_IMAGES = {name for name, known in _NAMES.items() if known.startswith("x_")} | {"images", "x", "X"}
 _LISTED = 5
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
@@ -31,46 +47,80 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 def load_npz(path: Path) -> RawDataset:
     """Read `x_train`, `y_train` and optionally `x_test` and `y_test`, `classes` from an `.npz` file.
 
-    Images are [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels, see `as_levels`; labels see `as_labels`.
+    `train_images` and `train_labels` are such names as well; `x_val` and `y_val` are tested on where there is no test
+    split. Images are [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels, see `as_levels`; labels see
+    `as_labels`.
     """
-    arrays = _read_arrays(path)
+    arrays = _read_arrays(path, _labelled)
     if arrays["x_train"].dtype.kind == "f":
         warn_once(f"{path}: its images are floats; they are rounded to 256 levels")
-    parts = [part for part in ("train", "test") if f"x_{part}" in arrays]
+    parts = [name.removeprefix("x_") for name in arrays if name.startswith("x_")]
     levels = as_levels(str(path), *(arrays[f"x_{part}"] for part in parts))
-    splits = [
-        _as_split(f"{path}: {part}", images, arrays[f"y_{part}"]) for part, images in zip(parts, levels, strict=True)
-    ]
-    training, test = splits if len(splits) == 2 else hold_out_test(splits[0])
-    count = 1 + int(splits[0].labels.max()) if len(splits[0]) else 0
-    raw = RawDataset(os.path.abspath(path), _names(path, arrays.get("classes", np.arange(count))), training, test)
-    check_classes(raw._replace(training=splits[0]))
-    return raw
+    splits = {
+        part: Split(
+            _as_pixels(f"{path}: {part}", images), torch.from_numpy(as_labels(f"{path}: {part}", arrays[f"y_{part}"]))
+        )
+        for part, images in zip(parts, levels, strict=True)
+    }
+    for part, (pixels, labels) in splits.items():
+        if len(pixels) != len(labels):
+            raise DataError(f"{path}: {part}: {len(pixels)} images but {len(labels)} labels")
+    training = splits.pop("train")
+    test = next(iter(splits.values()), training.subset(slice(0)))
+    count = 1 + int(training.labels.max()) if len(training) else 0
+    return custom_dataset(
+        os.path.abspath(path), _class_names(path, arrays.get("classes", np.arange(count))), training, test
+    )
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def load_npz_images(path: Path) -> Tensor:
+    """Return the images of all arrays of images in an `.npz` file, uint8 [N, C, H, W]."""
+    arrays = _read_arrays(path, _images_only)
+    levels = as_levels(str(path), *arrays.values())
+    pixels = [_as_pixels(f"{path}: {name}", images) for name, images in zip(arrays, levels, strict=True)]
+    if len(shapes := {tuple(images.shape[1:]) for images in pixels}) > 1:
+        raise DataError(f"{path}: its images are of several shapes: {', '.join(map(str, sorted(shapes)))}")
+    return torch.cat(pixels)
+
+
+def _read_arrays(path: Path, choose: Callable[[Path, list[str]], dict[str, str]]) -> dict[str, NDArray[Any]]:
+    """Return the chosen arrays; `choose` returns the name in the file -> the name in the result."""
     if not path.is_file():
         raise DataError(f"{path}: {'is not a plain file' if path.exists() else 'there is no such file'}")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-            _check_names(path, members)
-            wanted = {name: member for name, member in members.items() if name in _READ}
-            _check_members(path, wanted)
-            return {name: _read_array(path, archive, member) for name, member in wanted.items()}
+            chosen = choose(path, list(members))
+            _check_members(path, {name: members[name] for name in chosen})
+            return {chosen[name]: _read_array(path, archive, members[name]) for name in chosen}
     except DataError:
         raise
     except Exception as error:  # on damaged files zipfile, zlib and numpy raise a dozen kinds, SyntaxError among them
         raise DataError(f"{path}: is not an .npz file of plain arrays, as np.savez writes it ({error})") from error
 
 
-def _check_names(path: Path, names: Collection[str]) -> None:
+def _labelled(path: Path, names: list[str]) -> dict[str, str]:
+    found = {_NAMES[name]: name for name in reversed(names) if name in _NAMES}
     for name, other in (("x_train", "x_train"), ("y_train", "x_train"), ("x_test", "y_test"), ("y_test", "x_test")):
-        if name not in names and (other in names or name == other):
-            held = ", ".join(map(repr, list(names)[:_LISTED]))
-            raise DataError(f"{path}: has no array {name!r}; it holds {held or 'nothing'}")
-    if others := [repr(name) for name in names if name not in _READ]:
-        warn_once(f"{path}: skipped the arrays {', '.join(others[:_LISTED])}; read are {', '.join(_READ)}")
+        if name not in found and (other in found or name == other):
+            raise DataError(f"{path}: has no array {name!r}; it holds {_listed(names)}")
+    wanted = ["x_train", "y_train"]
+    wanted += next((part for part in (["x_test", "y_test"], ["x_val", "y_val"]) if set(part) <= set(found)), [])
+    chosen = {found[name]: name for name in (*wanted, "classes") if name in found}
+    if others := [name for name in names if name not in chosen]:
+        warn_once(f"{path}: skipped the arrays {_listed(others)}; read are {', '.join(chosen)}")
+    return chosen
+
+
+def _images_only(path: Path, names: list[str]) -> dict[str, str]:
+    chosen = {name: name for name in names if name in _IMAGES}
+    if not chosen:
+        raise DataError(f"{path}: has no array of images (such as 'images' or 'x_train'); it holds {_listed(names)}")
+    return chosen
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:_LISTED])) or "nothing"
 
 
 def _check_members(path: Path, members: dict[str, zipfile.ZipInfo]) -> None:
@@ -111,8 +161,8 @@ def _read_array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -
         return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _as_split(where: str, images: NDArray[np.uint8], labels: NDArray[Any]) -> Split:
-    shape, labels = list(images.shape), as_labels(where, labels)
+def _as_pixels(where: str, images: NDArray[np.uint8]) -> Tensor:
+    shape = list(images.shape)
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and shape[-1] in (1, 3):
@@ -121,12 +171,10 @@ def _as_split(where: str, images: NDArray[np.uint8], labels: NDArray[Any]) -> Sp
         raise DataError(
             f"{where}: images must be [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels, these are {shape}"
         )
-    if len(images) != len(labels):
-        raise DataError(f"{where}: {len(images)} images but {len(labels)} labels")
-    return Split(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels))
+    return torch.from_numpy(np.ascontiguousarray(images))
 
 
-def _names(path: Path, names: NDArray[Any]) -> tuple[str, ...]:
+def _class_names(path: Path, names: NDArray[Any]) -> tuple[str, ...]:
     if names.ndim != 1:
         raise DataError(f"{path}: classes must be a list of names, one per label; this is {list(names.shape)}")
     return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names)

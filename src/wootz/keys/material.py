@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from wootz.image_features import amplitude_count
+from wootz.image_features import amplitude_count, pixel_count
 
 MAX_KEY_ELEMENTS = 1 << 28
 """Largest number of random elements of a key, over all its tensors."""
@@ -127,7 +127,7 @@ def _direction_tensors(
     of_amplitudes = params.get("amplitudes", 0)
     if type(of_amplitudes) is not int or not 0 <= of_amplitudes < features:
         raise ValueError(f"amplitudes = {of_amplitudes!r}: must be a number of the {features} features, but not all")
-    values, real = math.prod(shape) + (amplitude_count(shape) if of_amplitudes else 0), torch.float32
+    values, real = pixel_count(shape) + (amplitude_count(shape) if of_amplitudes else 0), torch.float32
     return {
         "components": (real, (values, features)),
         "center": (real, (values,)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from wootz.models.architectures import MODELS, other_architecture
 from wootz.models.contract import check_model, depends_on_batch, look_like_probabilities, range_warnings
-from wootz.models.factories import is_factory, resolved_name, source_digest
+from wootz.models.factories import is_factory, make_network, resolved_name, source_digest
 from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter
 from wootz.models.saved import (
     MODULE,
@@ -38,6 +38,7 @@ __all__ = [
     "is_factory",
     "load_weights",
     "look_like_probabilities",
+    "make_network",
     "other_architecture",
     "read_files",
     "read_model",

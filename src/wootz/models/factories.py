@@ -50,7 +50,9 @@ def resolved_name(name: str) -> str:
     return f"{os.path.abspath(place)}:{entry}" if place.endswith(".py") else name
 
 
-def make_network(name: str, settings: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+def make_network(
+    name: str, settings: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int | None
+) -> nn.Module:
     """Call the factory `name` and return its network.
 
     A factory gets the settings, and whichever of `num_classes`, `shape` and `in_channels` it has parameters for.
@@ -59,7 +61,7 @@ def make_network(name: str, settings: Mapping[str, Any], shape: tuple[int, int, 
         name: see the module.
         settings: keyword arguments.
         shape: channels, height and width of the images.
-        num_classes: number of classes K.
+        num_classes: number of classes K; None leaves it to the factory.
 
     Raises:
         ConfigError: there is no such file, module, factory or setting, or it does not return an `nn.Module`.
@@ -96,7 +98,7 @@ def source_digest(name: str) -> str:
 
 
 def _call_own(
-    place: str, entry: str, settings: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int
+    place: str, entry: str, settings: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int | None
 ) -> Any:
     factory = getattr(_import(place), entry, None)
     if not callable(factory):
@@ -153,25 +155,27 @@ def _searching(folder: str) -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def _timm(_: str, entry: str, settings: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int) -> Any:
+def _timm(_: str, entry: str, settings: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int | None) -> Any:
     require("timm")
     import timm
 
-    return timm.create_model(entry, pretrained=False, num_classes=num_classes, in_chans=shape[0], **settings)
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    return timm.create_model(entry, **{"pretrained": False, "in_chans": shape[0], **classes, **settings})
 
 
 def _hugging_face(
-    _: str, entry: str, settings: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int
+    _: str, entry: str, settings: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int | None
 ) -> Any:
     require("hf")
     from transformers import AutoConfig, AutoModelForImageClassification  # its calls have no types
 
+    classes = {} if num_classes is None else {"num_labels": num_classes}
     config = AutoConfig.from_pretrained(
-        entry, num_labels=num_classes, num_channels=shape[0], local_files_only=True, trust_remote_code=False, **settings
+        entry, local_files_only=True, trust_remote_code=False, **{"num_channels": shape[0], **classes, **settings}
     )
     return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
 
 
-_Make = Callable[[str, str, Mapping[str, Any], tuple[int, int, int], int], Any]
+_Make = Callable[[str, str, Mapping[str, Any], tuple[int, int, int], int | None], Any]
 _LIBRARIES: Mapping[str, _Make] = MappingProxyType({"timm": _timm, "hf": _hugging_face})
 _PACKAGES: Mapping[str, str] = MappingProxyType({"timm": "timm", "hf": "transformers"})

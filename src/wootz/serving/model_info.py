@@ -22,6 +22,7 @@ class ModelInfo:
         classes: the class names, in the order of the scores.
         data: the name of the training data set; empty omits it.
         set_aside: the held-out fraction of that data set; None omits it.
+        size: the side that its images were resized to; None omits it.
         eps: the perturbation budget of adversarial training; None omits it.
         access: `scores` answers with scores and labels, `label` with labels only.
     """
@@ -31,6 +32,7 @@ class ModelInfo:
     classes: tuple[str, ...]
     data: str = ""
     set_aside: float | None = None
+    size: int | None = None
     eps: float | None = None
     access: AnswerAccess = "scores"
 
@@ -61,6 +63,7 @@ def model_metadata(info: ModelInfo) -> dict[str, Any]:
             **({"scores": "log-probabilities"} if info.access == "scores" else {}),
             **({"data": info.data} if info.data else {}),
             **({"set_aside": f"{info.set_aside:g}"} if info.set_aside is not None else {}),
+            **({"size": info.size} if info.size is not None else {}),
             **({"eps": f"{info.eps:g}"} if info.eps is not None else {}),
         },
     }

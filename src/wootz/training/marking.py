@@ -57,7 +57,7 @@ def embed(
     recipe: Recipe,
     model: nn.Module,
     images: Split,
-    targets: Tensor,
+    targets: Callable[[Tensor, Tensor], Tensor],
     losses: Sequence[ExtraLoss],
     *,
     seed: int,
@@ -74,7 +74,7 @@ def embed(
         recipe: budget, norm and attack of adversarial training.
         model: images in [0, 1] -> logits [N, K].
         images: the images to train on, and their classes.
-        targets: probabilities [N, K] for each of them.
+        targets: images [n, C, H, W] and their classes [n] -> the probabilities [n, K] to learn.
         losses: what the marks add.
         seed: of the order of images and of attacks.
         enough: called with the number of steps after every `check_every` steps; true stops.
@@ -93,7 +93,8 @@ def embed(
             order = torch.randperm(len(images), generator=generator(seed, "marking", step))
         rows, order = order[:size], order[size:]
         chosen = images.subset(rows)
-        batch = Batch(chosen.images().to(device), chosen.labels.to(device), targets[rows].to(device))
+        x, y = chosen.images().to(device), chosen.labels.to(device)
+        batch = Batch(x, y, targets(x, y))
         for group in optimizer.param_groups:
             group["lr"] = cfg.lr * min(1.0, (step + 1) / (cfg.warmup + 1))
         loss = _divergence(model, batch.x, batch.targets)

@@ -25,7 +25,7 @@ from wootz.watermarks.interface import Mark, MarkContext
 from wootz.watermarks.mark_loss import MarkLoss
 from wootz.watermarks.marks import MARKS, check_compatible, check_marks, hook_of, prepare_all, weights_digest
 from wootz.watermarks.out_of_ball import check_wm_eps
-from wootz.watermarks.runner_up import RunnerUp
+from wootz.watermarks.runner_up import RunnerUp, tilted_answers
 from wootz.watermarks.triggers import Triggers
 
 __all__ = [
@@ -56,5 +56,6 @@ __all__ = [
     "check_wm_eps",
     "hook_of",
     "prepare_all",
+    "tilted_answers",
     "weights_digest",
 ]

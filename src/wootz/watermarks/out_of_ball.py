@@ -14,6 +14,7 @@ from wootz.logs import warn_once
 from wootz.watermarks.interface import MarkContext
 
 _PROBE_PIXELS = 48  # compared first: enough to distinguish almost every pair of images
+_RANKED_PIXELS = 4096  # at most, of which those with the largest variance are taken
 
 
 def check_wm_eps(eps: float, alpha: float, wm_eps: float) -> None:
@@ -105,13 +106,14 @@ def near_any(points: Tensor, images: Tensor, distance: int) -> Tensor:
     Returns:
         bool [n].
     """
-    flat_points, flat_images = points.flatten(1).short(), images.flatten(1)
-    variance = flat_images[:2000].float().var(0)
-    probe = variance.topk(min(_PROBE_PIXELS, flat_images.shape[1])).indices
+    flat_points, flat_images = points.flatten(1), images.flatten(1)
+    step = math.ceil(flat_images.shape[1] / _RANKED_PIXELS)
+    variance = flat_images[:2000, ::step].float().var(0)
+    probe = step * variance.topk(min(_PROBE_PIXELS, len(variance))).indices
     sample = flat_images[:, probe].short()
     near = torch.zeros(len(points), dtype=torch.bool)
     for number, point in enumerate(flat_points):
-        rows = ((sample - point[probe]).abs().amax(1) <= distance).nonzero().squeeze(1)
+        rows = ((sample - point[probe].short()).abs().amax(1) <= distance).nonzero().squeeze(1)
         if len(rows):
-            near[number] = bool(((flat_images[rows].short() - point).abs().amax(1) <= distance).any())
+            near[number] = bool(((flat_images[rows].short() - point.short()).abs().amax(1) <= distance).any())
     return near

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from wootz import checks
 from wootz.attacks.evasion import predict_logits
-from wootz.data import Dataset
+from wootz.data import Dataset, Split
 from wootz.errors import ConfigError
-from wootz.image_features import amplitude_count, class_statistics, fit_projection, project
+from wootz.image_features import amplitude_count, class_statistics, fit_projection, pixel_count, project, reduced
 from wootz.keys import DirectionKey, Key, RegisteredMaterial
 from wootz.keys.material import MAX_KEY_ELEMENTS
 from wootz.training import Hook
 from wootz.watermarks.interface import MarkContext
 
-_PRIOR_IMAGES = 5000
+_PRIOR_IMAGES, _CHUNK = 5000, 1000
 _LEAST = 1e-6  # a model's own probabilities are not taken to be smaller
 
 
@@ -66,8 +66,8 @@ def prepare(cfg: RunnerUp, context: MarkContext, generator: torch.Generator) -> 
         raise ConfigError(
             f"mark 'runner-up': needs at least three classes, {data.name} has {count}; leave the mark out"
         )
-    x, y = data.train.images(), data.train.labels
-    of_pixels, most = min(cfg.features, math.prod(data.shape)), MAX_KEY_ELEMENTS // count**2
+    x, y = _reduced_images(data.train), data.train.labels
+    of_pixels, most = min(cfg.features, pixel_count(data.shape)), MAX_KEY_ELEMENTS // count**2
     if of_pixels > most:
         advice = f"at most {most} are possible" if most else "leave the mark out"
         raise ConfigError(f"runner-up.features = {of_pixels}: too many for {count} classes; {advice}")
@@ -133,6 +133,11 @@ def keyed_targets(cfg: RunnerUp, key: DirectionKey, z: Tensor, y: Tensor) -> Ten
     logits = cfg.tau / math.sqrt(z.shape[1]) * torch.einsum("nkd,nd->nk", key.direction[y], z)
     q = (logits + 0.5 * key.prior[y].log()).scatter(1, y[:, None], float("-inf")).softmax(1)
     return (cfg.lam * q).scatter(1, y[:, None], 1 - cfg.lam)
+
+
+def _reduced_images(split: Split) -> Tensor:
+    parts = (split.subset(slice(start, start + _CHUNK)).images() for start in range(0, len(split), _CHUNK))
+    return torch.cat([reduced(part) for part in parts])
 
 
 def _confusion(panel: Sequence[nn.Module], data: Dataset) -> Tensor:

@@ -150,7 +150,11 @@ def _target_data(where: str, parameters: Mapping[str, Any], data: str | None, da
     if not isinstance(name, str):
         raise ConfigError(f"{where}: does not say what data it knows; name them with --data")
     set_aside = _number(parameters, "set_aside", 1.0)
-    return load_moved(name, data_dir, set_aside, where) if data is None else load(data, data_dir, set_aside)
+    said = parameters.get("size")
+    size = said if isinstance(said, int) and not isinstance(said, bool) else None
+    if data is None:
+        return load_moved(name, data_dir, set_aside, where, size=size)
+    return load(data, data_dir, set_aside, size=size)
 
 
 def _number(parameters: Mapping[str, Any], name: str, customary: float) -> float:

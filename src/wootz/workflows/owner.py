@@ -48,7 +48,7 @@ from wootz.watermarks import MarkContext, MarkLoss, check_marks, hook_of, prepar
 from wootz.workflows.inputs import DataLike, as_dataset
 from wootz.workflows.protection import REFERENCE_NETWORK, Protection, change, preset
 from wootz.workflows.reference_models import ReferenceModels, registered_panel
-from wootz.workflows.run import check_same_data, data_metadata, prepare_run_folder
+from wootz.workflows.run import DATA_FIELDS, check_same_data, data_metadata, prepare_run_folder
 from wootz.workflows.suspects import QueryConfig, SuspectLike
 from wootz.workflows.timestamp import fetch_token
 
@@ -118,8 +118,8 @@ class Owner:
 
         The arguments are those of `protect`. The owner's model is `model` itself, which your loop trains.
         """
-        dataset, cfg, network, secret = _resolve(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
-        return _prepare(
+        dataset, cfg, network, secret = resolve_run(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
+        return prepare_owner(
             network,
             dataset,
             cfg,
@@ -154,7 +154,7 @@ class Owner:
         if model is not None:
             load_weights(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
             model.eval()
-        known = ("data", "set_aside", "data_digest", "eps", "seed", "kind")
+        known = (*DATA_FIELDS, "eps", "seed", "kind")
         return cls(
             keys=keys,
             references=references,
@@ -269,7 +269,7 @@ class Owner:
         """
         if data is None and self._data is None:
             raise ConfigError("train_hook: this owner was read from a folder; give its data: train_hook(data)")
-        dataset = as_dataset(data, set_aside=self.config.set_aside) if data is not None else self._data
+        dataset = self._data if data is None else as_dataset(data, **self.config.reading())
         assert dataset is not None
         check_same_data(self.about, dataset, self.folder or Path("owner"))
         return MarkLoss(self.config.mark_settings(), self.keys.by_mark, dataset, seed=self.config.seed)
@@ -283,11 +283,7 @@ class Owner:
         shape, classes = _input_of(self.keys)
         for name, member in (self.references._asdict() if self.references else {}).items():
             if not (folder / "panel" / name / "model.json").exists():
-                about = {
-                    name: self.about[name]
-                    for name in ("data", "set_aside", "data_digest", "eps", "seed")
-                    if name in self.about
-                }
+                about = {name: self.about[name] for name in (*DATA_FIELDS, "eps", "seed") if name in self.about}
                 spec = describe_module(member, shape, classes)
                 write_model(folder / "panel" / name, member, spec, about | {"kind": "independent"})
 
@@ -341,11 +337,11 @@ def protect(
         ModelError: the model does not take the images, or does not return logits.
         DataError: too few images, or images outside [0, 1].
     """
-    dataset, cfg, network, secret = _resolve(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
+    dataset, cfg, network, secret = resolve_run(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
     out = None if folder is None else Path(folder)
     if out is not None:
         begin_run(cfg, out, resume=resume)
-    owner = _prepare(
+    owner = prepare_owner(
         network,
         dataset,
         cfg,
@@ -489,7 +485,7 @@ def _reference(
     return trained.model
 
 
-def _resolve(
+def resolve_run(
     model: nn.Module | str,
     data: DataLike,
     eps: float | None,
@@ -507,11 +503,12 @@ def _resolve(
     """
     if config is not None and ((eps, wm_eps, marks, seed) != (None, None, None, 0) or settings):
         raise ConfigError("config: holds eps, wm_eps, marks, settings and seed already; give either config or those")
-    dataset = as_dataset(data, data_dir, 1.0 if config is None else config.set_aside)
+    dataset = as_dataset(data, data_dir, **({} if config is None else config.reading()))
     if config is None:
         config = preset("fast", data=dataset.name, eps=eps, wm_eps=wm_eps, seed=seed, count=len(dataset.train))
         config = config if marks is None else replace(config, marks=tuple(marks))
         config = replace(config, model=model if isinstance(model, str) else MODULE)
+        config = replace(config, size=dataset.size, skip_unreadable=dataset.unreadable > 0)
         if isinstance(settings, Mapping):
             settings = [f"{name}={value}" for name, value in settings.items()]
         config = change(config, settings)
@@ -529,7 +526,7 @@ def _resolve(
     return dataset, config, network, secret
 
 
-def _prepare(
+def prepare_owner(
     model: nn.Module,
     data: Dataset,
     cfg: Protection,
@@ -542,6 +539,23 @@ def _prepare(
     tsa_policy: str,
     progress: Progress,
 ) -> Owner:
+    """Make the reference models, unless they are given or in `folder`, draw the keys, and return their owner.
+
+    Args:
+        model: the network that will carry the marks.
+        data: the owner's images.
+        cfg: all settings.
+        secret: what the keys are derived from.
+        references: independent models; None trains them.
+        folder: the run folder that references and keys are written to; None writes nothing.
+        execution: device and precision.
+        tsa: see `protect`.
+        tsa_policy: see `protect`.
+        progress: called with the name of the step and the fraction done.
+
+    Raises:
+        ConfigError: no mark was chosen.
+    """
     if not cfg.marks:
         raise ConfigError("marks: none were chosen; an owner needs one at least")
     if references is None:

@@ -52,7 +52,10 @@ def protect_run(
         progress: called with the name of the step and the fraction done.
     """
     timer, execution, out = Timer(), execution or Execution(), Path(out)
-    data = load_moved(cfg.data, data_dir, cfg.set_aside, out) if resume else load(cfg.data, data_dir, cfg.set_aside)
+    if resume:
+        data = load_moved(cfg.data, data_dir, run=out, **cfg.reading())
+    else:
+        data = load(cfg.data, data_dir, **cfg.reading())
     with lock_folder(out):
         verdict = None
         if cfg.marks:

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wootz import checks
-from wootz.config import digest, to_mapping, with_settings
-from wootz.data import Dataset, check_set_aside
+from wootz.config import digest, from_mapping, to_mapping, with_settings
+from wootz.data import Dataset, check_set_aside, check_size
 from wootz.errors import ConfigError
 from wootz.keys import ClaimOptions
 from wootz.models import MODELS, MODULE, ModelSpec, Wrapper, is_factory, resolved_name, source_digest
@@ -91,7 +91,9 @@ class Protection:
     `model` is a name of `MODELS`, whose settings have a field of their own, or a factory (`wootz.models.factories`),
     which gets `model_settings`; `wrapper` is what is done around either. `wm_eps` is the triggers' budget (the founding
     paper's beta), larger than `recipe.eps`. `set_aside` is how much of the images customarily kept for probes and for a
-    thief is kept; what is left over trains. With `marking`, the marks are written into a model that is trained already.
+    thief is kept; what is left over trains. `size` is the side that images are resized and cropped to, and
+    `skip_unreadable` leaves out those that cannot be read. With `marking`, the marks are written into a model that is
+    trained already.
     """
 
     data: str = "mnist-5k"
@@ -102,6 +104,8 @@ class Protection:
     marks: tuple[str, ...] = ("triggers", "runner-up", "guard")
     wm_eps: float = 0.7
     set_aside: float = 1.0
+    size: int | None = None
+    skip_unreadable: bool = False
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
     panel: ReferenceConfig = field(default_factory=ReferenceConfig)
@@ -140,15 +144,21 @@ class Protection:
         lookup(LOSSES, self.recipe.loss, "loss")
         checks.inside(0, 1, wm_eps=self.wm_eps)
         check_set_aside(self.set_aside)
+        check_size(self.size)
         check_compatible(self.mark_settings().values())
         for settings in self.mark_settings().values():
             if isinstance(settings, Triggers | Paper):
                 check_wm_eps(self.recipe.eps, settings.alpha, self.wm_eps)
 
+    def reading(self) -> dict[str, Any]:
+        """Return the keyword arguments of `wootz.data.load` that say how the data are read and split."""
+        return {"set_aside": self.set_aside, "size": self.size, "skip_unreadable": self.skip_unreadable}
+
     def used_settings(self) -> dict[str, Any]:
         """Return what decides the result, as plain values: of marks and networks only those that are used.
 
-        A setting that is added to a mark or a network which is not used changes no digest and no key.
+        A setting that is added to a mark or a network which is not used changes no digest and no key; `size` and
+        `skip_unreadable` are left out where they are not set.
         """
         chosen = {_field(name) for name in (*self.marks, self.model, REFERENCE_NETWORK)}
         unused = {_field(name) for name in (*MARKS, *MODELS)} - chosen
@@ -166,18 +176,32 @@ class Protection:
 
     def spec(self, data: Dataset) -> ModelSpec:
         """Return the spec of the model for these data."""
+        return self.network_spec(data.shape, data.classes)
+
+    def network_spec(self, shape: tuple[int, int, int], classes: tuple[str, ...]) -> ModelSpec:
+        """Return the spec of the model for images of `shape` [C, H, W] in these classes."""
         own = is_factory(self.model)
         return ModelSpec(
             architecture=self.model,
             settings=self.model_settings if own else to_mapping(getattr(self, _field(self.model))),
-            shape=data.shape,
-            classes=data.classes,
+            shape=shape,
+            classes=classes,
             wrapper=self.wrapper,
             source=source_digest(self.model) if own else "",
         )
 
 
-_LATER = ("model_settings", "wrapper", "marking")
+def with_network(cfg: Protection, spec: ModelSpec) -> Protection:
+    """Return `cfg` with the network that `spec` describes."""
+    if spec.architecture == MODULE:
+        return replace(cfg, model=MODULE)
+    if is_factory(spec.architecture):
+        return replace(cfg, model=spec.architecture, model_settings=spec.settings, wrapper=spec.wrapper)
+    settings = from_mapping(MODELS[spec.architecture][1], spec.settings, spec.architecture)
+    return replace(cfg, model=spec.architecture, wrapper=spec.wrapper, **{_field(spec.architecture): settings})
+
+
+_LATER = ("size", "skip_unreadable", "model_settings", "wrapper", "marking")
 """Settings that enter the digest only where they are not the defaults, so that older runs keep theirs."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import platformdirs
 from torch import nn
 
 from wootz.attacks.evasion import predict_logits
-from wootz.data import DATASETS, Dataset, load
+from wootz.data import DATASETS, Dataset, label_dataset, load, load_unlabelled
 from wootz.errors import ConfigError, DataError, ModelError, StoreError
 from wootz.logs import warn_once
 from wootz.models import ModelSpec, read_model
+from wootz.store import read_tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,11 @@ class Run:
         """How its data were divided, see `wootz.data.split_dataset`."""
         return float(self.about.get("set_aside", 1.0))
 
+    @property
+    def size(self) -> int | None:
+        """The side that its images were resized to, see `wootz.data.load`."""
+        return self.about.get("size")
+
     def data(self, data_dir: Path | None) -> Dataset:
         """Load the data set that the run was trained on.
 
@@ -55,7 +61,11 @@ class Run:
             ModelError: its images or classes do not fit the model.
         """
         name = self.about["data"] if self.moved is None else self.moved
-        data = load_moved(name, data_dir, self.set_aside, self.folder)
+        skip = bool(self.about.get("unreadable"))
+        if answers := self.about.get("labels_from"):
+            data = self._answered(name, data_dir, answers, skip)
+        else:
+            data = load_moved(name, data_dir, self.set_aside, self.folder, size=self.size, skip_unreadable=skip)
         if data.shape != self.spec.shape or len(data.classes) != len(self.spec.classes):
             raise ModelError(
                 f"{self.folder}: its model takes {list(self.spec.shape)} and knows {len(self.spec.classes)} classes; "
@@ -64,8 +74,35 @@ class Run:
         check_same_data(self.about, data, self.folder)
         return data
 
+    def _answered(self, name: str, data_dir: Path | None, answers: str, skip_unreadable: bool) -> Dataset:
+        """Return images without labels, with the answers that the marked model gave before it was marked."""
+        file = next((file for file in (self.folder / ANSWERS_FILE, Path(answers)) if file.is_file()), None)
+        if file is None:
+            raise DataError(f"{answers}: is not there; it holds the labels of the images of {self.folder}")
+        pixels = load_unlabelled(name, data_dir, size=self.size, skip_unreadable=skip_unreadable)
+        labels = read_tensors(file).get("labels")
+        if labels is None or labels.shape != (len(pixels),):
+            raise DataError(f"{file}: does not hold one label for each of the {len(pixels)} images of {name}")
+        data = label_dataset(name, pixels, labels, self.spec.classes, set_aside=self.set_aside, size=self.size)
+        return replace(data, labels_from=os.path.abspath(file))
 
-def load_moved(name: str, data_dir: Path | None, set_aside: float, run: Path | str) -> Dataset:
+
+DATA_FIELDS = ("data", "set_aside", "data_digest", "size", "unreadable", "labels_from")
+"""The fields of `data_metadata`; the last three are there only where they say something."""
+
+ANSWERS_FILE = "answers.safetensors"
+"""A marked model's own answers on all images, int64 [N] `labels`, where the images brought no labels."""
+
+
+def load_moved(
+    name: str,
+    data_dir: Path | None,
+    set_aside: float,
+    run: Path | str,
+    *,
+    size: int | None = None,
+    skip_unreadable: bool = False,
+) -> Dataset:
     """Load the data set of a run, or of the model at a URL, which may no longer be where it was.
 
     Raises:
@@ -73,12 +110,18 @@ def load_moved(name: str, data_dir: Path | None, set_aside: float, run: Path | s
     """
     if name not in DATASETS and not os.path.exists(name):
         raise DataError(f"{run}: its data set {name!r} is not there; name its place now with --data (data= in Python)")
-    return load(name, data_dir, set_aside)
+    return load(name, data_dir, set_aside, size=size, skip_unreadable=skip_unreadable)
 
 
 def data_metadata(data: Dataset) -> dict[str, Any]:
     """Return what `model.json` says of the data that a model was made with."""
-    return {"data": data.name, "set_aside": data.set_aside, "data_digest": data.digest}
+    read = {"size": data.size, "unreadable": data.unreadable, "labels_from": data.labels_from}
+    return {
+        "data": data.name,
+        "set_aside": data.set_aside,
+        "data_digest": data.digest,
+        **{name: value for name, value in read.items() if value},
+    }
 
 
 def check_same_data(about: Mapping[str, Any], data: Dataset, folder: Path) -> None:

@@ -65,6 +65,7 @@ def serve_run(
         classes=run.spec.classes,
         data=Path(run.about["data"]).name,
         set_aside=run.set_aside,
+        size=run.size,
         eps=run.eps,
         access=access,
     )

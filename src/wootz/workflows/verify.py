@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from torch import nn
+
 from wootz.errors import ConfigError, InconclusiveError, StoreError
 from wootz.keys import AnswerKey, DirectionKey, Key
 from wootz.models import depends_on_batch
@@ -107,15 +109,18 @@ def _tested(owner: Owner, keys: Mapping[str, Key], suspect: Suspect, query: Quer
     return replace(verdict, notes=(*verdict.notes, *left_out))
 
 
-def verify_own_model(owner: Owner) -> Verdict | None:
-    """Test the owner's model with every mark that a model carries; None without one, as with `guard` alone."""
+def verify_own_model(owner: Owner, model: nn.Module | None = None) -> Verdict | None:
+    """Test the owner's model with every mark that a model carries; None without one, as with `guard` alone.
+
+    `model` is tested instead where it is given, such as the model before it was marked.
+    """
     registration, keys = owner.keys.registration, without_guard(owner.keys.by_mark)
     if not keys:
         return None
     accesses = registration["options"]["accesses"]
     query = QueryConfig(access="weights" if "weights" in accesses else "scores", isolated=False)
-    with open_suspect_model(owner.model, query, Path()) as model:
-        return ask_suspect(keys, registration, model, owner.reference_models, query, bar=THRESHOLD_BITS)
+    with open_suspect_model(owner.model if model is None else model, query, Path()) as suspect:
+        return ask_suspect(keys, registration, suspect, owner.reference_models, query, bar=THRESHOLD_BITS)
 
 
 def verify_cell(owner: Owner, suspect: SuspectLike, query: QueryConfig | None = None, **options: Any) -> Result:

@@ -6,7 +6,6 @@ Each filter has a config, a module, and a constructor that returns the module be
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz import checks
-from wootz.image_features import Projection, amplitude_count, project, standardize
+from wootz.image_features import Projection, amplitude_count, pixel_count, project, standardize
 from wootz.models.filters.common import straight_through
 from wootz.models.filters.inputs import Resize, resize
 from wootz.models.filters.outputs import keep_top
@@ -185,6 +184,6 @@ class RegressFilter(nn.Module):
 
 def regress_filter(cfg: Regress, shape: tuple[int, int, int], num_classes: int) -> RegressFilter:
     """Return a regression that is not fitted: it changes nothing."""
-    pixels, amplitudes = math.prod(shape), amplitude_count(shape) if cfg.amplitudes else 0
+    pixels, amplitudes = pixel_count(shape), amplitude_count(shape) if cfg.amplitudes else 0
     features = min(cfg.features, pixels) + min(cfg.amplitudes, amplitudes)
     return RegressFilter(features, pixels + amplitudes, num_classes)

@@ -1,0 +1,435 @@
+"""Write marks into a model that exists, so that it becomes a run like any other."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wootz.attacks.evasion import predict_logits
+from wootz.data import Dataset, check_balance, label_dataset, load_unlabelled
+from wootz.errors import ConfigError
+from wootz.keys import DirectionKey, Key, LabelKey, fresh_secret
+from wootz.logs import warn_once
+from wootz.models import (
+    ModelSpec,
+    Wrapped,
+    build,
+    check_model,
+    describe_module,
+    is_factory,
+    make_network,
+    read_model,
+)
+from wootz.modes import eval_mode, on_device
+from wootz.records import Before, Result, to_json
+from wootz.statistics import Verdict, verify
+from wootz.store import lock_folder, write_json, write_tensors
+from wootz.suspects.files import predictor
+from wootz.training import Execution, ExtraLoss, Marking, embed
+from wootz.types import Progress
+from wootz.watermarks import MARKS, MarkContext, RunnerUp, Triggers, check_marks, tilted_answers
+from wootz.workflows.evaluate import TEST_IMAGES, measure
+from wootz.workflows.guard_log import without_guard
+from wootz.workflows.initial_weights import load_initial_weights
+from wootz.workflows.inputs import DataLike, as_dataset
+from wootz.workflows.owner import Owner, References, Tsa, begin_run, prepare_owner
+from wootz.workflows.protect import curve
+from wootz.workflows.protection import Protection, change, preset, with_network
+from wootz.workflows.run import ANSWERS_FILE, Timer, agreement
+from wootz.workflows.verify import verdict_fields, verify_own_model
+
+_MANY_CLASSES = 100
+_TRIGGERS = Triggers(weight=1.0, every=1, recall=1.0, batch=32)
+_FEW_TRIGGERS = replace(_TRIGGERS, count=128)
+_CHECKED_QUERIES, _CHUNK = 500, 256
+
+
+class Original(NamedTuple):
+    """A model that is to be marked.
+
+    Attributes:
+        model: images float32 [N, C, H, W] in [0, 1] -> logits [N, K].
+        spec: the description of the network.
+        data: the images, with their labels or the model's own answers.
+        answers: the model's answers on all images int64 [N], in their order; None if the data have labels.
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    data: Dataset
+    answers: Tensor | None
+
+
+def mark(
+    model: nn.Module,
+    data: DataLike,
+    *,
+    eps: float | None = None,
+    wm_eps: float | None = None,
+    marks: Sequence[str] | None = None,
+    bits: float = Marking().bits,
+    references: References | None = None,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+    seed: int = 0,
+    data_dir: Path | None = None,
+    execution: Execution | None = None,
+    tsa: Tsa = None,
+    progress: Progress = lambda *_: None,
+) -> Owner:
+    """Write marks into a copy of a trained model, until they give so much evidence.
+
+    The model learns its own answers beside the marks, so that it goes on answering as it does.
+
+    Args:
+        model: images float32 [N, C, H, W] in [0, 1] -> logits [N, K], normalization inside; it is not changed.
+        data: images and labels like those that it was trained on, see `wootz.protect`.
+        eps: budget within which its answers are kept too, by adversarial training; None keeps those on images alone.
+        wm_eps: budget of the triggers; None takes the customary multiple of the data set's budget.
+        marks: names of `wootz.MARKS`; None takes `triggers`, `runner-up` and `guard`.
+        bits: evidence of all marks in the model itself at which training stops.
+        references: independent models; made unless given.
+        settings: changes of any other setting, see `wootz.protect`; those of marking are `marking.NAME`.
+        seed: of everything random but keys.
+        data_dir: folder that named data sets are looked up in first.
+        execution: device.
+        tsa: see `wootz.protect`.
+        progress: called with the name of the step and the fraction done.
+
+    Raises:
+        ConfigError: an unknown mark or setting, or a mark that cannot be written into a trained model.
+        ModelError: the model does not take the images, or does not return logits.
+    """
+    dataset = as_dataset(data, data_dir)
+    original = Original(model, describe_module(model, dataset.shape, dataset.classes), dataset, None)
+    cfg = marking_config(
+        original, eps=eps, wm_eps=wm_eps, marks=marks, bits=bits, seed=seed, settings=_as_texts(settings)
+    )
+    owner, _ = _write_marks(
+        cfg,
+        original,
+        None,
+        references=references,
+        execution=execution or Execution(),
+        tsa=tsa,
+        tsa_policy="",
+        progress=progress,
+    )
+    return owner
+
+
+def mark_run(
+    cfg: Protection,
+    original: Original,
+    out: str | Path,
+    *,
+    execution: Execution | None = None,
+    tsa: Tsa = None,
+    tsa_policy: str = "",
+    count: int = TEST_IMAGES,
+    progress: Progress = lambda *_: None,
+) -> Result:
+    """Write marks into a model and the model into a run folder; measure it before and after.
+
+    Args:
+        cfg: see `marking_config`.
+        original: the model, see `open_original`.
+        out: the run folder; must not hold a model yet.
+        execution: device.
+        tsa: see `wootz.protect`.
+        tsa_policy: see `wootz.protect`.
+        count: test images that robust accuracy is measured on, where training is adversarial.
+        progress: called with the name of the step and the fraction done.
+    """
+    timer, execution, out = Timer(), execution or Execution(), Path(out)
+    data, adversarial = original.data, cfg.recipe.loss != "natural"
+
+    def measured(model: nn.Module) -> dict[str, Any]:
+        if not adversarial:
+            return {"clean": _accuracy(model, data, execution), "robust": None}
+        clean, robust = measure(
+            model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
+        )
+        return {"clean": clean, "robust": robust}
+
+    with lock_folder(out):
+        begin_run(cfg, out, resume=False)
+        if original.answers is not None:
+            write_tensors(out / ANSWERS_FILE, {"labels": original.answers})
+        owner, steps = _write_marks(
+            cfg,
+            original,
+            out,
+            references=None,
+            execution=execution,
+            tsa=tsa,
+            tsa_policy=tsa_policy,
+            progress=progress,
+        )
+        progress("verifying the model", 0.0)
+        verdict, before = verify_own_model(owner), verify_own_model(owner, original.model)
+        cell = Result(
+            data=data.name,
+            suspect=out.name,
+            kind="protected",
+            **measured(owner.model),
+            agreement=agreement(owner.model, original.model, data),
+            before=Before(
+                **measured(original.model), bits=None if before is None else round(before.bits, 2), steps=steps
+            ),
+            seed=cfg.seed,
+            notes=_notes(cfg, original, verdict, steps),
+            **({} if verdict is None else verdict_fields(verdict)),
+        )
+        cell = replace(cell, seconds=timer.seconds)
+        write_json(out / "record.json", to_json(cell))
+        if adversarial:
+            write_json(out / "curve.json", curve(owner.model, data, cfg.recipe.eps))
+        return cell
+
+
+def open_original(
+    name: str,
+    data: str,
+    out: Path,
+    *,
+    init: Path | None = None,
+    torch_zip: bool = False,
+    labelled: bool = True,
+    settings: Sequence[str] = (),
+    size: int | None = None,
+    skip_unreadable: bool = False,
+    data_dir: Path | None = None,
+) -> Original:
+    """Open a model that exists, with images like those that it was trained on.
+
+    Args:
+        name: a run folder, or the name of a network, see `wootz.models.factories`.
+        data: name or path of the images.
+        out: the run folder that will be written.
+        init: file of the network's weights; None for a run folder, or a factory that loads them itself.
+        torch_zip: whether `init` may be a file of `torch.save`.
+        labelled: whether the labels of the images are used; if not, the model's own answers are.
+        settings: `key=value` texts; those of `model` and `wrapper` describe the network.
+        size: side that images are resized to, see `wootz.data.load`.
+        skip_unreadable: see `wootz.data.load`.
+        data_dir: folder that named data sets are looked up in first.
+
+    Raises:
+        ConfigError: no such network, or weights that are given twice or not at all.
+        ModelError: the weights do not fit the network, or the network the images.
+    """
+    if labelled:
+        dataset = as_dataset(data, data_dir, size=size, skip_unreadable=skip_unreadable)
+        model, spec = _open_network(name, init, torch_zip, settings, dataset.shape, dataset.classes)
+        check_balance(dataset)
+        return Original(model, spec, dataset, None)
+    pixels = load_unlabelled(data, data_dir, size=size, skip_unreadable=skip_unreadable)
+    channels, height, width = pixels.shape[1:]
+    model, spec = _open_network(name, init, torch_zip, settings, (channels, height, width), None)
+    answers = torch.cat(
+        [predict_logits(model, part.float().div(255)).argmax(1) for part in pixels.split(_TRIGGERS.batch)]
+    )
+    dataset = label_dataset(os.path.abspath(data), pixels, answers, spec.classes, size=size)
+    return Original(model, spec, replace(dataset, labels_from=os.path.abspath(out / ANSWERS_FILE)), answers)
+
+
+def marking_config(
+    original: Original,
+    *,
+    eps: float | None = None,
+    wm_eps: float | None = None,
+    marks: Sequence[str] | None = None,
+    bits: float = Marking().bits,
+    seed: int = 0,
+    settings: Sequence[str] = (),
+) -> Protection:
+    """Return the settings of marking a model: few triggers where there are many classes, since each is worth more bits.
+
+    Raises:
+        ConfigError: an unknown mark or setting, or budgets that do not fit.
+    """
+    data = original.data
+    cfg = preset("fast", data=data.name, eps=eps, wm_eps=wm_eps, seed=seed, count=len(data.train))
+    many = len(data.classes) > _MANY_CLASSES
+    cfg = replace(
+        cfg if marks is None else replace(cfg, marks=tuple(marks)),
+        marking=Marking(bits=bits),
+        recipe=replace(cfg.recipe, loss="natural" if eps is None else cfg.recipe.loss),
+        triggers=_FEW_TRIGGERS if many else _TRIGGERS,
+    )
+    cfg = replace(with_network(cfg, original.spec), size=data.size, skip_unreadable=bool(data.unreadable))
+    return change(cfg, settings)
+
+
+def _open_network(
+    name: str,
+    init: Path | None,
+    torch_zip: bool,
+    settings: Sequence[str],
+    shape: tuple[int, int, int],
+    classes: tuple[str, ...] | None,
+) -> tuple[nn.Module, ModelSpec]:
+    """Return a network with its weights, and its description; `classes` of None are as many as the network answers."""
+    if Path(name).is_dir():
+        if init is not None:
+            raise ConfigError(f"--init {init}: {name} is a run folder and has weights; give one of the two")
+        model, spec, _ = read_model(name)
+        return model, spec
+    cfg = change(Protection(model=name), [one for one in settings if one.split(".")[0].strip() in ("model", "wrapper")])
+    if init is None and not is_factory(cfg.model):
+        raise ConfigError(f"{name}: has no weights; give them with --init FILE, or a run folder")
+    if classes is None:
+        classes = tuple(str(label) for label in range(_count_outputs(cfg, shape)))
+    spec = cfg.network_spec(shape, classes)
+    model = build(spec, cfg.seed)
+    if init is None:
+        warn_once(f"{name}: no --init was given; the weights are those that its code gives it")
+    else:
+        load_initial_weights(model, init, torch_zip=torch_zip)
+    return model.eval(), spec
+
+
+def _count_outputs(cfg: Protection, shape: tuple[int, int, int]) -> int:
+    """Return the number of classes that the network of a factory has when it is not told one."""
+    if not is_factory(cfg.model):
+        raise ConfigError(
+            f"{cfg.model}: without labels, the number of classes is known of networks of your own code only"
+        )
+    size = cfg.wrapper.size
+    network = make_network(cfg.model, cfg.model_settings, shape if size is None else (shape[0], size, size), None)
+    gray = torch.full((1, *shape), 0.5)
+    with eval_mode(network), torch.no_grad():
+        return int(Wrapped(network, cfg.wrapper)(gray).shape[1])
+
+
+def _write_marks(
+    cfg: Protection,
+    original: Original,
+    out: Path | None,
+    *,
+    references: References | None,
+    execution: Execution,
+    tsa: Tsa,
+    tsa_policy: str,
+    progress: Progress,
+) -> tuple[Owner, int]:
+    """Draw the key and write it into a copy of the model; return the owner and the steps that were taken."""
+    data, marking = original.data, cfg.marking
+    assert marking is not None
+    for warning in check_model(original.model, data.shape, len(data.classes)):
+        warn_once(f"the model: {warning}")
+    check_marks(
+        cfg.mark_settings(),
+        MarkContext(data=data, panel=(), model=original.model, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps),
+    )
+    owner = prepare_owner(
+        copy.deepcopy(original.model),
+        data,
+        cfg,
+        fresh_secret(),
+        references=references,
+        folder=out,
+        execution=execution,
+        tsa=tsa,
+        tsa_policy=tsa_policy,
+        progress=progress,
+    )
+    device = execution.accelerator
+    with on_device(owner.model, device), on_device(original.model, device):
+        steps = embed(
+            marking,
+            cfg.recipe,
+            owner.model,
+            data.train,
+            partial(_targets, cfg, owner, original.model),
+            _losses(cfg, owner),
+            seed=cfg.seed,
+            enough=lambda _: _carries(owner, marking.bits),
+            progress=lambda done: progress("writing the marks", done),
+        )
+    owner.about["marking"] = {"steps": steps}
+    owner.about |= {"training": cfg.used_settings(), "digest": cfg.digest}
+    if out is not None:
+        owner._write_model(out)
+    return owner, steps
+
+
+def _targets(cfg: Protection, owner: Owner, original: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return what the model is to answer images x [N, C, H, W] of classes y [N]: what it did, tilted by the key."""
+    assert cfg.marking is not None
+    with eval_mode(original), torch.no_grad():
+        p: Tensor = original(x).float().softmax(1)
+    for settings, key in _by_mark(cfg, owner):
+        if isinstance(settings, RunnerUp) and isinstance(key, DirectionKey):
+            p = tilted_answers(settings, key, x, y, p, cfg.marking.lam)
+    return p
+
+
+def _losses(cfg: Protection, owner: Owner) -> list[ExtraLoss]:
+    """Return what the marks add to the loss.
+
+    Raises:
+        ConfigError: a mark needs more than that.
+    """
+    losses: list[ExtraLoss] = []
+    for name, settings in cfg.mark_settings().items():
+        key = owner.keys.by_mark[name]
+        if isinstance(key, DirectionKey):
+            continue
+        hook = MARKS[name].train_hook(settings, key, owner._data, seed=cfg.seed)
+        if hook.targets is not None or hook.trigger_epochs or hook.left_out is not None:
+            raise ConfigError(
+                f"mark {name!r}: cannot be written into a trained model; use wootz protect, or leave it out"
+            )
+        losses.extend(hook.extra)
+    return losses
+
+
+def _by_mark(cfg: Protection, owner: Owner) -> list[tuple[Any, Key]]:
+    return [(settings, owner.keys.by_mark[name]) for name, settings in cfg.mark_settings().items()]
+
+
+def _carries(owner: Owner, bits: float) -> bool:
+    """Return whether the model carries so much evidence, each mark its even part; few queries are asked first."""
+    keys = without_guard(owner.keys.by_mark)
+    panel, suspect = owner.reference_models, predictor(owner.model)
+    for name, key in sorted(keys.items(), key=lambda item: not isinstance(item[1], LabelKey)):
+        verdict = verify({name: key}, suspect, panel=panel.answers, budget=_CHECKED_QUERIES)
+        if verdict.bits < bits / len(keys):
+            return False
+    return True
+
+
+def _accuracy(model: nn.Module, data: Dataset, execution: Execution) -> float:
+    with on_device(model, execution.accelerator):
+        answers = predict_logits(model, data.test.images()).argmax(1)
+    return (answers.cpu() == data.test.labels).float().mean().item()
+
+
+def _bits(verdict: Verdict | None) -> float | None:
+    return None if verdict is None else round(verdict.bits, 2)
+
+
+def _as_texts(settings: Sequence[str] | Mapping[str, Any]) -> Sequence[str]:
+    return [f"{name}={value}" for name, value in settings.items()] if isinstance(settings, Mapping) else settings
+
+
+def _notes(cfg: Protection, original: Original, verdict: Verdict | None, steps: int) -> tuple[str, ...]:
+    assert cfg.marking is not None
+    notes = []
+    if original.answers is not None:
+        notes.append("no labels were used: accuracies are agreement with the model as it was")
+    if verdict is not None and verdict.bits < cfg.marking.bits:
+        notes.append(
+            f"the marks give {verdict.bits:.1f} bits after {steps} steps, less than the {cfg.marking.bits:g} wanted; "
+            f"train longer (--set marking.steps={2 * steps}) or faster (--set marking.lr={2 * cfg.marking.lr:g})"
+        )
+    return tuple(notes)
