@@ -33,14 +33,11 @@ from wootz.keys.documents import read_document, read_registration
 from wootz.store import file_digest, read_tensors
 from wootz.suspects.files import Limits, described_network
 from wootz.watermarks import weights_digest
-from wootz.workflows.claim import CLAIM, check_options, choices
+from wootz.workflows.claim import CLAIM, NETWORK_FIELDS, WRAPPER_FIELD, check_options, choices
 from wootz.workflows.guard_log import with_log, without_guard
 from wootz.workflows.reference_models import ReferenceModels, reference_models
 from wootz.workflows.register import REGISTERED
 from wootz.workflows.suspects import QueryConfig
-
-NETWORK_FIELDS, WRAPPER_FIELD = {"schema", "architecture", "settings", "input", "classes"}, {"wrapper"}
-"""What a claim says of a panel model, and what it may say: no filters, which the registered digest does not cover."""
 
 
 class SealedLog(NamedTuple):

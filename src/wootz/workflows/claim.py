@@ -33,7 +33,6 @@ from wootz.statistics import Verdict, required_bits
 from wootz.store import lock_folder, read_bytes, read_json, sha256, tensor_bytes, write_bytes
 from wootz.suspects.endpoints import Identity
 from wootz.types import Progress
-from wootz.workflows.certificate import NETWORK_FIELDS, WRAPPER_FIELD
 from wootz.workflows.guard_log import LOG, read_seals, with_log, without_guard
 from wootz.workflows.reference_models import check_boundary_queries
 from wootz.workflows.register import read_registered, read_registered_token
@@ -45,6 +44,9 @@ if TYPE_CHECKING:
     from wootz.workflows.owner import Owner
 
 CLAIM = "urn:wootz:claim:2"
+
+NETWORK_FIELDS, WRAPPER_FIELD = {"schema", "architecture", "settings", "input", "classes"}, {"wrapper"}
+"""What a claim says of a panel model, and what it may say: no filters, which the registered digest does not cover."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
