@@ -135,7 +135,7 @@ SHOWN = {
 def test_modes(tmp_path: Path, mode: str) -> None:
     options = {"transparency": 0} if mode == "palette with transparency" else {}
     MODES[mode].save(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"), **options)
-    pixels = load_unlabelled(str(tmp_path))
+    pixels = load_unlabelled(str(tmp_path)).pixels
     assert pixels.shape[1] == len(SHOWN[mode])
     assert (pixels[0].amax((1, 2)).int() - torch.tensor(SHOWN[mode])).abs().max() <= 2
 
@@ -195,7 +195,7 @@ class TestIdxFolder:
         assert data.classes == ("0", "1", "2")
         assert len(data.test) == (30 if test else 20)
         assert load(str(tmp_path), size=16).shape == (1, 16, 16)
-        assert len(load_unlabelled(str(tmp_path))) == (150 if test else 120)
+        assert len(load_unlabelled(str(tmp_path)).pixels) == (150 if test else 120)
 
     @pytest.mark.parametrize(
         ("files", "reason"),
@@ -249,7 +249,7 @@ class TestTar:
         assert data.classes == ("0", "1")
         assert sum(map(len, (data.train, data.validation, data.probes, data.thief, data.test))) == 40
         assert "skipped 1 that are no images or labels: '../x.png'" in caplog.text
-        assert load_unlabelled(str(path), size=9).shape == (40, 1, 9, 9)
+        assert load_unlabelled(str(path), size=9).pixels.shape == (40, 1, 9, 9)
         assert [file.name for file in tmp_path.iterdir()] == ["d.tar"]
 
     @pytest.mark.parametrize(
@@ -279,10 +279,15 @@ class TestTar:
 class TestUnlabelled:
     def test_sources(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "d.npz", images=X)
-        assert torch.equal(load_unlabelled(str(tmp_path / "d.npz"))[:, 0], torch.from_numpy(X))
+        assert torch.equal(load_unlabelled(str(tmp_path / "d.npz")).pixels[:, 0], torch.from_numpy(X))
         path = images(tmp_path, "a", "b", count=3)
         Image.new("L", (9, 9), 5).save(path / "c.png")
-        assert load_unlabelled(str(path)).shape == (7, 1, 9, 9)
+        assert load_unlabelled(str(path)).pixels.shape == (7, 1, 9, 9)
+        (path / "d.png").write_bytes(b"nothing")
+        found = load_unlabelled(str(path), skip_unreadable=True)
+        assert (len(found.pixels), found.unreadable) == (7, 1)
+        assert label_dataset("d", found.pixels, torch.arange(7) % 2, ("a", "b"), unreadable=1).unreadable == 1
+        (path / "d.png").unlink()
         assert as_images(str(path), size=16).shape == (7, 1, 16, 16)
         assert torch.equal(as_images(torch.from_numpy(X)[:, None]), torch.from_numpy(X)[:, None])
 

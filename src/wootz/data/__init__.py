@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from torch import Tensor, cat
+from torch import cat
 
 from wootz.data.arrays import as_labels, as_levels, check_classes, custom_dataset
 from wootz.data.builtin import find_folder, load_mnist_5k, read_published
@@ -19,6 +19,7 @@ from wootz.data.dataset import (
     Dataset,
     RawDataset,
     Split,
+    Unlabelled,
     check_balance,
     check_set_aside,
     epoch_batches,
@@ -38,6 +39,7 @@ __all__ = [
     "DATASETS",
     "Dataset",
     "Split",
+    "Unlabelled",
     "RawDataset",
     "as_labels",
     "as_levels",
@@ -90,8 +92,8 @@ def load(
 
 def load_unlabelled(
     name: str, data_dir: Path | None = None, *, size: int | None = None, skip_unreadable: bool = False
-) -> Tensor:
-    """Load images alone, uint8 [N, C, H, W]; `label_dataset` makes a data set of them and of labels.
+) -> Unlabelled:
+    """Load images alone; `label_dataset` makes a data set of them and of labels.
 
     Args:
         name: a folder of images, in folders or not, a `.tar` file of images, an `.npz` file with arrays of images, or a
@@ -116,7 +118,7 @@ def load_unlabelled(
     else:
         raw = _load_raw(name, data_dir, size, skip_unreadable)
         pixels = cat([raw.training.pixels, raw.test.pixels])
-    return pixels if size is None else resize(pixels, size)
+    return Unlabelled(pixels if size is None else resize(pixels, size))
 
 
 def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = None) -> Dataset:

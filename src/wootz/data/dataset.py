@@ -206,6 +206,13 @@ def _cut(groups: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:
     return groups, []
 
 
+class Unlabelled(NamedTuple):
+    """Images without labels, uint8 [N, C, H, W], and the number of those that were left out as unreadable."""
+
+    pixels: Tensor
+    unreadable: int = 0
+
+
 def label_dataset(
     name: str,
     pixels: Tensor,
@@ -214,6 +221,7 @@ def label_dataset(
     *,
     set_aside: float = 1.0,
     size: int | None = None,
+    unreadable: int = 0,
 ) -> Dataset:
     """Return images with given labels, such as a model's own answers, as a data set with its fixed split.
 
@@ -226,12 +234,13 @@ def label_dataset(
         classes: the names of the classes.
         set_aside: see `split_dataset`.
         size: see `Dataset`.
+        unreadable: see `Dataset`.
 
     Raises:
         DataError: there are too few images to split, or images and labels do not fit together.
     """
-    raw = RawDataset(name, classes, Split(pixels, labels), Split(pixels[:0], labels[:0]), stratified=True, size=size)
-    return split_dataset(raw, set_aside)
+    raw = RawDataset(name, classes, Split(pixels, labels), Split(pixels[:0], labels[:0]), stratified=True)
+    return split_dataset(raw._replace(size=size, unreadable=unreadable), set_aside)
 
 
 def check_set_aside(set_aside: float) -> None:

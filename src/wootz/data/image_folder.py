@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from wootz.data.arrays import custom_dataset
-from wootz.data.dataset import MOST_CLASSES, RawDataset, Split
+from wootz.data.dataset import MOST_CLASSES, RawDataset, Split, Unlabelled
 from wootz.data.decoding import Encoded, decode
 from wootz.errors import DataError
 from wootz.logs import warn_once
@@ -50,14 +49,15 @@ def load_folder(path: Path, *, size: int | None = None, skip_unreadable: bool = 
     return custom_dataset(os.path.abspath(path), classes, training, test, unreadable=decoded.unreadable)
 
 
-def load_images(path: Path, *, size: int | None = None, skip_unreadable: bool = False) -> Tensor:
-    """Return all images in a folder and the folders inside, uint8 [N, C, H, W], in the order of their paths."""
+def load_images(path: Path, *, size: int | None = None, skip_unreadable: bool = False) -> Unlabelled:
+    """Return all images in a folder and the folders inside, in the order of their paths."""
     skipped: list[Path] = []
     files = _walk(path, skipped)
     if not files:
         raise DataError(f"{path}: holds no images ({', '.join(sorted(_SUFFIXES))})")
     _report_skipped(path, skipped)
-    return decode(str(path), [_encoded(file) for file in files], size=size, skip_unreadable=skip_unreadable).pixels
+    decoded = decode(str(path), [_encoded(file) for file in files], size=size, skip_unreadable=skip_unreadable)
+    return Unlabelled(decoded.pixels, decoded.unreadable)
 
 
 def _encoded(file: Path) -> Encoded:

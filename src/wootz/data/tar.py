@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wootz.data.arrays import as_labels, custom_dataset
-from wootz.data.dataset import RawDataset, Split
+from wootz.data.dataset import RawDataset, Split, Unlabelled
 from wootz.data.decoding import Encoded, decode
 from wootz.errors import DataError
 from wootz.logs import warn_once
@@ -50,11 +49,12 @@ def load_tar(path: Path, *, size: int | None = None, skip_unreadable: bool = Fal
     return custom_dataset(os.path.abspath(path), classes, everything, test, unreadable=decoded.unreadable)
 
 
-def load_tar_images(path: Path, *, size: int | None = None, skip_unreadable: bool = False) -> Tensor:
-    """Return all images in a tar file, uint8 [N, C, H, W], in their order."""
+def load_tar_images(path: Path, *, size: int | None = None, skip_unreadable: bool = False) -> Unlabelled:
+    """Return all images in a tar file, in their order."""
     with _opened(path) as tar:
         encoded = [_encoded(path, tar, member) for member in _members(path, tar)[0].values()]
-        return decode(str(path), encoded, size=size, skip_unreadable=skip_unreadable).pixels
+        decoded = decode(str(path), encoded, size=size, skip_unreadable=skip_unreadable)
+    return Unlabelled(decoded.pixels, decoded.unreadable)
 
 
 @contextmanager

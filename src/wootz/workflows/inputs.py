@@ -84,7 +84,7 @@ def as_images(
     """
     check_size(size)
     if isinstance(data, str | Path):
-        return load_unlabelled(str(data), data_dir, size=size, skip_unreadable=skip_unreadable)
+        return load_unlabelled(str(data), data_dir, size=size, skip_unreadable=skip_unreadable).pixels
     if _has_rows(data):
         data = torch.stack([_image(_pair(row)[0], size) for row in _rows(data)])
     if not isinstance(data, Tensor):

@@ -231,13 +231,13 @@ def open_original(
         model, spec = _open_network(name, init, torch_zip, settings, dataset.shape, dataset.classes)
         check_balance(dataset)
         return Original(model, spec, dataset, None)
-    pixels = load_unlabelled(data, data_dir, size=size, skip_unreadable=skip_unreadable)
+    pixels, unreadable = load_unlabelled(data, data_dir, size=size, skip_unreadable=skip_unreadable)
     channels, height, width = pixels.shape[1:]
     model, spec = _open_network(name, init, torch_zip, settings, (channels, height, width), None)
     answers = torch.cat(
         [predict_logits(model, part.float().div(255)).argmax(1) for part in pixels.split(_TRIGGERS.batch)]
     )
-    dataset = label_dataset(os.path.abspath(data), pixels, answers, spec.classes, size=size)
+    dataset = label_dataset(os.path.abspath(data), pixels, answers, spec.classes, size=size, unreadable=unreadable)
     return Original(model, spec, replace(dataset, labels_from=os.path.abspath(out / ANSWERS_FILE)), answers)
 
 

@@ -79,11 +79,19 @@ class Run:
         file = next((file for file in (self.folder / ANSWERS_FILE, Path(answers)) if file.is_file()), None)
         if file is None:
             raise DataError(f"{answers}: is not there; it holds the labels of the images of {self.folder}")
-        pixels = load_unlabelled(name, data_dir, size=self.size, skip_unreadable=skip_unreadable)
+        pixels, unreadable = load_unlabelled(name, data_dir, size=self.size, skip_unreadable=skip_unreadable)
         labels = read_tensors(file).get("labels")
         if labels is None or labels.shape != (len(pixels),):
             raise DataError(f"{file}: does not hold one label for each of the {len(pixels)} images of {name}")
-        data = label_dataset(name, pixels, labels, self.spec.classes, set_aside=self.set_aside, size=self.size)
+        data = label_dataset(
+            name,
+            pixels,
+            labels,
+            self.spec.classes,
+            set_aside=self.set_aside,
+            size=self.size,
+            unreadable=unreadable,
+        )
         return replace(data, labels_from=os.path.abspath(file))
 
 
