@@ -50,7 +50,7 @@ def command(
     ] = None,
     wm_eps: Annotated[str | None, typer.Option("--wm-eps", help="Trigger budget, larger than eps.")] = None,
     marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks.")] = "triggers,runner-up,guard",
-    bits: Annotated[float, typer.Option("--bits", min=1, help="Evidence in the model itself at which it stops.")] = 120,
+    bits: Annotated[float, typer.Option("--bits", min=1, help="Bits in the model itself at which it stops.")] = 240,
     tsa: Tsa = None,
     tsa_policy: TsaPolicy = "",
     count: Count = 2000,

@@ -22,7 +22,7 @@ class Wrapper:
     Attributes:
         mean: per channel, subtracted from images in [0, 1]; one value is for all channels, none is 0.
         std: per channel, that images are divided by afterwards; one value is for all channels, none is 1.
-        size: the side in pixels that images are resized to first (bilinear, antialiased); None keeps their size.
+        size: the side in pixels that images are resized to first; None keeps their size.
         logits: the attribute or key of the network's output that holds the logits; empty for a plain tensor, or an
             output with `logits`.
     """
@@ -61,7 +61,7 @@ class Wrapped(nn.Module):
         """Return the logits."""
         cfg = self.wrapper
         if cfg.size is not None and tuple(x.shape[2:]) != (cfg.size, cfg.size):
-            x = F.interpolate(x, (cfg.size, cfg.size), mode="bilinear", antialias=True)
+            x = _resized(x, cfg.size)
         if cfg.mean:
             x = x - _per_channel(cfg.mean, x)
         if cfg.std:
@@ -78,6 +78,16 @@ def _into_network(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_
     """Give the tensors of a state dict the names that they have inside the wrapper."""
     for name in [name for name in state_dict if name.startswith(prefix)]:
         state_dict[f"{prefix}network.{name[len(prefix) :]}"] = state_dict.pop(name)
+
+
+def _resized(x: Tensor, size: int) -> Tensor:
+    """Return images of `size` pixels a side: means over whole blocks of pixels first, then bilinear.
+
+    Bilinear resizing with antialiasing would do the same, but cannot be exported to ONNX.
+    """
+    if (factor := min(x.shape[2:]) // size) > 1:
+        x = F.avg_pool2d(x, factor)
+    return F.interpolate(x, (size, size), mode="bilinear")
 
 
 def _per_channel(values: tuple[float, ...], x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ statistics stay as they are and dropout is off.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,8 @@ from wootz.training.hooks import ExtraLoss
 from wootz.training.inner_maximization import Batch, kl_divergence, worst_points
 from wootz.training.recipe import Recipe
 
+_LEAST, _NEVER = 1e-8, -1e4  # a probability, and a logit whose probability is 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marking:
@@ -35,21 +37,25 @@ class Marking:
         lr: learning rate of AdamW after a warm-up of `warmup` steps.
         warmup: steps during which the learning rate rises from near zero.
         lam: least probability of the wrong classes in the targets of `runner-up`; the model's own where it is more.
+        wrong_weight: weight of the divergence between the wrong classes' shares of their probability, which says how
+            they are ordered however small it is.
     """
 
-    bits: float = 120.0
+    bits: float = 240.0
     steps: int = 4000
     check_every: int = 25
     batch_size: int = 64
     lr: float = 3e-4
     warmup: int = 20
     lam: float = 0.05
+    wrong_weight: float = 0.5
 
     def __post_init__(self) -> None:
         checks.at_least(1, steps=self.steps, check_every=self.check_every, batch_size=self.batch_size)
         checks.at_least(0, warmup=self.warmup)
         checks.positive(bits=self.bits, lr=self.lr)
         checks.within(0, 0.5, lam=self.lam)
+        checks.not_negative(wrong_weight=self.wrong_weight)
 
 
 def embed(
@@ -58,16 +64,16 @@ def embed(
     model: nn.Module,
     images: Split,
     targets: Callable[[Tensor, Tensor], Tensor],
-    losses: Sequence[ExtraLoss],
+    losses: Mapping[str, Sequence[ExtraLoss]],
     *,
     seed: int,
-    enough: Callable[[int], bool],
+    lacking: Callable[[], frozenset[str]],
     progress: Callable[[float], None],
 ) -> int:
     """Train `model` itself, in eval mode, until its marks are strong enough, and return the number of steps.
 
     The loss is the divergence of the model's answers from the targets, on the images and, with `recipe.loss` other than
-    `natural`, on their worst points within `recipe.eps`, and what the marks add.
+    `natural`, on their worst points within `recipe.eps`, and what those marks add that are not strong enough yet.
 
     Args:
         cfg: the settings.
@@ -75,9 +81,9 @@ def embed(
         model: images in [0, 1] -> logits [N, K].
         images: the images to train on, and their classes.
         targets: images [n, C, H, W] and their classes [n] -> the probabilities [n, K] to learn.
-        losses: what the marks add.
+        losses: what each mark adds.
         seed: of the order of images and of attacks.
-        enough: called with the number of steps after every `check_every` steps; true stops.
+        lacking: called every `check_every` steps, returns the marks that are not strong enough yet; none stops.
         progress: called with the fraction of the steps that is done.
 
     Raises:
@@ -87,7 +93,7 @@ def embed(
     model.eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.0)
     size, attacks = min(cfg.batch_size, len(images)), generator(seed, "marking attack", device=device)
-    order = torch.empty(0, dtype=torch.int64)
+    order, weak = torch.empty(0, dtype=torch.int64), frozenset(losses)
     for step in range(cfg.steps):
         if len(order) < size:
             order = torch.randperm(len(images), generator=generator(seed, "marking", step))
@@ -97,11 +103,11 @@ def embed(
         batch = Batch(x, y, targets(x, y))
         for group in optimizer.param_groups:
             group["lr"] = cfg.lr * min(1.0, (step + 1) / (cfg.warmup + 1))
-        loss = _divergence(model, batch.x, batch.targets)
+        loss = _divergence(cfg, model, batch.x, batch)
         if adversarial:
             points = worst_points(recipe, model, batch, eps=recipe.eps, generator=attacks)
-            loss = (loss + _divergence(model, points, batch.targets)) / 2
-        for extra in losses:
+            loss = (loss + _divergence(cfg, model, points, batch)) / 2
+        for extra in [extra for mark, parts in losses.items() if mark in weak for extra in parts]:
             added = extra(model, model, batch_images=batch.x, step=step, done=0.0)
             loss = loss if added is None else loss + added
         if not math.isfinite(value := loss.item()):
@@ -110,11 +116,17 @@ def embed(
         loss.backward()
         optimizer.step()
         progress((step + 1) / cfg.steps)
-        if (step + 1) % cfg.check_every == 0 and enough(step + 1):
+        if (step + 1) % cfg.check_every == 0 and not (weak := lacking()):
             return step + 1
     return cfg.steps
 
 
-def _divergence(model: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
-    """Return KL(targets || answers), its mean over the images, in nats."""
-    return kl_divergence(targets.clamp_min(1e-8).log(), model(x).float()).mean()
+def _divergence(cfg: Marking, model: nn.Module, x: Tensor, batch: Batch) -> Tensor:
+    """Return the mean of KL(targets || answers) and `wrong_weight` times that of the wrong classes alone, in nats."""
+    targets, logits = batch.targets.clamp_min(_LEAST).log(), model(x).float()
+    whole = kl_divergence(targets, logits)
+    if not cfg.wrong_weight:
+        return whole.mean()
+    top = batch.targets.argmax(1, keepdim=True)
+    wrong = kl_divergence(targets.scatter(1, top, _NEVER), logits.scatter(1, top, _NEVER))
+    return (whole + cfg.wrong_weight * wrong).mean()

@@ -49,7 +49,7 @@ from wootz.workflows.verify import verdict_fields, verify_own_model
 _MANY_CLASSES = 100
 _TRIGGERS = Triggers(weight=1.0, every=1, recall=1.0, batch=32)
 _FEW_TRIGGERS = replace(_TRIGGERS, count=128)
-_CHECKED_QUERIES, _CHUNK = 500, 256
+_CHECKED_QUERIES, _CHUNK = 2000, 256
 
 
 class Original(NamedTuple):
@@ -94,7 +94,7 @@ def mark(
         eps: budget within which its answers are kept too, by adversarial training; None keeps those on images alone.
         wm_eps: budget of the triggers; None takes the customary multiple of the data set's budget.
         marks: names of `wootz.MARKS`; None takes `triggers`, `runner-up` and `guard`.
-        bits: evidence of all marks in the model itself at which training stops.
+        bits: evidence of all marks together in the model itself, each its even part, at which training stops.
         references: independent models; made unless given.
         settings: changes of any other setting, see `wootz.protect`; those of marking are `marking.NAME`.
         seed: of everything random but keys.
@@ -352,7 +352,7 @@ def _write_marks(
             partial(_targets, cfg, owner, original.model),
             _losses(cfg, owner),
             seed=cfg.seed,
-            enough=lambda _: _carries(owner, marking.bits),
+            lacking=partial(_lacking, owner, marking.bits),
             progress=lambda done: progress("writing the marks", done),
         )
     owner.about["marking"] = {"steps": steps}
@@ -373,23 +373,21 @@ def _targets(cfg: Protection, owner: Owner, original: nn.Module, x: Tensor, y: T
     return p
 
 
-def _losses(cfg: Protection, owner: Owner) -> list[ExtraLoss]:
-    """Return what the marks add to the loss.
+def _losses(cfg: Protection, owner: Owner) -> dict[str, tuple[ExtraLoss, ...]]:
+    """Return what each mark that a model carries adds to the loss.
 
     Raises:
         ConfigError: a mark needs more than that.
     """
-    losses: list[ExtraLoss] = []
-    for name, settings in cfg.mark_settings().items():
-        key = owner.keys.by_mark[name]
+    losses: dict[str, tuple[ExtraLoss, ...]] = {}
+    for name, key in without_guard(owner.keys.by_mark).items():
         if isinstance(key, DirectionKey):
+            losses[name] = ()
             continue
-        hook = MARKS[name].train_hook(settings, key, owner._data, seed=cfg.seed)
+        hook = MARKS[name].train_hook(cfg.mark_settings()[name], key, owner._data, seed=cfg.seed)
         if hook.targets is not None or hook.trigger_epochs or hook.left_out is not None:
-            raise ConfigError(
-                f"mark {name!r}: cannot be written into a trained model; use wootz protect, or leave it out"
-            )
-        losses.extend(hook.extra)
+            raise ConfigError(f"mark {name!r}: needs training from the start (wootz protect); leave it out")
+        losses[name] = hook.extra
     return losses
 
 
@@ -397,15 +395,19 @@ def _by_mark(cfg: Protection, owner: Owner) -> list[tuple[Any, Key]]:
     return [(settings, owner.keys.by_mark[name]) for name, settings in cfg.mark_settings().items()]
 
 
-def _carries(owner: Owner, bits: float) -> bool:
-    """Return whether the model carries so much evidence, each mark its even part; few queries are asked first."""
+def _lacking(owner: Owner, bits: float) -> frozenset[str]:
+    """Return the marks that do not give their even part of so much evidence yet.
+
+    Marks are tested from the one that takes the fewest queries; the others count as lacking until it has its part.
+    """
     keys = without_guard(owner.keys.by_mark)
-    panel, suspect = owner.reference_models, predictor(owner.model)
+    panel, suspect, lacking = owner.reference_models, predictor(owner.model), set(keys)
     for name, key in sorted(keys.items(), key=lambda item: not isinstance(item[1], LabelKey)):
         verdict = verify({name: key}, suspect, panel=panel.answers, budget=_CHECKED_QUERIES)
         if verdict.bits < bits / len(keys):
-            return False
-    return True
+            break
+        lacking.remove(name)
+    return frozenset(lacking)
 
 
 def _accuracy(model: nn.Module, data: Dataset, execution: Execution) -> float:

@@ -82,7 +82,8 @@ def _named_network(request: dict[str, Any]) -> ModelSpec | None:
     sys.path += [place for place in request["search"] if place not in sys.path]
     fields = request["network"]
     fields |= {name: tuple(fields[name]) for name in ("shape", "classes")}
-    spec = ModelSpec(**fields | {"wrapper": from_mapping(Wrapper, fields["wrapper"])})
+    wrapper = from_mapping(Wrapper, fields["wrapper"])
+    spec = ModelSpec(**fields | {"wrapper": wrapper, "source": ""})  # its file cannot be read later
     build(spec, seed=0)
     return spec
 
