@@ -129,7 +129,7 @@ def progress_bar() -> Iterator[Progress]:
         tasks: dict[str, TaskID] = {}
 
         def progress(what: str, done: float) -> None:
-            name = what.split(" (loss")[0]
+            name = re.split(r" \((?:loss|bits)", what)[0]
             if name not in tasks:
                 for other in tasks.values():
                     bars.update(other, visible=False)

@@ -31,7 +31,9 @@ class Marking:
 
     Attributes:
         bits: evidence of all marks together in the model itself at which marking stops.
-        steps: most steps of the optimizer.
+        even_steps: steps within which each mark is to give its even part of the bits; later, all together suffice.
+        settle_steps: steps that follow at a learning rate that falls to zero, in which the answers come back.
+        steps: most steps before these.
         check_every: steps from one measurement of the bits to the next.
         batch_size: images per step.
         lr: learning rate of AdamW after a warm-up of `warmup` steps.
@@ -42,6 +44,8 @@ class Marking:
     """
 
     bits: float = 240.0
+    even_steps: int = 600
+    settle_steps: int = 100
     steps: int = 4000
     check_every: int = 25
     batch_size: int = 64
@@ -52,7 +56,7 @@ class Marking:
 
     def __post_init__(self) -> None:
         checks.at_least(1, steps=self.steps, check_every=self.check_every, batch_size=self.batch_size)
-        checks.at_least(0, warmup=self.warmup)
+        checks.at_least(0, warmup=self.warmup, even_steps=self.even_steps, settle_steps=self.settle_steps)
         checks.positive(bits=self.bits, lr=self.lr)
         checks.within(0, 0.5, lam=self.lam)
         checks.not_negative(wrong_weight=self.wrong_weight)
@@ -67,7 +71,7 @@ def embed(
     losses: Mapping[str, Sequence[ExtraLoss]],
     *,
     seed: int,
-    lacking: Callable[[], frozenset[str]],
+    lacking: Callable[[int], frozenset[str]],
     progress: Callable[[float], None],
 ) -> int:
     """Train `model` itself, in eval mode, until its marks are strong enough, and return the number of steps.
@@ -83,7 +87,8 @@ def embed(
         targets: images [n, C, H, W] and their classes [n] -> the probabilities [n, K] to learn.
         losses: what each mark adds.
         seed: of the order of images and of attacks.
-        lacking: called every `check_every` steps, returns the marks that are not strong enough yet; none stops.
+        lacking: called with the number of steps, every `check_every` of them, and returns the marks that are not strong
+            enough yet; none ends the marking but for `settle_steps`.
         progress: called with the fraction of the steps that is done.
 
     Raises:
@@ -94,7 +99,8 @@ def embed(
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.0)
     size, attacks = min(cfg.batch_size, len(images)), generator(seed, "marking attack", device=device)
     order, weak = torch.empty(0, dtype=torch.int64), frozenset(losses)
-    for step in range(cfg.steps):
+    step, end = 0, cfg.steps + cfg.settle_steps
+    while step < end:
         if len(order) < size:
             order = torch.randperm(len(images), generator=generator(seed, "marking", step))
         rows, order = order[:size], order[size:]
@@ -102,7 +108,7 @@ def embed(
         x, y = chosen.images().to(device), chosen.labels.to(device)
         batch = Batch(x, y, targets(x, y))
         for group in optimizer.param_groups:
-            group["lr"] = cfg.lr * min(1.0, (step + 1) / (cfg.warmup + 1))
+            group["lr"] = cfg.lr * min(1.0, (step + 1) / (cfg.warmup + 1), (end - step) / (cfg.settle_steps + 1))
         loss = _divergence(cfg, model, batch.x, batch)
         if adversarial:
             points = worst_points(recipe, model, batch, eps=recipe.eps, generator=attacks)
@@ -115,10 +121,13 @@ def embed(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        progress((step + 1) / cfg.steps)
-        if (step + 1) % cfg.check_every == 0 and not (weak := lacking()):
-            return step + 1
-    return cfg.steps
+        step += 1
+        progress(step / end)
+        if step % cfg.check_every == 0:
+            weak = lacking(step)
+            if not weak:
+                end = min(end, step + cfg.settle_steps)
+    return step
 
 
 def _divergence(cfg: Marking, model: nn.Module, x: Tensor, batch: Batch) -> Tensor:

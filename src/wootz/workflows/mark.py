@@ -342,7 +342,7 @@ def _write_marks(
         tsa_policy=tsa_policy,
         progress=progress,
     )
-    device = execution.accelerator
+    device, strength = execution.accelerator, _Strength(owner, marking)
     with on_device(owner.model, device), on_device(original.model, device):
         steps = embed(
             marking,
@@ -352,8 +352,8 @@ def _write_marks(
             partial(_targets, cfg, owner, original.model),
             _losses(cfg, owner),
             seed=cfg.seed,
-            lacking=partial(_lacking, owner, marking.bits),
-            progress=lambda done: progress("writing the marks", done),
+            lacking=strength.lacking,
+            progress=lambda done: progress(f"writing the marks (bits{strength})", done),
         )
     owner.about["marking"] = {"steps": steps}
     owner.about |= {"training": cfg.used_settings(), "digest": cfg.digest}
@@ -395,19 +395,37 @@ def _by_mark(cfg: Protection, owner: Owner) -> list[tuple[Any, Key]]:
     return [(settings, owner.keys.by_mark[name]) for name, settings in cfg.mark_settings().items()]
 
 
-def _lacking(owner: Owner, bits: float) -> frozenset[str]:
-    """Return the marks that do not give their even part of so much evidence yet.
+class _Strength:
+    """The bits of each mark in the owner's model when they were last measured."""
 
-    Marks are tested from the one that takes the fewest queries; the others count as lacking until it has its part.
-    """
-    keys = without_guard(owner.keys.by_mark)
-    panel, suspect, lacking = owner.reference_models, predictor(owner.model), set(keys)
-    for name, key in sorted(keys.items(), key=lambda item: not isinstance(item[1], LabelKey)):
-        verdict = verify({name: key}, suspect, panel=panel.answers, budget=_CHECKED_QUERIES)
-        if verdict.bits < bits / len(keys):
-            break
-        lacking.remove(name)
-    return frozenset(lacking)
+    def __init__(self, owner: Owner, cfg: Marking) -> None:
+        self._owner, self._cfg, self._bits = owner, cfg, dict[str, float]()
+        self._keys = without_guard(owner.keys.by_mark)
+
+    def __str__(self) -> str:
+        return "".join(f" {name} {bits:.0f}" for name, bits in self._bits.items())
+
+    def lacking(self, step: int) -> frozenset[str]:
+        """Measure the bits, and return the marks that are not strong enough after so many steps.
+
+        Triggers take the fewest queries: until they have their even part, nothing else is measured.
+        """
+        part = self._cfg.bits / len(self._keys)
+        triggers = {name: key for name, key in self._keys.items() if isinstance(key, LabelKey)}
+        if triggers and self._measure(triggers) < part * len(triggers):
+            return frozenset(self._keys)
+        total = self._measure(self._keys)
+        weak = frozenset(name for name, bits in self._bits.items() if bits < part)
+        if step <= self._cfg.even_steps:
+            return weak
+        return frozenset() if total >= self._cfg.bits else frozenset(self._keys)
+
+    def _measure(self, keys: Mapping[str, Key]) -> float:
+        """Return the bits of these marks together."""
+        panel, suspect = self._owner.reference_models, predictor(self._owner.model)
+        verdict = verify(keys, suspect, panel=panel.answers, budget=_CHECKED_QUERIES)
+        self._bits |= {item.mark: item.bits for item in verdict.evidence}
+        return verdict.bits
 
 
 def _accuracy(model: nn.Module, data: Dataset, execution: Execution) -> float:
