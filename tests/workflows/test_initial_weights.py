@@ -115,7 +115,12 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "match"),
-    [(None, "no such file"), (b"", "neither"), (b"PK\x03\x04damaged", "--allow-torch-zip"), (b"hello, world", "neither")],
+    [
+        (None, "no such file"),
+        (b"", "neither"),
+        (b"PK\x03\x04damaged", "--allow-torch-zip"),
+        (b"hello, world", "neither"),
+    ],
 )
 def test_files_that_are_not_read(content: bytes | None, match: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"

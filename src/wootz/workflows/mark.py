@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz.attacks.evasion import predict_logits
-from wootz.data import Dataset, check_balance, label_dataset, load_unlabelled
+from wootz.data import DATASETS, Dataset, check_balance, label_dataset, load_unlabelled
 from wootz.errors import ConfigError
 from wootz.keys import DirectionKey, Key, LabelKey, fresh_secret
 from wootz.logs import warn_once
@@ -237,7 +237,14 @@ def open_original(
     answers = torch.cat(
         [predict_logits(model, part.float().div(255)).argmax(1) for part in pixels.split(_TRIGGERS.batch)]
     )
-    dataset = label_dataset(os.path.abspath(data), pixels, answers, spec.classes, size=size, unreadable=unreadable)
+    dataset = label_dataset(
+        data if data in DATASETS else os.path.abspath(data),
+        pixels,
+        answers,
+        spec.classes,
+        size=size,
+        unreadable=unreadable,
+    )
     return Original(model, spec, replace(dataset, labels_from=os.path.abspath(out / ANSWERS_FILE)), answers)
 
 
