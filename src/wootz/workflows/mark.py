@@ -234,9 +234,8 @@ def open_original(
     pixels, unreadable = load_unlabelled(data, data_dir, size=size, skip_unreadable=skip_unreadable)
     channels, height, width = pixels.shape[1:]
     model, spec = _open_network(name, init, torch_zip, settings, (channels, height, width), None)
-    answers = torch.cat(
-        [predict_logits(model, part.float().div(255)).argmax(1) for part in pixels.split(_TRIGGERS.batch)]
-    )
+    parts = pixels.split(_CHUNK)
+    answers = torch.cat([predict_logits(model, part.float().div(255)).argmax(1) for part in parts])
     dataset = label_dataset(
         data if data in DATASETS else os.path.abspath(data),
         pixels,
@@ -376,7 +375,7 @@ def _targets(cfg: Protection, owner: Owner, original: nn.Module, x: Tensor, y: T
         p: Tensor = original(x).float().softmax(1)
     for settings, key in _by_mark(cfg, owner):
         if isinstance(settings, RunnerUp) and isinstance(key, DirectionKey):
-            p = tilted_answers(settings, key, x, y, p, cfg.marking.lam)
+            p = tilted_answers(settings, key, x.cpu(), y.cpu(), p.cpu(), cfg.marking.lam).to(x.device)
     return p
 
 
