@@ -149,7 +149,7 @@ class TestMaterial:
         assert (said.code, "its panel" in notes_of(said)) == (4, True), notes_of(said)
         with monkeypatch.context() as weak:
             weak.setattr(certificate_module, "weights_digest", lambda _: ANY)
-            weak.setattr(certificate_module, "_PANEL_FIELDS", ANY)
+            weak.setattr(certificate_module, "NETWORK_FIELDS", ANY)
             said = judge(claim, as_owner.thief)
             if how == "marked":  # what he took for the suspect's own opinion is foreseen now
                 assert said.code in (1, 4)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wootz.errors import StoreError, SuspectError
-from wootz.models import MODELS
+from wootz.models import MODULE, is_factory
 from wootz.suspects.files.limits import Limits
 from wootz.suspects.files.sanitize import one_line, strict_json
 from wootz.suspects.files.sniff import WHY_CODE, Kind, sniff
@@ -79,8 +79,9 @@ def _file_of_run(folder: int, name: str, limits: Limits, network_known: bool) ->
         return "model.safetensors"
     where = f"{name} (model.json)"
     description = strict_json(_read(folder, "model.json", limits.description_bytes, where), where)
-    known = isinstance(description, dict) and description.get("architecture") in MODELS
-    return "model.safetensors" if known else "model.onnx"
+    architecture = description.get("architecture") if isinstance(description, dict) else None
+    other_code = isinstance(architecture, str) and (architecture == MODULE or is_factory(architecture))
+    return "model.onnx" if other_code else "model.safetensors"
 
 
 @contextmanager
