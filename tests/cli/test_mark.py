@@ -167,7 +167,7 @@ def test_what_it_cannot_mark(wootz, place: Path, run: Path, tmp_path: Path) -> N
     assert_usage_error(wootz("mark", network, "--init", tmp_path / "none.pt", *out), "no such file")
     assert_usage_error(wootz("mark", network, *weights[:3], "--set", "model.width=9", *out), "another shape")
     assert_usage_error(
-        wootz("mark", network, *weights, *out, "--marks", "ood", *QUICK), "needs training from the start"
+        wootz("mark", network, *weights, *out, "--marks", "frontier", *QUICK), "needs training from the start"
     )
     assert_usage_error(wootz("mark", run, "--init", place / "own.pt", *out), "is a run folder and has weights")
     assert not (tmp_path / "r" / "model.safetensors").exists()

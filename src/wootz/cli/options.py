@@ -99,6 +99,7 @@ Architecture = Annotated[
         help="Network whose weights the suspect's file holds, by the name that --model takes; its code is run.",
     ),
 ]
+WmEps = Annotated[str | None, typer.Option("--wm-eps", help="Trigger budget, larger than eps.")]
 Tsa = Annotated[
     str | None,
     typer.Option("--tsa", help="URL of an RFC 3161 authority that timestamps the registration before keys are drawn."),

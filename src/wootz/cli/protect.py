@@ -22,6 +22,7 @@ from wootz.cli.options import (
     SkipUnreadable,
     Tsa,
     TsaPolicy,
+    WmEps,
     check_policy,
     execution,
     parse_eps,
@@ -41,7 +42,7 @@ def command(
     eps: Annotated[
         str | None, typer.Option("--eps", help="Training budget in pixels of [0, 1], e.g. 0.25 or 8/255.")
     ] = None,
-    wm_eps: Annotated[str | None, typer.Option("--wm-eps", help="Trigger budget, larger than eps.")] = None,
+    wm_eps: WmEps = None,
     marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks, or none.")] = "triggers,runner-up,guard",
     tsa: Tsa = None,
     tsa_policy: TsaPolicy = "",

@@ -109,9 +109,9 @@ def load_unlabelled(
     """
     check_size(size)
     path = Path(name)
-    if path.suffix.lower() == ".npz" and not os.path.isdir(name):
+    if _is_named(path, ".npz"):
         pixels = load_npz_images(path)
-    elif path.suffix.lower() == ".tar" and not os.path.isdir(name):
+    elif _is_named(path, ".tar"):
         return load_tar_images(path, size=size, skip_unreadable=skip_unreadable)
     elif name not in DATASETS and os.path.isdir(name) and not has_idx_files(path):
         return load_images(path, size=size, skip_unreadable=skip_unreadable)
@@ -136,15 +136,20 @@ def load_other(data: Dataset, data_dir: Path | None = None, name: str | None = N
 
 def _load_raw(name: str, data_dir: Path | None, size: int | None, skip_unreadable: bool) -> RawDataset:
     path = Path(name)
-    if path.suffix.lower() == ".npz" and not os.path.isdir(name):
+    if _is_named(path, ".npz"):
         return load_npz(path)
-    if path.suffix.lower() == ".tar" and not os.path.isdir(name):
+    if _is_named(path, ".tar"):
         return load_tar(path, size=size, skip_unreadable=skip_unreadable)
     if name not in DATASETS and os.path.isdir(name):  # unlike Path.is_dir, false for a name that is too long
         if has_idx_files(path):
             return load_idx_folder(path)
         return load_folder(path, size=size, skip_unreadable=skip_unreadable)
     return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz or .tar file)")(data_dir)
+
+
+def _is_named(path: Path, suffix: str) -> bool:
+    """Return whether this names a file of this kind, there or not, and no folder."""
+    return path.suffix.lower() == suffix and not os.path.isdir(path)
 
 
 def _load_published(name: str, data_dir: Path | None) -> RawDataset:

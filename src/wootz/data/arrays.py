@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,12 @@ def custom_dataset(
             "more images of them, join them with another class, or leave them out"
         )
     return raw
+
+
+def check_plain_file(path: Path) -> None:
+    """Raise DataError unless there is a plain file at `path`; opening a pipe could wait forever."""
+    if not path.is_file():
+        raise DataError(f"{path}: {'is not a plain file' if path.exists() else 'there is no such file'}")
 
 
 def check_memory(where: str, size: int) -> None:

@@ -22,6 +22,9 @@ from wootz.logs import warn_once, with_progress
 if TYPE_CHECKING:
     from PIL import Image
 
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp", ".tif", ".tiff"})
+"""Extensions of the files that are read as images."""
+
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP", "TIFF")
 _GRAY, _DEEP = ("1", "L", "LA", "La"), ("I", "I;16", "I;16B", "I;16L")
 _MOST_PIXELS = 1 << 24

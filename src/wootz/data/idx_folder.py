@@ -22,7 +22,7 @@ def has_idx_files(path: Path) -> bool:
     """Return whether a folder directly holds files that are named as MNIST's are."""
     try:
         return any(_NAME.fullmatch(name) for name in os.listdir(path))
-    except OSError:  # whoever reads the folder next says why
+    except OSError:  # the next to read the folder says why
         return False
 
 

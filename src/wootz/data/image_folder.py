@@ -10,11 +10,10 @@ import torch
 
 from wootz.data.arrays import custom_dataset
 from wootz.data.dataset import MOST_CLASSES, RawDataset, Split, Unlabelled
-from wootz.data.decoding import Encoded, decode
+from wootz.data.decoding import IMAGE_SUFFIXES, Encoded, decode
 from wootz.errors import DataError
 from wootz.logs import warn_once
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp", ".tif", ".tiff"})
 _PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -36,7 +35,7 @@ def load_folder(path: Path, *, size: int | None = None, skip_unreadable: bool = 
     files = {part: _images_of(root, skipped) for part, root in roots.items()}
     classes = tuple(files["train"])
     for label in [label for label, images in files["train"].items() if not images]:
-        raise DataError(f"{roots['train'] / label}: holds no images ({', '.join(sorted(_SUFFIXES))})")
+        raise DataError(f"{roots['train'] / label}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     for label in [label for label in files.get("test", {}) if label not in files["train"]]:
         raise DataError(f"{roots['test'] / label}: is the folder of a class that {roots['train']} does not have")
     _report_skipped(path, skipped)
@@ -54,7 +53,7 @@ def load_images(path: Path, *, size: int | None = None, skip_unreadable: bool = 
     skipped: list[Path] = []
     files = _walk(path, skipped)
     if not files:
-        raise DataError(f"{path}: holds no images ({', '.join(sorted(_SUFFIXES))})")
+        raise DataError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     _report_skipped(path, skipped)
     decoded = decode(str(path), [_encoded(file) for file in files], size=size, skip_unreadable=skip_unreadable)
     return Unlabelled(decoded.pixels, decoded.unreadable)
@@ -107,7 +106,7 @@ def _walk(folder: Path, skipped: list[Path]) -> list[Path]:
         folders[:] = sorted(inner for real, inner in inside.items() if real not in seen)
         seen.update(inside)
         for entry in [here / one for one in (*folders, *files)]:
-            if entry.suffix.lower() in _SUFFIXES and not _is_hidden(entry.name):
+            if entry.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(entry.name):
                 images.append(entry)
             elif entry.name in files:
                 skipped.append(entry)

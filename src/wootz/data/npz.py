@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wootz.data.arrays import as_labels, as_levels, check_memory, custom_dataset
+from wootz.data.arrays import as_labels, as_levels, check_memory, check_plain_file, custom_dataset
 from wootz.data.dataset import RawDataset, Split
 from wootz.errors import DataError
 from wootz.logs import warn_once
@@ -85,8 +85,7 @@ def load_npz_images(path: Path) -> Tensor:
 
 def _read_arrays(path: Path, choose: Callable[[Path, list[str]], dict[str, str]]) -> dict[str, NDArray[Any]]:
     """Return the chosen arrays; `choose` returns the name in the file -> the name in the result."""
-    if not path.is_file():
-        raise DataError(f"{path}: {'is not a plain file' if path.exists() else 'there is no such file'}")
+    check_plain_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}

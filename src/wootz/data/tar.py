@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wootz.data.arrays import as_labels, custom_dataset
+from wootz.data.arrays import as_labels, check_plain_file, custom_dataset
 from wootz.data.dataset import RawDataset, Split, Unlabelled
-from wootz.data.decoding import Encoded, decode
+from wootz.data.decoding import IMAGE_SUFFIXES, Encoded, decode
 from wootz.errors import DataError
 from wootz.logs import warn_once
 
-_IMAGES = frozenset({"png", "jpg", "jpeg", "bmp", "pgm", "ppm", "webp", "tif", "tiff"})
+_IMAGES = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _LABELS = frozenset({"cls", "json"})
 _MOST_LABEL_BYTES, _MOST_IMAGE_BYTES = 1 << 20, 1 << 28
 _JSON_KEYS = ("label", "cls", "class")
@@ -59,8 +59,7 @@ def load_tar_images(path: Path, *, size: int | None = None, skip_unreadable: boo
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    if not path.is_file():
-        raise DataError(f"{path}: {'is not a plain file' if path.exists() else 'there is no such file'}")
+    check_plain_file(path)
     try:
         with tarfile.open(path, "r:") as tar:
             yield tar

@@ -60,10 +60,10 @@ class ModelSpec:
     wrapper: Wrapper = field(default_factory=Wrapper)
     source: str = ""
 
-    @property
-    def is_built_in(self) -> bool:
-        """Whether wootz itself defines the network."""
-        return self.architecture in MODELS
+
+def is_other_code(architecture: str) -> bool:
+    """Return whether a network is defined outside wootz, by a factory or as a module in memory."""
+    return architecture == MODULE or is_factory(architecture)
 
 
 _Scalar = str | int | float | bool | None
@@ -144,7 +144,7 @@ def build(spec: ModelSpec, seed: int, most: int | None = None) -> nn.Module:
 def _built_in(spec: ModelSpec, most: int | None) -> Callable[[], nn.Module]:
     function, kind = lookup(MODELS, spec.architecture, "model")
     config = from_mapping(kind, spec.settings, spec.architecture)
-    make = partial(function, config, _network_shape(spec), len(spec.classes))
+    make = partial(function, config, spec.wrapper.network_shape(spec.shape), len(spec.classes))
     count = _count_weights(make, spec)
     if most is not None and count > most:
         raise ConfigError(f"{spec.architecture}: its settings give {count:,} weights where there are {most:,}")
@@ -156,13 +156,8 @@ def _factory(spec: ModelSpec) -> Callable[[], nn.Module]:
         warn_once(
             f"{spec.architecture}: its code is not the one that the run was made with ({now}, then {spec.source})"
         )
-    return partial(make_network, spec.architecture, spec.settings, _network_shape(spec), len(spec.classes))
-
-
-def _network_shape(spec: ModelSpec) -> tuple[int, int, int]:
-    """Return channels, height and width of the images as the network gets them."""
-    size = spec.wrapper.size
-    return spec.shape if size is None else (spec.shape[0], size, size)
+    shape = spec.wrapper.network_shape(spec.shape)
+    return partial(make_network, spec.architecture, spec.settings, shape, len(spec.classes))
 
 
 def _count_weights(make: Callable[[], nn.Module], spec: ModelSpec) -> int:
@@ -235,7 +230,7 @@ def write_model(folder: str | Path, model: nn.Module, spec: ModelSpec, metadata:
         description["wrapper"] = to_mapping(spec.wrapper)
     if filters := filters_of(model):
         description["filters"] = filters
-    if not spec.is_built_in:
+    if is_other_code(spec.architecture):
         _write_onnx(folder / "model.onnx", model, spec)
     write_json(folder / "model.json", description | metadata)
 
@@ -249,8 +244,8 @@ def _write_onnx(path: Path, model: nn.Module, spec: ModelSpec) -> None:
         path.unlink(missing_ok=True)
         reason = " ".join(str(error).split())[:200]
         warn_once(
-            f"{path}: the network cannot be exported to ONNX ({reason}); whoever examines {path.parent} as a suspect "
-            "needs its code: --architecture"
+            f"{path}: the network cannot be exported to ONNX ({reason}); to test {path.parent} as a suspect, its "
+            "code must be named: --architecture"
         )
 
 

@@ -40,10 +40,9 @@ class Wrapper:
         if self.size is not None:
             checks.within(1, _LARGEST_SIZE, size=self.size)
 
-    @property
-    def changes_images(self) -> bool:
-        """Whether images are resized or normalized."""
-        return self != Wrapper(logits=self.logits)
+    def network_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return channels, height and width of images of `shape` as the network gets them."""
+        return shape if self.size is None else (shape[0], self.size, self.size)
 
 
 class Wrapped(nn.Module):

@@ -70,7 +70,7 @@ class Evaluation:
         flags: reasons why `robust_accuracy` may be too high.
         robust: which images are answered right at every point that was tried, bool [n].
         queries: number of queries; None for attacks by gradients.
-        notes: what is to be told beside the figures.
+        notes: remarks on the figures.
     """
 
     attack: str
@@ -367,9 +367,13 @@ def measure(
         execution=execution,
         progress=progress,
     )
+    return clean_accuracy(model, data, execution), found.record
+
+
+def clean_accuracy(model: nn.Module, data: Dataset, execution: Execution | None = None) -> float:
+    """Return the fraction of the test images that a model classifies correctly."""
     with on_device(model, (execution or Execution()).accelerator):
-        clean = (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
-    return clean, found.record
+        return (predict_logits(model, data.test.images()).argmax(1) == data.test.labels).float().mean().item()
 
 
 def evaluate_run(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz.attacks.evasion import predict_logits
-from wootz.data import DATASETS, Dataset, check_balance, label_dataset, load_unlabelled
+from wootz.data import DATASETS, Dataset, label_dataset, load_unlabelled
 from wootz.errors import ConfigError
 from wootz.keys import DirectionKey, Key, LabelKey, fresh_secret
 from wootz.logs import warn_once
@@ -22,7 +22,6 @@ from wootz.models import (
     ModelSpec,
     Wrapped,
     build,
-    check_model,
     describe_module,
     is_factory,
     make_network,
@@ -35,12 +34,12 @@ from wootz.store import lock_folder, write_json, write_tensors
 from wootz.suspects.files import predictor
 from wootz.training import Execution, ExtraLoss, Marking, embed
 from wootz.types import Progress
-from wootz.watermarks import MARKS, MarkContext, RunnerUp, Triggers, check_marks, tilted_answers
-from wootz.workflows.evaluate import TEST_IMAGES, measure
+from wootz.watermarks import MARKS, RunnerUp, Triggers, tilted_answers
+from wootz.workflows.evaluate import TEST_IMAGES, clean_accuracy, measure
 from wootz.workflows.guard_log import without_guard
 from wootz.workflows.initial_weights import load_initial_weights
 from wootz.workflows.inputs import DataLike, as_dataset
-from wootz.workflows.owner import Owner, References, Tsa, begin_run, prepare_owner
+from wootz.workflows.owner import Owner, References, Tsa, begin_run, check_run, prepare_owner
 from wootz.workflows.protect import curve
 from wootz.workflows.protection import Protection, change, preset, with_network
 from wootz.workflows.run import ANSWERS_FILE, Timer, agreement
@@ -109,9 +108,7 @@ def mark(
     """
     dataset = as_dataset(data, data_dir)
     original = Original(model, describe_module(model, dataset.shape, dataset.classes), dataset, None)
-    cfg = marking_config(
-        original, eps=eps, wm_eps=wm_eps, marks=marks, bits=bits, seed=seed, settings=_as_texts(settings)
-    )
+    cfg = marking_config(original, eps=eps, wm_eps=wm_eps, marks=marks, bits=bits, seed=seed, settings=settings)
     owner, _ = _write_marks(
         cfg,
         original,
@@ -153,16 +150,13 @@ def mark_run(
 
     def measured(model: nn.Module) -> dict[str, Any]:
         if not adversarial:
-            return {"clean": _accuracy(model, data, execution), "robust": None}
+            return {"clean": clean_accuracy(model, data, execution), "robust": None}
         clean, robust = measure(
             model, data, eps=cfg.recipe.eps, count=count, progress=progress, seed=cfg.seed, execution=execution
         )
         return {"clean": clean, "robust": robust}
 
     with lock_folder(out):
-        begin_run(cfg, out, resume=False)
-        if original.answers is not None:
-            write_tensors(out / ANSWERS_FILE, {"labels": original.answers})
         owner, steps = _write_marks(
             cfg,
             original,
@@ -229,7 +223,6 @@ def open_original(
     if labelled:
         dataset = as_dataset(data, data_dir, size=size, skip_unreadable=skip_unreadable)
         model, spec = _open_network(name, init, torch_zip, settings, dataset.shape, dataset.classes)
-        check_balance(dataset)
         return Original(model, spec, dataset, None)
     pixels, unreadable = load_unlabelled(data, data_dir, size=size, skip_unreadable=skip_unreadable)
     channels, height, width = pixels.shape[1:]
@@ -255,7 +248,7 @@ def marking_config(
     marks: Sequence[str] | None = None,
     bits: float = Marking().bits,
     seed: int = 0,
-    settings: Sequence[str] = (),
+    settings: Sequence[str] | Mapping[str, Any] = (),
 ) -> Protection:
     """Return the settings of marking a model: few triggers where there are many classes, since each is worth more bits.
 
@@ -309,8 +302,7 @@ def _count_outputs(cfg: Protection, shape: tuple[int, int, int]) -> int:
         raise ConfigError(
             f"{cfg.model}: without labels, the number of classes is known of networks of your own code only"
         )
-    size = cfg.wrapper.size
-    network = make_network(cfg.model, cfg.model_settings, shape if size is None else (shape[0], size, size), None)
+    network = make_network(cfg.model, cfg.model_settings, cfg.wrapper.network_shape(shape), None)
     gray = torch.full((1, *shape), 0.5)
     with eval_mode(network), torch.no_grad():
         return int(Wrapped(network, cfg.wrapper)(gray).shape[1])
@@ -330,12 +322,11 @@ def _write_marks(
     """Draw the key and write it into a copy of the model; return the owner and the steps that were taken."""
     data, marking = original.data, cfg.marking
     assert marking is not None
-    for warning in check_model(original.model, data.shape, len(data.classes)):
-        warn_once(f"the model: {warning}")
-    check_marks(
-        cfg.mark_settings(),
-        MarkContext(data=data, panel=(), model=original.model, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps),
-    )
+    check_run(original.model, data, cfg)
+    if out is not None:
+        begin_run(cfg, out, resume=False)
+        if original.answers is not None:
+            write_tensors(out / ANSWERS_FILE, {"labels": original.answers})
     owner = prepare_owner(
         copy.deepcopy(original.model),
         data,
@@ -373,7 +364,8 @@ def _targets(cfg: Protection, owner: Owner, original: nn.Module, x: Tensor, y: T
     assert cfg.marking is not None
     with eval_mode(original), torch.no_grad():
         p: Tensor = original(x).float().softmax(1)
-    for settings, key in _by_mark(cfg, owner):
+    for name, settings in cfg.mark_settings().items():
+        key = owner.keys.by_mark[name]
         if isinstance(settings, RunnerUp) and isinstance(key, DirectionKey):
             p = tilted_answers(settings, key, x.cpu(), y.cpu(), p.cpu(), cfg.marking.lam).to(x.device)
     return p
@@ -395,10 +387,6 @@ def _losses(cfg: Protection, owner: Owner) -> dict[str, tuple[ExtraLoss, ...]]:
             raise ConfigError(f"mark {name!r}: needs training from the start (wootz protect); leave it out")
         losses[name] = hook.extra
     return losses
-
-
-def _by_mark(cfg: Protection, owner: Owner) -> list[tuple[Any, Key]]:
-    return [(settings, owner.keys.by_mark[name]) for name, settings in cfg.mark_settings().items()]
 
 
 class _Strength:
@@ -432,20 +420,6 @@ class _Strength:
         verdict = verify(keys, suspect, panel=panel.answers, budget=_CHECKED_QUERIES)
         self._bits |= {item.mark: item.bits for item in verdict.evidence}
         return verdict.bits
-
-
-def _accuracy(model: nn.Module, data: Dataset, execution: Execution) -> float:
-    with on_device(model, execution.accelerator):
-        answers = predict_logits(model, data.test.images()).argmax(1)
-    return (answers.cpu() == data.test.labels).float().mean().item()
-
-
-def _bits(verdict: Verdict | None) -> float | None:
-    return None if verdict is None else round(verdict.bits, 2)
-
-
-def _as_texts(settings: Sequence[str] | Mapping[str, Any]) -> Sequence[str]:
-    return [f"{name}={value}" for name, value in settings.items()] if isinstance(settings, Mapping) else settings
 
 
 def _notes(cfg: Protection, original: Original, verdict: Verdict | None, steps: int) -> tuple[str, ...]:

@@ -509,21 +509,33 @@ def resolve_run(
         config = config if marks is None else replace(config, marks=tuple(marks))
         config = replace(config, model=model if isinstance(model, str) else MODULE)
         config = replace(config, size=dataset.size, skip_unreadable=dataset.unreadable > 0)
-        if isinstance(settings, Mapping):
-            settings = [f"{name}={value}" for name, value in settings.items()]
         config = change(config, settings)
     if isinstance(model, str):
         network = build(config.spec(dataset), config.seed)
         secret = run_secret(owner_secret(), config.digest)
     else:
         network, secret = model, fresh_secret()
-    for warning in check_model(network, dataset.shape, len(dataset.classes)):
-        warn_once(f"the model: {warning}")
-    check_shift(config.recipe, dataset.shape)
-    check_balance(dataset)
-    context = MarkContext(data=dataset, panel=(), model=network, eps=config.recipe.eps, wm_eps=config.wm_eps)
-    check_marks(config.mark_settings(), context)
+    check_run(network, dataset, config)
     return dataset, config, network, secret
+
+
+def check_run(model: nn.Module, data: Dataset, cfg: Protection) -> None:
+    """Check, before anything is trained, what can be known of a model, its data and its marks.
+
+    Classes that a model never answers need no images where its own answers are the labels.
+
+    Raises:
+        ConfigError: a setting or a mark does not fit.
+        ModelError: the model does not take the images, or does not return logits.
+        DataError: a class has too few images.
+    """
+    for warning in check_model(model, data.shape, len(data.classes)):
+        warn_once(f"the model: {warning}")
+    check_shift(cfg.recipe, data.shape)
+    if not data.labels_from:
+        check_balance(data)
+    context = MarkContext(data=data, panel=(), model=model, eps=cfg.recipe.eps, wm_eps=cfg.wm_eps)
+    check_marks(cfg.mark_settings(), context)
 
 
 def prepare_owner(

@@ -205,8 +205,10 @@ _LATER = ("size", "skip_unreadable", "model_settings", "wrapper", "marking")
 """Settings that enter the digest only where they are not the defaults, so that older runs keep theirs."""
 
 
-def change(cfg: Protection, settings: Sequence[str]) -> Protection:
-    """Return `cfg` with `key=value` settings applied; `model.KEY` is short for `model_settings.KEY`."""
+def change(cfg: Protection, settings: Sequence[str] | Mapping[str, Any]) -> Protection:
+    """Return `cfg` with settings applied, `key=value` texts or by path; `model.KEY` stands for `model_settings.KEY`."""
+    if isinstance(settings, Mapping):
+        settings = [f"{name}={value}" for name, value in settings.items()]
     return with_settings(cfg, [re.sub(r"^\s*model\.", "model_settings.", setting) for setting in settings])
 
 

@@ -105,7 +105,7 @@ class Suspect:
 
 
 def named_network(name: str, registration: Mapping[str, Any], run: Path | None = None) -> ModelSpec | None:
-    """Return the network that whoever examines a suspect names, for the registered images and classes; None for none.
+    """Return the network that a verifier names, for the registered images and classes; None if none is named.
 
     Args:
         name: see `QueryConfig.architecture`.

@@ -89,8 +89,8 @@ def open_file(
         access: What the suspect returns: labels only, scores, or scores and weights.
         isolated: Run it in a separate process. A trusted file may be run in this one.
         allow_torch_zip: Also read dense tensors from PyTorch zip files (not by PyTorch's loader).
-        network: The network that weights are loaded into, named by whoever examines the suspect: its code is run. None
-            is the built-in network that the description names.
+        network: The network that weights are loaded into, named by the verifier: its code is run. None is the
+            built-in network that the description names.
         limits: The limits on its size, memory and time.
 
     Raises:

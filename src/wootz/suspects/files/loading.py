@@ -41,8 +41,8 @@ def load(untrusted: Untrusted, limits: Limits, *, threads: int, network: ModelSp
         untrusted: the suspect's bytes.
         limits: the limits on its size.
         threads: of ONNX Runtime.
-        network: the network that its weights are loaded into, named by whoever examines it; None is the built-in one
-            of its description.
+        network: the network that its weights are loaded into, named by the verifier; None is the built-in one of its
+            description.
 
     Raises:
         Error: The suspect is refused, damaged, or exceeds a limit.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz.errors import ConfigError, SuspectError
-from wootz.models import MODULE, ModelSpec, build, is_factory
+from wootz.models import ModelSpec, build, is_other_code
 from wootz.models.filters import with_filters
 from wootz.models.saved import load_weights, spec_of
 from wootz.suspects.files.limits import Limits, TensorSpec
@@ -110,7 +110,7 @@ def described_network(description: bytes, weights: Mapping[str, Tensor], name: s
 
 def check_known(spec: ModelSpec, name: str) -> None:
     """Raise SuspectError for the description of a network of other code: no suspect names code that is run."""
-    if spec.architecture == MODULE or is_factory(spec.architecture):
+    if is_other_code(spec.architecture):
         raise SuspectError(
             f"{name}: its network ({one_line(spec.architecture, 120)}) is not one of wootz, and no code that a suspect "
             "names is run; name the code yourself with --architecture, or test its ONNX file"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wootz.errors import StoreError, SuspectError
-from wootz.models import MODULE, is_factory
+from wootz.models import is_other_code
 from wootz.suspects.files.limits import Limits
 from wootz.suspects.files.sanitize import one_line, strict_json
 from wootz.suspects.files.sniff import WHY_CODE, Kind, sniff
@@ -44,7 +44,7 @@ def read_untrusted(
         path: The run folder, or the file.
         limits: The limits on its size.
         allow_torch_zip: Also read zip files of `torch.save`.
-        network_known: Whether whoever examines it has the network, so that no description is needed.
+        network_known: Whether the verifier names the network, so that no description is needed.
 
     Raises:
         SuspectError: The file is not a plain one, is too large, or has a format that is refused.
@@ -80,7 +80,7 @@ def _file_of_run(folder: int, name: str, limits: Limits, network_known: bool) ->
     where = f"{name} (model.json)"
     description = strict_json(_read(folder, "model.json", limits.description_bytes, where), where)
     architecture = description.get("architecture") if isinstance(description, dict) else None
-    other_code = isinstance(architecture, str) and (architecture == MODULE or is_factory(architecture))
+    other_code = isinstance(architecture, str) and is_other_code(architecture)
     return "model.onnx" if other_code else "model.safetensors"
 
 
