@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import wootz
 from helpers import CPU, mark_context, settings_of
@@ -17,14 +18,17 @@ from wootz.config import with_settings
 from wootz.data import Dataset
 from wootz.errors import ConfigError, DataError
 from wootz.keys import DirectionKey, derive_key
+from wootz.keys.material import check_material
 from wootz.models import ModelSpec, build
 from wootz.rng import generator
 from wootz.statistics import verify
+from wootz.statistics.exact_tests import direction_evidence
+from wootz.statistics.queries import SuspectAccess
 from wootz.suspects.files import predictor
 from wootz.training import Recipe
 from wootz.watermarks import MARKS, Paper, RunnerUp, Triggers
 from wootz.watermarks.out_of_ball import check_wm_eps, out_of_ball_examples
-from wootz.watermarks.runner_up import keyed_targets, prepare
+from wootz.watermarks.runner_up import keyed_targets, prepare, tilted_answers
 from wootz.watermarks.triggers import TriggerLoss
 from wootz.workflows.owner import References, protect
 from wootz.workflows.protection import Protection
@@ -163,8 +167,7 @@ class TestRunnerUp:
         cfg = RunnerUp(features=12)
         key = self.key(digits, plain, cfg)
         x, y = digits.train.images()[:200], digits.train.labels[:200]
-        z = key.features(x, y)
-        targets = keyed_targets(cfg, key, z, y)
+        z, targets = key.features(x, y), keyed_targets(cfg, key, x, y)
         assert torch.allclose(targets.sum(1), torch.ones(200), atol=1e-5)
         assert torch.allclose(targets.gather(1, y[:, None]), torch.tensor(1 - cfg.lam))
         assert torch.equal(targets.argmax(1), y)
@@ -220,11 +223,66 @@ def test_every_mark_is_written_read_and_absent_elsewhere(
     assert MARKS[mark].config is type(tiny(mark))
 
 
-@pytest.mark.parametrize(("classes", "advice"), [(3000, "at most 29 are possible"), (20_000, "leave the mark out")])
-def test_a_direction_too_large_for_the_classes(digits: Dataset, plain: nn.Module, classes: int, advice: str) -> None:
-    many = dataclasses.replace(digits, classes=tuple(map(str, range(classes))))
-    with pytest.raises(ConfigError, match=f"runner-up.features = 30: too many for {classes} classes; {advice}"):
-        prepare(RunnerUp(), mark_context(many, plain), generator(0, "x"))
+class TestManyClasses:
+    """A direction covers the most frequent classes where there are many."""
+
+    @pytest.fixture
+    def key(self, digits: Dataset, plain: nn.Module, monkeypatch: pytest.MonkeyPatch) -> DirectionKey:
+        monkeypatch.setattr("wootz.watermarks.runner_up._MOST_CLASSES", 6)
+        material = prepare(RunnerUp(features=8, amplitudes=4), mark_context(digits, plain), generator(0, "pick"))
+        check_material(material, 10, digits.shape)
+        key = derive_key("runner-up", material, 10, [bytes(32)], bytes(32))
+        assert isinstance(key, DirectionKey)
+        return key
+
+    def test_it_covers_the_most_frequent(self, digits: Dataset, key: DirectionKey) -> None:
+        counts = torch.bincount(digits.train.labels)
+        assert key.classes is not None
+        assert counts[key.classes].min() >= counts[~torch.isin(torch.arange(10), key.classes)].max()
+        assert key.direction.shape == (6, 6, 12)
+        assert key.dimensions(12) == 6 * 4 * 12
+        assert set(key.probe_labels.tolist()) == set(key.classes.tolist())
+
+    def test_targets_change_covered_classes_only(self, digits: Dataset, plain: nn.Module, key: DirectionKey) -> None:
+        cfg, images = RunnerUp(), digits.train.subset(slice(400))
+        x, y, others = images.images(), images.labels, ~torch.isin(torch.arange(10), key.classes)
+        targets, covered = keyed_targets(cfg, key, x, y), key.covers(y)
+        assert torch.equal(targets[~covered], F.one_hot(y[~covered], 10).float())
+        assert torch.allclose(targets[covered].gather(1, y[covered, None]), torch.tensor(1 - cfg.lam))
+        assert (targets[covered][:, others] == 0).all()
+        p = predict_logits(plain, x).softmax(1)
+        top = p.argmax(1)
+        tilted, covered = tilted_answers(cfg, key, x, top, p, 0.05), key.covers(top)
+        assert torch.equal(tilted.argmax(1), top)
+        assert torch.allclose(tilted.sum(1), torch.ones(400), atol=1e-5)
+        assert torch.equal(tilted[~covered], p[~covered])
+        assert (tilted[covered][:, others] <= p[covered][:, others]).all()
+        assert not torch.allclose(tilted[covered], p[covered], atol=1e-2)
+
+    def test_a_suspect_that_learned_them_is_found_and_no_other(
+        self, digits: Dataset, plain: nn.Module, robust: nn.Module, key: DirectionKey
+    ) -> None:
+        def marked(x: Tensor) -> Tensor:
+            p = predict_logits(plain, x).softmax(1)
+            return tilted_answers(RunnerUp(tau=3.0), key, x, p.argmax(1), p, 0.05).log()
+
+        panel, scores = (predictor(robust),), SuspectAccess()
+        found, independent = (direction_evidence(key, suspect, panel, scores) for suspect in (marked, predictor(plain)))
+        assert found is not None
+        assert independent is not None
+        assert found.bits > 40 > 15 > independent.bits
+
+
+def test_the_top_answer_stays_however_unsure(digits: Dataset, plain: nn.Module) -> None:
+    material = prepare(RunnerUp(features=8), mark_context(digits, plain), generator(0, "pick"))
+    key = derive_key("runner-up", material, 10, [bytes(32)], bytes(32))
+    assert isinstance(key, DirectionKey)
+    x = digits.train.images()[:300]
+    p = (predict_logits(plain, x) / 20).softmax(1)
+    tilted = tilted_answers(RunnerUp(tau=5.0), key, x, p.argmax(1), p, 0.05)
+    assert torch.equal(tilted.argmax(1), p.argmax(1))
+    assert torch.allclose(tilted.sum(1), torch.ones(300), atol=1e-5)
+    assert (tilted > 0).all()
 
 
 def test_two_classes_can_not_have_every_mark(digits: Dataset, plain: nn.Module) -> None:

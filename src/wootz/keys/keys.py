@@ -74,25 +74,28 @@ class PreferenceKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectionKey:
-    """A keyed direction W [K, K, d] and the registered tensors that define the features it weighs.
+    """A keyed direction W [C, C, d] and the registered tensors that define the features it weighs.
+
+    It covers C classes: all K, or those of `classes` where K is large. Rows and columns are places among these.
 
     The features of an image x of class y are principal components of its pixels and, where they were registered, of
     its amplitudes (see `wootz.image_features`), M values in all, standardized within the class. `W[y, k]` weighs them
     for wrong class k; each `W[y]` is centered over k and zero at k = y, so the part of W that weighs n of the d
-    features is isotropic in K * (K - 2) * n dimensions.
+    features is isotropic in C * (C - 2) * n dimensions.
     """
 
     mark: str
     num_classes: int
     components: Tensor = field(repr=False)  # [M, d]
     center: Tensor = field(repr=False)  # [M]
-    class_mean: Tensor = field(repr=False)  # [K, d]
-    class_scale: Tensor = field(repr=False)  # [K, d]
-    prior: Tensor = field(repr=False)  # [K, K], ordinary confusion of unmarked models, 0 on the diagonal
+    class_mean: Tensor = field(repr=False)  # [C, d]
+    class_scale: Tensor = field(repr=False)  # [C, d]
+    prior: Tensor = field(repr=False)  # [C, C], ordinary confusion of unmarked models, 0 on the diagonal
     probes: Tensor = field(repr=False)  # uint8 [P, C, H, W]
-    probe_labels: Tensor = field(repr=False)  # [P]
-    direction: Tensor = field(repr=False)  # [K, K, d]
+    probe_labels: Tensor = field(repr=False)  # [P], covered classes
+    direction: Tensor = field(repr=False)  # [C, C, d]
     amplitudes: int = 0  # how many of the d features, the last ones, are of amplitudes
+    classes: Tensor | None = field(default=None, repr=False)  # [C], ascending; None if all are covered
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -100,12 +103,29 @@ class DirectionKey:
         of_pixels = self.components.shape[1] - self.amplitudes
         return (of_pixels, self.amplitudes) if self.amplitudes else (of_pixels,)
 
+    @property
+    def covered(self) -> int:
+        """The number C of classes that the direction covers."""
+        return len(self.direction)
+
     def dimensions(self, features: int) -> int:
         """Return in how many dimensions the part of the direction that weighs so many features is isotropic."""
-        return self.num_classes * (self.num_classes - 2) * features
+        return self.covered * (self.covered - 2) * features
+
+    def covers(self, y: Tensor) -> Tensor:
+        """Return which of the classes [N] are covered, bool [N]."""
+        return torch.ones_like(y, dtype=torch.bool) if self.classes is None else torch.isin(y, self.classes)
+
+    def places(self, y: Tensor) -> Tensor:
+        """Return the places [N] of covered classes [N] among those that are covered."""
+        return y if self.classes is None else torch.searchsorted(self.classes, y)
+
+    def columns(self, scores: Tensor) -> Tensor:
+        """Return the scores [N, C] of the covered classes among scores [N, K]."""
+        return scores if self.classes is None else scores[:, self.classes]
 
     def features(self, x: Tensor, y: Tensor) -> Tensor:
-        """Images float32 [N, C, H, W] in [0, 1] and classes [N] -> features [N, d]."""
+        """Images float32 [N, channels, H, W] in [0, 1] and places of their classes [N] -> features [N, d]."""
         z = project(x, Projection(self.center, self.components))
         return standardize(z, y, self.class_mean, self.class_scale)
 
@@ -225,11 +245,11 @@ def _label_key(mark: str, material: RegisteredMaterial, num_classes: int, labels
 def _derive_direction(
     mark: str, material: RegisteredMaterial, num_classes: int, secrets: Sequence[bytes], purpose: bytes
 ) -> DirectionKey:
-    features = material.tensors["components"].shape[1]
-    direction = gaussian(secrets[0], purpose, (num_classes, num_classes, features)).float()
-    diagonal = torch.eye(num_classes).unsqueeze(2)
+    covered, features = material.tensors["class_mean"].shape
+    direction = gaussian(secrets[0], purpose, (covered, covered, features)).float()
+    diagonal = torch.eye(covered).unsqueeze(2)
     direction = direction * (1 - diagonal)
-    direction = (direction - direction.sum(1, keepdim=True) / (num_classes - 1)) * (1 - diagonal)
+    direction = (direction - direction.sum(1, keepdim=True) / (covered - 1)) * (1 - diagonal)
     return DirectionKey(
         mark=mark,
         num_classes=num_classes,

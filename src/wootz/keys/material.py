@@ -78,11 +78,16 @@ def check_material(material: RegisteredMaterial, num_classes: int, shape: Sequen
             raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}; it must be {dtype} {list(size)}")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} holds values that are not finite")
-    for name in ("base", "labels", "probe_labels"):
+    for name in ("base", "labels", "probe_labels", "classes"):
         if name in tensors and not bool(((tensors[name] >= 0) & (tensors[name] < num_classes)).all()):
             raise ValueError(f"{name} holds classes outside 0 to {num_classes - 1}")
     if material.kind == "labels":
         _check_labels(params, num_classes, rows, parts)
+    if "classes" in tensors:
+        if bool((tensors["classes"].diff() <= 0).any()):
+            raise ValueError("classes must be ascending")
+        if not bool(torch.isin(tensors["probe_labels"], tensors["classes"]).all()):
+            raise ValueError("probe_labels holds classes that are not in classes")
     if "class_scale" in tensors and not bool((tensors["class_scale"] > 0).all()):
         raise ValueError("class_scale must be above 0")
 
@@ -115,6 +120,10 @@ def _direction_tensors(
 ) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     features = tensors["components"].shape[-1] if tensors["components"].dim() else 0
     probes = len(tensors["probes"]) if tensors["probes"].dim() else 0
+    listed = {}
+    if "classes" in tensors:
+        classes = len(tensors["classes"]) if tensors["classes"].dim() else 0
+        listed = {"classes": (torch.int64, (classes,))}
     if classes < 3 or features < 1:
         raise ValueError(f"{classes} classes, {features} features: a direction needs at least 3 classes and 1 feature")
     if classes**2 * features > MAX_KEY_ELEMENTS:
@@ -136,6 +145,7 @@ def _direction_tensors(
         "prior": (real, (classes, classes)),
         "probes": (torch.uint8, (probes, *shape)),
         "probe_labels": (torch.int64, (probes,)),
+        **listed,
     }
 
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -100,7 +101,11 @@ def source_digest(name: str) -> str:
 def _call_own(
     place: str, entry: str, settings: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int | None
 ) -> Any:
-    factory = getattr(_import(place), entry, None)
+    module = _import(place)
+    try:
+        factory = attrgetter(entry)(module)
+    except AttributeError:
+        factory = None
     if not callable(factory):
         raise ConfigError(f"{place}: has no callable {entry!r}")
     return factory(

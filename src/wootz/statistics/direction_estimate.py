@@ -28,8 +28,8 @@ class DirectionEstimate(NamedTuple):
     """An estimate of the direction that a suspect carries.
 
     Attributes:
-        v: The coefficients, for images of class y, of the target of wrong class k on their features, float64 [K, K, d]
-            (y, k, feature); centered over the wrong classes k of each y.
+        v: The coefficients, for images of class y, of the target of wrong class k on their features, float64 [C, C, d]
+            (y, k, feature), of the C classes that the key covers; centered over the wrong classes k of each y.
         probes: The number of images that the regressions used.
         queries: The number of queries spent.
         ordinary: How the suspect answered ordinary images.
@@ -57,14 +57,14 @@ def _from_scores(
     key: DirectionKey, predict: Predict, panel: Sequence[Predict], budget: int | None
 ) -> DirectionEstimate:
     """Regress the log-scores of the first probes, centered over the wrong classes and of norm 1."""
-    pixels, y = key.probes[:budget], key.probe_labels[:budget]
-    scores = query_log_scores(predict, pixels)
+    pixels, labels = key.probes[:budget], key.probe_labels[:budget]
+    scores, y = query_log_scores(predict, pixels), key.places(labels)
     answered = ~scores.isnan().any(1)
-    target = unit_scores(scores, y)
-    others = [unit_scores(query_log_scores(model, pixels), y) for model in panel]
+    target = unit_scores(key.columns(scores), y)
+    others = [unit_scores(key.columns(query_log_scores(model, pixels)), y) for model in panel]
     regressors = torch.stack([torch.ones_like(target), *others], 2)
     v = _coefficients(key, pixels[answered], y[answered], target[answered], regressors[answered], labels=False)
-    correct = int((scores.argmax(1) == y)[answered].sum())
+    correct = int((scores.argmax(1) == labels)[answered].sum())
     return DirectionEstimate(v, len(y), len(y), OrdinaryAnswers(len(y), int(answered.sum()), correct))
 
 
@@ -73,7 +73,8 @@ def _from_boundaries(
 ) -> DirectionEstimate:
     """Regress the labels beyond the decision boundaries on untargeted paths from the probes.
 
-    The target is 1 for the wrong class that is answered there and 0 for the others. The regressors are the grid point,
+    The target is 1 for the wrong class that is answered there and 0 for the others; a boundary to a class that the key
+    does not cover is left out. The regressors are the grid point,
     and for each panel model the share of the wrong classes' probability that it gives each class at that point, and its
     logarithm.
     """
@@ -83,27 +84,29 @@ def _from_boundaries(
     crossings = find_crossings(
         predict, key.probes, key.probe_labels, boundary_search._replace(queries=boundary_search.queries - plain)
     )
-    y = key.probe_labels[crossings.rows]
-    target = F.one_hot(crossings.answers, key.num_classes).double()
-    steps = F.one_hot(crossings.steps, len(boundary_search.grid)).double()
-    regressors = [steps[:, None].expand(-1, key.num_classes, -1)]
+    found = key.covers(crossings.answers)
+    rows, points = crossings.rows[found], crossings.points[found]
+    y = key.places(key.probe_labels[rows])
+    target = F.one_hot(key.places(crossings.answers[found]), key.covered).double()
+    steps = F.one_hot(crossings.steps[found], len(boundary_search.grid)).double()
+    regressors = [steps[:, None].expand(-1, key.covered, -1)]
     for model in panel if len(y) else ():
-        scores = query_log_scores(model, crossings.points).scatter(1, y[:, None], -torch.inf)
+        scores = key.columns(query_log_scores(model, points)).scatter(1, y[:, None], -torch.inf)
         regressors += [scores.softmax(1)[..., None], scores.log_softmax(1).clamp_min(_MIN_LOG_SHARE)[..., None]]
-    v = _coefficients(key, key.probes[crossings.rows], y, target, torch.cat(regressors, 2), labels=True)
+    v = _coefficients(key, key.probes[rows], y, target, torch.cat(regressors, 2), labels=True)
     return DirectionEstimate(v, len(y), plain + crossings.queries, ordinary)
 
 
 def _coefficients(
     key: DirectionKey, pixels: Tensor, y: Tensor, target: Tensor, regressors: Tensor, *, labels: bool
 ) -> Tensor:
-    """Return the coefficients [K, K, d] of targets [n, K] on features, beside regressors [n, K, m].
+    """Return the coefficients [C, C, d] of targets [n, C] on features, beside regressors [n, C, m].
 
     They are 0 where the regressors leave rounding errors only, as for a suspect that answers all images alike.
     """
     z = key.features(pixels.float().div_(255), y).double()
     v = torch.zeros(key.direction.shape, dtype=torch.float64)
-    classes = torch.arange(key.num_classes)
+    classes = torch.arange(key.covered)
     for own in y.unique().tolist():
         rows = y == own
         size = int(rows.sum()) * (z.shape[1] + regressors.shape[2])

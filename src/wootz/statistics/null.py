@@ -71,7 +71,7 @@ def sequential_null(key: LabelKey, answers: Tensor, draws: int, stream: np.rando
 
 
 def direction_null(key: DirectionKey, v: Tensor, draws: int, stream: np.random.Generator) -> Logs:
-    """Return ln p [draws] of the cosine test under redrawn directions, for a suspect's direction estimate v [K, K, d].
+    """Return ln p [draws] of the cosine test under redrawn directions, for a suspect's direction estimate v [C, C, d].
 
     All are 0 if the estimate is 0, as in the test.
     """
@@ -81,10 +81,10 @@ def direction_null(key: DirectionKey, v: Tensor, draws: int, stream: np.random.G
 
 
 def _part_null(key: DirectionKey, v: Tensor, draws: int, random: torch.Generator) -> list[float]:
-    """Return ln p [draws] of the cosine of the part v [K, K, n] of an estimate with redrawn directions."""
+    """Return ln p [draws] of the cosine of the part v [C, C, n] of an estimate with redrawn directions."""
     if not v.norm() > 0:
         return [0.0] * draws
-    wrong, others = 1 - torch.eye(key.num_classes).unsqueeze(2), key.num_classes - 1
+    wrong, others = 1 - torch.eye(key.covered).unsqueeze(2), key.covered - 1
     v = (v / v.norm()).float() * wrong
     v = (v - v.sum(1, keepdim=True) / others) * wrong  # centering v instead of w gives the same inner product
     log_p: list[float] = []

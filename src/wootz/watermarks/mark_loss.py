@@ -61,7 +61,7 @@ class MarkLoss:
             log_p = model(x).float().log_softmax(1)
             for cfg, key in self._directions:
                 images, labels = x.detach().cpu(), y.cpu()
-                targets = keyed_targets(cfg, key, key.features(images, labels), labels).to(x.device)
+                targets = keyed_targets(cfg, key, images, labels).to(x.device)
                 total = total - ((targets - F.one_hot(y, log_p.shape[1])) * log_p).sum(1).mean()
         for loss in self._losses:
             added = loss(model, model, batch_images=x, step=self._step, done=0.0)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wootz.attacks.evasion import predict_logits
-from wootz.data import DATASETS, Dataset, label_dataset, load_unlabelled
+from wootz.data import DATASETS, Dataset, Split, label_dataset, load_unlabelled
 from wootz.errors import ConfigError
 from wootz.keys import DirectionKey, Key, LabelKey, fresh_secret
 from wootz.logs import warn_once
@@ -227,8 +227,7 @@ def open_original(
     pixels, unreadable = load_unlabelled(data, data_dir, size=size, skip_unreadable=skip_unreadable)
     channels, height, width = pixels.shape[1:]
     model, spec = _open_network(name, init, torch_zip, settings, (channels, height, width), None)
-    parts = pixels.split(_CHUNK)
-    answers = torch.cat([predict_logits(model, part.float().div(255)).argmax(1) for part in parts])
+    answers = _answers(model, pixels)
     dataset = label_dataset(
         data if data in DATASETS else os.path.abspath(data),
         pixels,
@@ -296,6 +295,11 @@ def _open_network(
     return model.eval(), spec
 
 
+def _answers(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Return the classes int64 [N] that a model answers to images uint8 [N, C, H, W]."""
+    return torch.cat([predict_logits(model, part.float().div(255)).argmax(1) for part in pixels.split(_CHUNK)])
+
+
 def _count_outputs(cfg: Protection, shape: tuple[int, int, int]) -> int:
     """Return the number of classes that the network of a factory has when it is not told one."""
     if not is_factory(cfg.model):
@@ -320,7 +324,7 @@ def _write_marks(
     progress: Progress,
 ) -> tuple[Owner, int]:
     """Draw the key and write it into a copy of the model; return the owner and the steps that were taken."""
-    data, marking = original.data, cfg.marking
+    data, marking, answered = original.data, cfg.marking, _with_answers(original)
     assert marking is not None
     check_run(original.model, data, cfg)
     if out is not None:
@@ -338,6 +342,7 @@ def _write_marks(
         tsa=tsa,
         tsa_policy=tsa_policy,
         progress=progress,
+        answered=answered,
     )
     device, strength = execution.accelerator, _Strength(owner, marking)
     with on_device(owner.model, device), on_device(original.model, device):
@@ -345,7 +350,7 @@ def _write_marks(
             marking,
             cfg.recipe,
             owner.model,
-            data.train,
+            answered.train,
             partial(_targets, cfg, owner, original.model),
             _losses(cfg, owner),
             seed=cfg.seed,
@@ -357,6 +362,21 @@ def _write_marks(
     if out is not None:
         owner._write_model(out)
     return owner, steps
+
+
+def _with_answers(original: Original) -> Dataset:
+    """Return the data with the model's own answers as labels of the images that marks are made from.
+
+    The wrong classes are those that the model does not answer, whether it is right or not.
+    """
+    data = original.data
+    if original.answers is not None:
+        return data
+
+    def answered(split: Split) -> Split:
+        return Split(split.pixels, _answers(original.model, split.pixels))
+
+    return replace(data, train=answered(data.train), validation=answered(data.validation), probes=answered(data.probes))
 
 
 def _targets(cfg: Protection, owner: Owner, original: nn.Module, x: Tensor, y: Tensor) -> Tensor:

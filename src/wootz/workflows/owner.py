@@ -550,6 +550,7 @@ def prepare_owner(
     tsa: Tsa,
     tsa_policy: str,
     progress: Progress,
+    answered: Dataset | None = None,
 ) -> Owner:
     """Make the reference models, unless they are given or in `folder`, draw the keys, and return their owner.
 
@@ -564,22 +565,25 @@ def prepare_owner(
         tsa: see `protect`.
         tsa_policy: see `protect`.
         progress: called with the name of the step and the fraction done.
+        answered: the same images with the labels that reference models and keys are made from; None takes those of
+            `data`.
 
     Raises:
         ConfigError: no mark was chosen.
     """
+    answered = data if answered is None else answered
     if not cfg.marks:
         raise ConfigError("marks: none were chosen; an owner needs one at least")
     if references is None:
         place = None if folder is None else folder / "panel"
-        references = make_references(cfg, data, place, execution=execution, progress=progress)
+        references = make_references(cfg, answered, place, execution=execution, progress=progress)
     for member in references:
         check_model(member, data.shape, len(data.classes))
     progress("making the key", 0.0)
     if folder is not None and has_keys(folder):
         keys = read_keys(folder)
     else:
-        keys = _draw_keys(model, data, cfg, secret, references, tsa, tsa_policy)
+        keys = _draw_keys(model, answered, cfg, secret, references, tsa, tsa_policy)
     about = training_metadata("protected", cfg, data)
     owner = Owner(keys=keys, references=references, config=cfg, about=about, folder=folder, _model=model, _data=data)
     if folder is not None:
