@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from wootz.models import (
     make_network,
     read_model,
 )
-from wootz.modes import eval_mode, on_device
+from wootz.modes import channels_last, eval_mode, on_device
 from wootz.records import Before, Result, to_json
 from wootz.statistics import Verdict, verify
 from wootz.store import lock_folder, write_json, write_tensors
@@ -45,9 +46,9 @@ from wootz.workflows.protection import Protection, change, preset, with_network
 from wootz.workflows.run import ANSWERS_FILE, Timer, agreement
 from wootz.workflows.verify import verdict_fields, verify_own_model
 
-_MANY_CLASSES = 100
-_TRIGGERS = Triggers(weight=1.0, every=1, recall=1.0, batch=32)
-_FEW_TRIGGERS = replace(_TRIGGERS, count=128)
+_MANY_CLASSES, _LEAST_EPOCHS = 100, 3
+_TRIGGERS = Triggers(count=128, weight=1.0, every=1, recall=1.0, batch=32)
+_FEW_TRIGGERS = replace(_TRIGGERS, count=64, batch=16)
 _CHECKED_QUERIES, _CHUNK = 2000, 256
 
 
@@ -249,7 +250,10 @@ def marking_config(
     seed: int = 0,
     settings: Sequence[str] | Mapping[str, Any] = (),
 ) -> Protection:
-    """Return the settings of marking a model: few triggers where there are many classes, since each is worth more bits.
+    """Return the settings of marking a model.
+
+    Triggers are few, and fewer where there are many classes, since each is worth more bits. Reference models are
+    trained for a third of the epochs that `wootz.protect` takes.
 
     Raises:
         ConfigError: an unknown mark or setting, or budgets that do not fit.
@@ -262,6 +266,11 @@ def marking_config(
         marking=Marking(bits=bits),
         recipe=replace(cfg.recipe, loss="natural" if eps is None else cfg.recipe.loss),
         triggers=_FEW_TRIGGERS if many else _TRIGGERS,
+        panel=replace(
+            cfg.panel,
+            robust_epochs=max(_LEAST_EPOCHS, cfg.panel.robust_epochs // 3),
+            plain_epochs=max(_LEAST_EPOCHS, cfg.panel.plain_epochs // 3),
+        ),
     )
     cfg = replace(with_network(cfg, original.spec), size=data.size, skip_unreadable=bool(data.unreadable))
     return change(cfg, settings)
@@ -345,7 +354,10 @@ def _write_marks(
         answered=answered,
     )
     device, strength = execution.accelerator, _Strength(owner, marking)
-    with on_device(owner.model, device), on_device(original.model, device):
+    with ExitStack() as stack:
+        for model in (owner.model, original.model):
+            stack.enter_context(on_device(model, device))
+            stack.enter_context(channels_last(model, data.test.subset(slice(2)).images().to(device)))
         steps = embed(
             marking,
             cfg.recipe,
