@@ -18,6 +18,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ray": ("ray",),
         "timm": ("timm",),
         "hf": ("transformers",),
+        "datasets": ("datasets",),
     }
 )
 """Extra -> modules that it installs."""

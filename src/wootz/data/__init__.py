@@ -1,6 +1,7 @@
 """Data sets as tensors in memory, split once into train, validation, probes, attack (`thief`) and test images.
 
-`load` takes a name of `DATASETS`, an `.npz` or `.tar` file, a folder of class folders, or a folder of IDX files.
+`load` takes a name of `DATASETS`, an `.npz` or `.tar` file, a folder of class folders or of IDX files, or a data set of
+Hugging Face that was saved to disk.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from wootz.data.dataset import (
     split_dataset,
 )
 from wootz.data.decoding import as_shown, check_size, fit, resize
+from wootz.data.hugging_face import is_saved_dataset, load_saved_dataset, load_saved_images
 from wootz.data.idx_folder import has_idx_files, load_idx_folder
 from wootz.data.image_folder import load_folder, load_images
 from wootz.data.npz import load_npz, load_npz_images
@@ -96,8 +98,8 @@ def load_unlabelled(
     """Load images alone; `label_dataset` makes a data set of them and of labels.
 
     Args:
-        name: a folder of images, in folders or not, a `.tar` file of images, an `.npz` file with arrays of images, or a
-            name in `DATASETS`.
+        name: a folder of images, in folders or not, a `.tar` file of images, an `.npz` file with arrays of images, a
+            data set of Hugging Face that was saved to disk, or a name in `DATASETS`.
             Labels that the source may have are ignored.
         data_dir: see `load`.
         size: see `load`.
@@ -113,6 +115,8 @@ def load_unlabelled(
         pixels = load_npz_images(path)
     elif _is_named(path, ".tar"):
         return load_tar_images(path, size=size, skip_unreadable=skip_unreadable)
+    elif name not in DATASETS and is_saved_dataset(path):
+        return load_saved_images(path, size=size, skip_unreadable=skip_unreadable)
     elif name not in DATASETS and os.path.isdir(name) and not has_idx_files(path):
         return load_images(path, size=size, skip_unreadable=skip_unreadable)
     else:
@@ -143,6 +147,8 @@ def _load_raw(name: str, data_dir: Path | None, size: int | None, skip_unreadabl
     if name not in DATASETS and os.path.isdir(name):  # unlike Path.is_dir, false for a name that is too long
         if has_idx_files(path):
             return load_idx_folder(path)
+        if is_saved_dataset(path):
+            return load_saved_dataset(path, size=size, skip_unreadable=skip_unreadable)
         return load_folder(path, size=size, skip_unreadable=skip_unreadable)
     return lookup(DATASETS, name, "data set (nor a folder of class folders, nor an .npz or .tar file)")(data_dir)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from wootz.types import Access, Predict, Weights
 if TYPE_CHECKING:
     from wootz.statistics.boundary_search import BoundarySearch
 
-_BATCH = 1000
+_BATCH_IMAGES, _BATCH_VALUES = 1000, 1 << 24  # limits of one batch
 
 
 class SuspectAccess(NamedTuple):
@@ -61,7 +62,8 @@ class LabelledImages(NamedTuple):
 
 def query(predict: Predict, pixels: Tensor) -> Tensor:
     """Send images uint8 [N, C, H, W] as float32 in [0, 1], in batches, each image once; return the answers."""
-    return torch.cat([predict(batch.float().div_(255)) for batch in pixels.split(_BATCH)])
+    size = max(1, min(_BATCH_IMAGES, _BATCH_VALUES // math.prod(pixels.shape[1:])))
+    return torch.cat([predict(batch.float().div_(255)) for batch in pixels.split(size)])
 
 
 def cache_batches(predict: Predict) -> Predict:

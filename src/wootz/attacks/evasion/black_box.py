@@ -5,6 +5,7 @@ A target is a module or any other `Predict`. An image without an answer (NaN, or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -16,7 +17,7 @@ from wootz.errors import ModelError
 from wootz.modes import device_of, eval_mode
 from wootz.types import Predict
 
-_BATCH = 1000
+_BATCH, _BATCH_VALUES = 1000, 1 << 22  # limits of one batch: images, and values of their pixels
 
 
 class QueryCounter:
@@ -57,7 +58,7 @@ def query_mode(predict: Predict, count: int) -> Iterator[QueryCounter]:
         yield counter
 
 
-def predict_logits(model: nn.Module, x: Tensor, batch_size: int = _BATCH) -> Tensor:
+def predict_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Return logits float32 [N, K] of images [N, C, H, W], on their device; in eval mode and without gradients.
 
     Raises:
@@ -65,10 +66,14 @@ def predict_logits(model: nn.Module, x: Tensor, batch_size: int = _BATCH) -> Ten
     """
     device = device_of(model)
     with eval_mode(model), torch.no_grad():
-        logits = torch.cat([model(batch.to(device)).float().to(x.device) for batch in x.split(batch_size)])
+        logits = torch.cat([model(batch.to(device)).float().to(x.device) for batch in x.split(_images_per_batch(x))])
     if invalid := int((~logits.isfinite().flatten(1).all(1)).sum()):
         raise ModelError(f"the model returns NaN or infinity for {invalid} of {len(x)} images")
     return logits
+
+
+def _images_per_batch(x: Tensor) -> int:
+    return max(1, min(_BATCH, _BATCH_VALUES // math.prod(x.shape[1:])))
 
 
 def answers_to(target: Predict, x: Tensor) -> Tensor:
@@ -80,7 +85,7 @@ def answers_to(target: Predict, x: Tensor) -> Tensor:
     if isinstance(target, nn.Module):
         return predict_logits(target, x)
     with torch.no_grad():
-        answers = torch.cat([target(batch) for batch in x.split(_BATCH)])
+        answers = torch.cat([target(batch) for batch in x.split(_images_per_batch(x))])
     return answers.float() if answers.dim() == 2 else answers.long()
 
 

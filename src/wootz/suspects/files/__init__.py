@@ -39,7 +39,7 @@ __all__ = [
     "weights_of",
 ]
 
-_BATCH_IMAGES, _BATCH_VALUES = 256, 1 << 26  # limits of one batch
+_BATCH_IMAGES, _BATCH_VALUES = 256, 1 << 22  # limits of one batch
 
 
 class OpenSuspect(NamedTuple):
