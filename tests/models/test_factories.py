@@ -39,6 +39,11 @@ class Hugging(Net):
     def forward(self, x):
         return Answer(super().forward(x))
 
+class Family:
+    @classmethod
+    def named(cls, kind, num_classes, in_channels=1):
+        return Net(num_classes, in_channels, {"wide": 9}[kind])
+
 def open_ended(**settings):
     return Net(**{"num_classes": 3} | settings)
 
@@ -77,6 +82,12 @@ def test_a_factory_gets_the_settings_and_what_it_has_parameters_for(code: Path) 
     model = build(spec_of(code, width=7), seed=0)
     assert model(images()).shape == (5, 3)
     assert model.state_dict()["conv.weight"].shape == (7, 3, 3, 3)
+
+
+def test_a_factory_may_be_the_method_of_a_class(code: Path) -> None:
+    assert build(spec_of(code, "Family.named", kind="wide"), seed=0).state_dict()["conv.weight"].shape == (9, 3, 3, 3)
+    with pytest.raises(ConfigError, match="has no callable 'Family.other'"):
+        build(spec_of(code, "Family.other"), seed=0)
 
 
 def test_a_network_is_initialized_by_the_seed_alone(code: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wootz.data import Dataset, Split
-from wootz.errors import TrainingError
+from wootz.errors import ModelError, TrainingError
 from wootz.training import Marking, Recipe, embed
 
 NATURAL = Recipe(loss="natural", eps=0.1)
@@ -121,3 +121,19 @@ def test_a_loss_that_is_not_finite_is_refused(model: nn.Module, digits: Dataset)
 
     with pytest.raises(TrainingError, match="in step 0 of marking; try an lr below"):
         run(model, digits, Marking(steps=3), lambda _: frozenset({"own"}), {"own": (Infinite(),)})
+
+
+def test_the_last_layer_alone_learns_when_asked(model: nn.Module, digits: Dataset) -> None:
+    model[0].weight.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    run(model, digits, Marking(steps=20, lr=1e-2, layers="last"), lambda _: frozenset({"own"}))
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"5.weight", "5.bias"}
+    required = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert required == {"0.bias", "1.weight", "1.bias", "5.weight", "5.bias"}  # as before
+
+
+def test_a_network_without_a_linear_layer_has_no_last_one(digits: Dataset) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten())
+    with pytest.raises(ModelError, match="has no linear layer"):
+        run(network, digits, Marking(steps=3, layers="last"), lambda _: frozenset({"own"}))

@@ -7,7 +7,7 @@ Any `nn.Module` that passes `check_model` can be used instead.
 from __future__ import annotations
 
 from wootz.models.architectures import MODELS, other_architecture
-from wootz.models.contract import check_model, depends_on_batch, look_like_probabilities, range_warnings
+from wootz.models.contract import check_model, depends_on_batch, last_layer, look_like_probabilities, range_warnings
 from wootz.models.factories import is_factory, make_network, resolved_name, source_digest
 from wootz.models.filters import FILTERS, Filtered, same_answers, with_filter
 from wootz.models.saved import (
@@ -39,6 +39,7 @@ __all__ = [
     "is_factory",
     "is_other_code",
     "load_weights",
+    "last_layer",
     "look_like_probabilities",
     "make_network",
     "other_architecture",

@@ -116,6 +116,18 @@ def depends_on_batch(predict: Predict, x: Tensor) -> bool:
     return not torch.allclose(together, alone, rtol=0, atol=tolerance, equal_nan=True)
 
 
+def last_layer(model: nn.Module) -> str:
+    """Return the name of the last linear layer.
+
+    Raises:
+        ModelError: it has none.
+    """
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise ModelError("the network has no linear layer (nn.Linear); choose another attack or setting")
+    return names[-1]
+
+
 def _has_shape(logits: Tensor, count: int, num_classes: int | None) -> bool:
     if logits.dim() != 2 or len(logits) != count:
         return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from wootz import checks
 from wootz.data import Split
 from wootz.errors import TrainingError
-from wootz.modes import device_of
+from wootz.models import last_layer
+from wootz.modes import device_of, without_gradients
 from wootz.rng import generator
 from wootz.training.hooks import ExtraLoss
 from wootz.training.inner_maximization import Batch, kl_divergence, worst_points
@@ -41,6 +43,7 @@ class Marking:
         lam: least probability of the wrong classes in the targets of `runner-up`; the model's own where it is more.
         wrong_weight: weight of the divergence between the wrong classes' shares of their probability, which says how
             they are ordered however small it is.
+        layers: whether all layers are trained, or the last linear one alone, which changes fewer answers.
     """
 
     bits: float = 240.0
@@ -49,10 +52,11 @@ class Marking:
     steps: int = 4000
     check_every: int = 25
     batch_size: int = 64
-    lr: float = 3e-4
+    lr: float = 1e-3
     warmup: int = 20
     lam: float = 0.05
     wrong_weight: float = 0.5
+    layers: Literal["all", "last"] = "all"
 
     def __post_init__(self) -> None:
         checks.at_least(1, steps=self.steps, check_every=self.check_every, batch_size=self.batch_size)
@@ -60,6 +64,7 @@ class Marking:
         checks.positive(bits=self.bits, lr=self.lr)
         checks.within(0, 0.5, lam=self.lam)
         checks.not_negative(wrong_weight=self.wrong_weight)
+        checks.one_of(("all", "last"), layers=self.layers)
 
 
 def embed(
@@ -92,41 +97,47 @@ def embed(
         progress: called with the fraction of the steps that is done.
 
     Raises:
+        ModelError: the last linear layer is to be trained, and there is none.
         TrainingError: the loss became NaN or infinite.
     """
     device, adversarial = device_of(model), recipe.loss != "natural"
     model.eval()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.0)
+    trained = model if cfg.layers == "all" else model.get_submodule(last_layer(model))
+    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, weight_decay=0.0)
     size, attacks = min(cfg.batch_size, len(images)), generator(seed, "marking attack", device=device)
     order, weak = torch.empty(0, dtype=torch.int64), frozenset(losses)
     step, end = 0, cfg.steps + cfg.settle_steps
-    while step < end:
-        if len(order) < size:
-            order = torch.randperm(len(images), generator=generator(seed, "marking", step))
-        rows, order = order[:size], order[size:]
-        chosen = images.subset(rows)
-        x, y = chosen.images().to(device), chosen.labels.to(device)
-        batch = Batch(x, y, targets(x, y))
-        for group in optimizer.param_groups:
-            group["lr"] = cfg.lr * min(1.0, (step + 1) / (cfg.warmup + 1), (end - step) / (cfg.settle_steps + 1))
-        loss = _divergence(cfg, model, batch.x, batch)
-        if adversarial:
-            points = worst_points(recipe, model, batch, eps=recipe.eps, generator=attacks)
-            loss = (loss + _divergence(cfg, model, points, batch)) / 2
-        for extra in [extra for mark, parts in losses.items() if mark in weak for extra in parts]:
-            added = extra(model, model, batch_images=batch.x, step=step, done=0.0)
-            loss = loss if added is None else loss + added
-        if not math.isfinite(value := loss.item()):
-            raise TrainingError(f"the loss became {value} in step {step} of marking; try an lr below {cfg.lr:g}")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        step += 1
-        progress(step / end)
-        if step % cfg.check_every == 0:
-            weak = lacking(step)
-            if not weak:
-                end = min(end, step + cfg.settle_steps)
+    with without_gradients(model):
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        while step < end:
+            if len(order) < size:
+                order = torch.randperm(len(images), generator=generator(seed, "marking", step))
+            rows, order = order[:size], order[size:]
+            chosen = images.subset(rows)
+            x, y = chosen.images().to(device), chosen.labels.to(device)
+            batch = Batch(x, y, targets(x, y))
+            for group in optimizer.param_groups:
+                group["lr"] = cfg.lr * min(1.0, (step + 1) / (cfg.warmup + 1), (end - step) / (cfg.settle_steps + 1))
+            loss = _divergence(cfg, model, batch.x, batch)
+            if adversarial:
+                points = worst_points(recipe, model, batch, eps=recipe.eps, generator=attacks)
+                loss = (loss + _divergence(cfg, model, points, batch)) / 2
+            for extra in [extra for mark, parts in losses.items() if mark in weak for extra in parts]:
+                added = extra(model, model, batch_images=batch.x, step=step, done=0.0)
+                loss = loss if added is None else loss + added
+            if not math.isfinite(value := loss.item()):
+                raise TrainingError(f"the loss became {value} in step {step} of marking; try an lr below {cfg.lr:g}")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            progress(step / end)
+            if step % cfg.check_every == 0:
+                weak = lacking(step)
+                if not weak:
+                    end = min(end, step + cfg.settle_steps)
     return step
 
 

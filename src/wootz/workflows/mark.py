@@ -47,8 +47,10 @@ from wootz.workflows.run import ANSWERS_FILE, Timer, agreement
 from wootz.workflows.verify import verdict_fields, verify_own_model
 
 _MANY_CLASSES, _LEAST_EPOCHS = 100, 3
-_TRIGGERS = Triggers(count=128, weight=1.0, every=1, recall=1.0, batch=32)
-_FEW_TRIGGERS = replace(_TRIGGERS, count=64, batch=16)
+_TRIGGERS = Triggers(count=128, weight=0.3, every=1, recall=1.0, batch=32)
+_FEW_TRIGGERS = replace(_TRIGGERS, count=64, weight=0.02, batch=16)
+_RUNNER_UP = RunnerUp(tau=4.0)  # of which a small part is learned
+_WM_EPS = 0.25  # of a model that is not adversarially trained: far triggers change fewer answers
 _CHECKED_QUERIES, _CHUNK = 2000, 256
 
 
@@ -252,20 +254,25 @@ def marking_config(
 ) -> Protection:
     """Return the settings of marking a model.
 
-    Triggers are few, and fewer where there are many classes, since each is worth more bits. Reference models are
-    trained for a third of the epochs that `wootz.protect` takes.
+    Reference models are trained for a third of the epochs that `wootz.protect` takes. Of a model with many classes the
+    last layer alone is trained, without `runner-up`, which would need many images of each class, and with fewer
+    triggers, each of which is worth more bits.
 
     Raises:
         ConfigError: an unknown mark or setting, or budgets that do not fit.
     """
-    data = original.data
+    data, robust = original.data, eps is not None
+    wm_eps = wm_eps if robust or wm_eps is not None else _WM_EPS
     cfg = preset("fast", data=data.name, eps=eps, wm_eps=wm_eps, seed=seed, count=len(data.train))
     many = len(data.classes) > _MANY_CLASSES
+    if many and marks is None:
+        marks = [name for name in cfg.marks if name != "runner-up"]
     cfg = replace(
         cfg if marks is None else replace(cfg, marks=tuple(marks)),
-        marking=Marking(bits=bits),
-        recipe=replace(cfg.recipe, loss="natural" if eps is None else cfg.recipe.loss),
+        marking=Marking(bits=bits, layers="last", batch_size=16) if many else Marking(bits=bits),
+        recipe=replace(cfg.recipe, loss=cfg.recipe.loss if robust else "natural"),
         triggers=_FEW_TRIGGERS if many else _TRIGGERS,
+        runner_up=_RUNNER_UP,
         panel=replace(
             cfg.panel,
             robust_epochs=max(_LEAST_EPOCHS, cfg.panel.robust_epochs // 3),

@@ -16,7 +16,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from wootz.attacks.context import AttackContext
-from wootz.attacks.removal.finetune import last_layer
+from wootz.models import last_layer
 
 _READERS = (tp.prune_conv_in_channels, tp.prune_linear_in_channels)
 

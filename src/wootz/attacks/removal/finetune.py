@@ -19,6 +19,7 @@ from wootz import checks
 from wootz.attacks.context import AttackContext, AttackDataConfig, fit
 from wootz.attacks.evasion import predict_logits
 from wootz.data import Split
+from wootz.models import last_layer
 from wootz.training import Hook, Recipe
 
 
@@ -108,12 +109,6 @@ def finetune_layers(cfg: LayerFinetune, model: nn.Module, context: AttackContext
     for name, parameter in tuned.named_parameters():
         parameter.requires_grad_(cfg.layers == "all" or name.startswith(f"{last}."))
     return finetune(cfg, tuned, context, label_smoothing=cfg.label_smoothing).requires_grad_(True)
-
-
-def last_layer(model: nn.Module) -> str:
-    """Return the name of the last linear layer."""
-    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return names[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wootz import checks
 from wootz.attacks.context import AttackContext, AttackDataConfig, State, checkpointed_loop
-from wootz.attacks.removal.finetune import last_layer
+from wootz.models import last_layer
 
 _SAVED_EVERY = 100
 

@@ -19,7 +19,8 @@ from wootz import checks
 from wootz.attacks.context import AttackContext
 from wootz.attacks.evasion import predict_logits
 from wootz.attacks.removal.channels import dependency_graph, zero_channels
-from wootz.attacks.removal.finetune import FinetuneConfig, finetune, last_layer
+from wootz.attacks.removal.finetune import FinetuneConfig, finetune
+from wootz.models import last_layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
