@@ -86,7 +86,7 @@ def test_a_factory_gets_the_settings_and_what_it_has_parameters_for(code: Path) 
 
 def test_a_factory_may_be_the_method_of_a_class(code: Path) -> None:
     assert build(spec_of(code, "Family.named", kind="wide"), seed=0).state_dict()["conv.weight"].shape == (9, 3, 3, 3)
-    with pytest.raises(ConfigError, match="has no callable 'Family.other'"):
+    with pytest.raises(ConfigError, match=r"has no callable 'Family\.other'"):
         build(spec_of(code, "Family.other"), seed=0)
 
 

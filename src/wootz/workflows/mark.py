@@ -313,7 +313,8 @@ def _open_network(
 
 def _answers(model: nn.Module, pixels: Tensor) -> Tensor:
     """Return the classes int64 [N] that a model answers to images uint8 [N, C, H, W]."""
-    return torch.cat([predict_logits(model, part.float().div(255)).argmax(1) for part in pixels.split(_CHUNK)])
+    with channels_last(model, pixels[:2].float().div(255)):
+        return torch.cat([predict_logits(model, part.float().div(255)).argmax(1) for part in pixels.split(_CHUNK)])
 
 
 def _count_outputs(cfg: Protection, shape: tuple[int, int, int]) -> int:
