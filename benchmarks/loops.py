@@ -122,7 +122,9 @@ def with_hugging_face(model: nn.Module, images: TensorDataset, steps: Steps) -> 
             remove_unused_columns=False,
         )
         rows = [{"pixel_values": x, "labels": y} for x, y in images]
-        MarkTrainer(model=model, args=arguments, train_dataset=rows).train()
+        trainer = MarkTrainer(model=model, args=arguments, train_dataset=rows)
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.train()
 
 
 Loop = Callable[[nn.Module, TensorDataset, Steps], None]

@@ -31,11 +31,12 @@ def resnet_with_dropout(data: Dataset) -> nn.Module:
 
 
 @pytest.fixture
-def prepare(digits: Dataset, plain: nn.Module, robust: nn.Module) -> Callable[[nn.Module], Owner]:
-    return lambda network: Owner.prepare(
+def prepare(digits: Dataset, plain: nn.Module, robust: nn.Module) -> Callable[..., Owner]:
+    return lambda network, marks=("triggers", "runner-up"), settings=(): Owner.prepare(
         network,
         digits,
-        marks=("triggers", "runner-up"),
+        marks=marks,
+        settings=settings,
         eps=0.1,
         wm_eps=0.6,
         references=References(robust=robust, plain=plain),
@@ -44,7 +45,7 @@ def prepare(digits: Dataset, plain: nn.Module, robust: nn.Module) -> Callable[[n
 
 
 @pytest.fixture
-def prepared(prepare: Callable[[nn.Module], Owner], small_spec: ModelSpec) -> Owner:
+def prepared(prepare: Callable[..., Owner], small_spec: ModelSpec) -> Owner:
     return prepare(build(small_spec, 4))
 
 
@@ -96,7 +97,7 @@ def test_a_plain_loop_stops_when_the_bits_are_there(
 
 
 def test_normalized_batches_and_dropout_are_no_obstacle(
-    prepare: Callable[[nn.Module], Owner], digits: Dataset, images: TensorDataset
+    prepare: Callable[..., Owner], digits: Dataset, images: TensorDataset
 ) -> None:
     torch.manual_seed(0)
     owner = prepare(resnet_with_dropout(digits))
@@ -146,6 +147,16 @@ def test_each_mark_is_wanted_evenly_only_for_a_while(prepared: Owner, images: Te
         trained(prepared, images, marks, steps=2)
         assert marks.by_mark["triggers"] > marks.by_mark["runner-up"]
         assert marks.enough == enough
+
+
+def test_a_mark_in_the_weights_is_measured_there(
+    prepare: Callable[..., Owner], images: TensorDataset, small_spec: ModelSpec
+) -> None:
+    owner = prepare(build(small_spec, 4), ["uchida"], {"uchida.bits": 64, "uchida.weight": 1.0})
+    marks = owner.train_hook(bits=20)
+    trained(owner, images, marks)
+    assert marks.enough
+    assert marks.by_mark["uchida"] >= 20
 
 
 @pytest.mark.parametrize(("option", "name"), [({"bits": 0}, "bits"), ({"check_every": 0}, "check_every")])
