@@ -18,6 +18,7 @@ from wootz.modes import device_of, on_device
 from wootz.training import LOSSES, Execution, Recipe, train
 from wootz.watermarks import MARKS, hook_of, prepare_all
 from wootz.workflows.evaluate import evaluate_run
+from wootz.workflows.owner import Owner, References
 from wootz.workflows.protect import protect_run
 from wootz.workflows.protection import Protection, ReferenceConfig
 
@@ -103,3 +104,16 @@ def test_a_run_is_made_and_measured_there(tmp_path: Path) -> None:
     assert cell.robust is not None
     assert again.robust is not None
     assert cell.robust.accuracy == pytest.approx(again.robust.accuracy, abs=0.03)
+
+
+def test_marks_in_a_training_loop_are_measured_where_the_model_is(
+    robust: nn.Module, plain: nn.Module, digits: Dataset, small_spec: ModelSpec
+) -> None:
+    references = References(robust=robust, plain=plain)
+    owner = Owner.prepare(build(small_spec, 4), digits, marks=["triggers", "runner-up"], references=references)
+    model, marks = owner.model.cuda().train(), owner.train_hook(check_every=1)
+    few = digits.train.subset(slice(64))
+    marks(model, (few.images().cuda(), few.labels.cuda())).backward()
+    there = owner.verify(model).bits
+    assert marks.by_mark.keys() == {"triggers"}
+    assert owner.verify(model.cpu()).bits == pytest.approx(there, abs=0.5)

@@ -50,7 +50,13 @@ def command(
         typer.Option("--eps", help="Keep the answers within this budget, too (a robust model), e.g. 8/255."),
     ] = None,
     wm_eps: WmEps = None,
-    marks: Annotated[str, typer.Option("--marks", help="Comma-separated marks.")] = "triggers,runner-up,guard",
+    marks: Annotated[
+        str | None,
+        typer.Option(
+            "--marks",
+            help="Comma-separated marks (default: triggers,runner-up,guard; without runner-up for over 100 classes).",
+        ),
+    ] = None,
     bits: Annotated[float, typer.Option("--bits", min=1, help="Bits in the model itself at which it stops.")] = 240,
     tsa: Tsa = None,
     tsa_policy: TsaPolicy = "",
@@ -82,7 +88,7 @@ def command(
         original,
         eps=parse_eps("eps", eps),
         wm_eps=parse_eps("wm-eps", wm_eps),
-        marks=[mark for mark in marks.split(",") if mark],
+        marks=None if marks is None else [mark for mark in marks.split(",") if mark],
         bits=bits,
         seed=seed,
         settings=settings or (),

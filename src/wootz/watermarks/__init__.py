@@ -22,10 +22,9 @@ from wootz.watermarks.baselines import (
 )
 from wootz.watermarks.guard import Dawn, Guard
 from wootz.watermarks.interface import Mark, MarkContext
-from wootz.watermarks.mark_loss import MarkLoss
 from wootz.watermarks.marks import MARKS, check_compatible, check_marks, hook_of, prepare_all, weights_digest
 from wootz.watermarks.out_of_ball import check_wm_eps
-from wootz.watermarks.runner_up import RunnerUp, tilted_answers
+from wootz.watermarks.runner_up import RunnerUp, keyed_targets, tilted_answers
 from wootz.watermarks.triggers import Triggers
 
 __all__ = [
@@ -46,7 +45,6 @@ __all__ = [
     "Noise",
     "OutOfDistribution",
     "Paper",
-    "MarkLoss",
     "RunnerUp",
     "Triggers",
     "Uchida",
@@ -55,6 +53,7 @@ __all__ = [
     "check_marks",
     "check_wm_eps",
     "hook_of",
+    "keyed_targets",
     "prepare_all",
     "tilted_answers",
     "weights_digest",

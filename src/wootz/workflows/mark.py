@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wootz.attacks.evasion import predict_logits
 from wootz.data import DATASETS, Dataset, Split, label_dataset, load_unlabelled
 from wootz.errors import ConfigError
-from wootz.keys import DirectionKey, Key, LabelKey, fresh_secret
+from wootz.keys import DirectionKey, fresh_secret
 from wootz.logs import warn_once
 from wootz.models import (
     ModelSpec,
@@ -30,28 +30,28 @@ from wootz.models import (
 )
 from wootz.modes import channels_last, eval_mode, on_device
 from wootz.records import Before, Result, to_json
-from wootz.statistics import Verdict, verify
+from wootz.statistics import Verdict
 from wootz.store import lock_folder, write_json, write_tensors
-from wootz.suspects.files import predictor
 from wootz.training import Execution, ExtraLoss, Marking, embed
 from wootz.types import Progress
-from wootz.watermarks import MARKS, RunnerUp, Triggers, tilted_answers
+from wootz.watermarks import RunnerUp, tilted_answers
 from wootz.workflows.evaluate import TEST_IMAGES, clean_accuracy, measure
 from wootz.workflows.guard_log import without_guard
 from wootz.workflows.initial_weights import load_initial_weights
 from wootz.workflows.inputs import DataLike, as_dataset
+from wootz.workflows.mark_loss import loss_terms
+from wootz.workflows.mark_strength import MarkStrength
 from wootz.workflows.owner import Owner, References, Tsa, begin_run, check_run, prepare_owner
 from wootz.workflows.protect import curve
-from wootz.workflows.protection import Protection, change, preset, with_network
+from wootz.workflows.protection import Protection, change, preset, quick_triggers, with_network
 from wootz.workflows.run import ANSWERS_FILE, Timer, agreement
 from wootz.workflows.verify import verdict_fields, verify_own_model
 
 _MANY_CLASSES, _LEAST_EPOCHS = 100, 3
-_TRIGGERS = Triggers(count=128, weight=0.3, every=1, recall=1.0, batch=32)
-_FEW_TRIGGERS = replace(_TRIGGERS, count=64, weight=0.02, batch=16)
+_TRIGGER_WEIGHT, _TRIGGER_WEIGHT_OF_MANY = 0.3, 0.02
 _RUNNER_UP = RunnerUp(tau=4.0)  # of which a small part is learned
 _WM_EPS = 0.25  # of a model that is not adversarially trained: far triggers change fewer answers
-_CHECKED_QUERIES, _CHUNK = 2000, 256
+_CHUNK = 256
 
 
 class Original(NamedTuple):
@@ -271,7 +271,9 @@ def marking_config(
         cfg if marks is None else replace(cfg, marks=tuple(marks)),
         marking=Marking(bits=bits, layers="last", batch_size=16) if many else Marking(bits=bits),
         recipe=replace(cfg.recipe, loss=cfg.recipe.loss if robust else "natural"),
-        triggers=_FEW_TRIGGERS if many else _TRIGGERS,
+        triggers=replace(
+            quick_triggers(len(data.classes)), weight=_TRIGGER_WEIGHT_OF_MANY if many else _TRIGGER_WEIGHT
+        ),
         runner_up=_RUNNER_UP,
         panel=replace(
             cfg.panel,
@@ -361,7 +363,7 @@ def _write_marks(
         progress=progress,
         answered=answered,
     )
-    device, strength = execution.accelerator, _Strength(owner, marking)
+    device, strength = execution.accelerator, MarkStrength(owner.keys, owner.reference_models, marking)
     with ExitStack() as stack:
         for model in (owner.model, original.model):
             stack.enter_context(on_device(model, device))
@@ -372,10 +374,10 @@ def _write_marks(
             owner.model,
             answered.train,
             partial(_targets, cfg, owner, original.model),
-            _losses(cfg, owner),
+            _losses(cfg, owner, data),
             seed=cfg.seed,
-            lacking=strength.lacking,
-            progress=lambda done: progress(f"writing the marks (bits{strength})", done),
+            lacking=partial(strength.lacking, owner.model),
+            progress=lambda done: progress(f"writing the marks (bits: {strength})", done),
         )
     owner.about["marking"] = {"steps": steps}
     owner.about |= {"training": cfg.used_settings(), "digest": cfg.digest}
@@ -411,55 +413,17 @@ def _targets(cfg: Protection, owner: Owner, original: nn.Module, x: Tensor, y: T
     return p
 
 
-def _losses(cfg: Protection, owner: Owner) -> dict[str, tuple[ExtraLoss, ...]]:
+def _losses(cfg: Protection, owner: Owner, data: Dataset) -> dict[str, tuple[ExtraLoss, ...]]:
     """Return what each mark that a model carries adds to the loss.
 
     Raises:
         ConfigError: a mark needs more than that.
     """
-    losses: dict[str, tuple[ExtraLoss, ...]] = {}
-    for name, key in without_guard(owner.keys.by_mark).items():
-        if isinstance(key, DirectionKey):
-            losses[name] = ()
-            continue
-        hook = MARKS[name].train_hook(cfg.mark_settings()[name], key, owner._data, seed=cfg.seed)
-        if hook.targets is not None or hook.trigger_epochs or hook.left_out is not None:
-            raise ConfigError(f"mark {name!r}: needs training from the start (wootz protect); leave it out")
-        losses[name] = hook.extra
-    return losses
-
-
-class _Strength:
-    """The bits of each mark in the owner's model when they were last measured."""
-
-    def __init__(self, owner: Owner, cfg: Marking) -> None:
-        self._owner, self._cfg, self._bits = owner, cfg, dict[str, float]()
-        self._keys = without_guard(owner.keys.by_mark)
-
-    def __str__(self) -> str:
-        return "".join(f" {name} {bits:.0f}" for name, bits in self._bits.items())
-
-    def lacking(self, step: int) -> frozenset[str]:
-        """Measure the bits, and return the marks that are not strong enough after so many steps.
-
-        Triggers take the fewest queries: until they have their even part, nothing else is measured.
-        """
-        part = self._cfg.bits / len(self._keys)
-        triggers = {name: key for name, key in self._keys.items() if isinstance(key, LabelKey)}
-        if triggers and self._measure(triggers) < part * len(triggers):
-            return frozenset(self._keys)
-        total = self._measure(self._keys)
-        weak = frozenset(name for name, bits in self._bits.items() if bits < part)
-        if step <= self._cfg.even_steps:
-            return weak
-        return frozenset() if total >= self._cfg.bits else frozenset(self._keys)
-
-    def _measure(self, keys: Mapping[str, Key]) -> float:
-        """Return the bits of these marks together."""
-        panel, suspect = self._owner.reference_models, predictor(self._owner.model)
-        verdict = verify(keys, suspect, panel=panel.answers, budget=_CHECKED_QUERIES)
-        self._bits |= {item.mark: item.bits for item in verdict.evidence}
-        return verdict.bits
+    settings, seed = cfg.mark_settings(), cfg.seed
+    return {
+        name: () if isinstance(key, DirectionKey) else loss_terms(name, settings[name], key, data, seed=seed)
+        for name, key in without_guard(owner.keys.by_mark).items()
+    }
 
 
 def _notes(cfg: Protection, original: Original, verdict: Verdict | None, steps: int) -> tuple[str, ...]:

@@ -42,11 +42,12 @@ from wootz.models import (
 from wootz.rng import derive
 from wootz.statistics import Verdict
 from wootz.store import lock_folder, read_tensors, write_bytes
-from wootz.training import Execution, Recipe, check_shift, train
+from wootz.training import Execution, Marking, Recipe, check_shift, train
 from wootz.types import THRESHOLD_BITS, Access, Progress
-from wootz.watermarks import MarkContext, MarkLoss, check_marks, hook_of, prepare_all, weights_digest
+from wootz.watermarks import MarkContext, Triggers, check_marks, hook_of, prepare_all, weights_digest
 from wootz.workflows.inputs import DataLike, as_dataset
-from wootz.workflows.protection import REFERENCE_NETWORK, Protection, change, preset
+from wootz.workflows.mark_loss import MarkLoss
+from wootz.workflows.protection import REFERENCE_NETWORK, Protection, change, preset, quick_triggers
 from wootz.workflows.reference_models import ReferenceModels, registered_panel
 from wootz.workflows.run import DATA_FIELDS, check_same_data, data_metadata, prepare_run_folder
 from wootz.workflows.suspects import QueryConfig, SuspectLike
@@ -95,6 +96,7 @@ class Owner:
     history: list[dict[str, float]] = field(default_factory=list, repr=False)
     _model: nn.Module | None = field(default=None, repr=False)
     _data: Dataset | None = field(default=None, repr=False)
+    _loop: MarkLoss | None = field(default=None, repr=False)
 
     @classmethod
     def prepare(
@@ -116,9 +118,12 @@ class Owner:
     ) -> Owner:
         """Make the reference models and draw the keys, for a training loop of your own; see `train_hook`.
 
-        The arguments are those of `protect`. The owner's model is `model` itself, which your loop trains.
+        The arguments are those of `protect`. The owner's model is `model` itself, which your loop trains. Triggers are
+        few and embedded at every step, unless settings say otherwise.
         """
-        dataset, cfg, network, secret = resolve_run(model, data, eps, wm_eps, marks, settings, config, seed, data_dir)
+        dataset, cfg, network, secret = resolve_run(
+            model, data, eps, wm_eps, marks, settings, config, seed, data_dir, triggers=quick_triggers
+        )
         return prepare_owner(
             network,
             dataset,
@@ -180,6 +185,8 @@ class Owner:
     def save(self, folder: str | Path) -> None:
         """Write a run folder that every `wootz` command takes, and go on with it.
 
+        After a training loop of your own, a warning says so where the marks give fewer bits than `train_hook` wanted.
+
         Raises:
             ConfigError: the folder holds a model already.
         """
@@ -191,6 +198,8 @@ class Owner:
             write_keys(folder, self.keys)
             self._write_model(folder)
         self.folder = folder
+        if self._loop is not None:
+            self._loop.warn_if_weak(self.model)
 
     def verify(
         self,
@@ -255,24 +264,41 @@ class Owner:
             self.register()
         return claim_suspect(self, suspect, query or QueryConfig(access=access), force=force, progress=progress)
 
-    def train_hook(self, data: DataLike | None = None) -> MarkLoss:
+    def train_hook(
+        self,
+        data: DataLike | None = None,
+        *,
+        bits: float = Marking().bits,
+        even_steps: int = 0,
+        check_every: int = Marking().check_every,
+    ) -> MarkLoss:
         """Return the loss term of the marks, for a training loop of your own.
 
             marks = owner.train_hook()
             loss = loss + marks(model, (images, labels))
 
+        The bits in the model are measured while it is trained: `marks.bits`, `marks.by_mark`, `marks.steps`. Once they
+        are there, with a fifth to spare, `marks.enough` is true and the marks add no loss, until bits are lost again.
+
         Args:
             data: the owner's data; None takes those that the owner was prepared with.
+            bits: evidence that is wanted of all marks together in the model itself.
+            even_steps: steps within which each mark is to give its even part of the bits; later, all together suffice.
+                Triggers take hundreds of steps; `runner-up`, which survives extraction, may take thousands.
+            check_every: steps from one measurement of the bits to the next.
 
         Raises:
-            ConfigError: a mark that needs more than a loss term.
+            ConfigError: a mark that needs more than a loss term, or no mark that a model carries.
         """
         if data is None and self._data is None:
             raise ConfigError("train_hook: this owner was read from a folder; give its data: train_hook(data)")
         dataset = self._data if data is None else as_dataset(data, **self.config.reading())
         assert dataset is not None
         check_same_data(self.about, dataset, self.folder or Path("owner"))
-        return MarkLoss(self.config.mark_settings(), self.keys.by_mark, dataset, seed=self.config.seed)
+        cfg = Marking(bits=bits, even_steps=even_steps, check_every=check_every)
+        settings, panel = self.config.mark_settings(), self.reference_models
+        self._loop = MarkLoss(settings, self.keys, panel, dataset, cfg, seed=self.config.seed)
+        return self._loop
 
     def _saved(self, step: str) -> Path:
         if self.folder is None:
@@ -495,8 +521,12 @@ def resolve_run(
     config: Protection | None,
     seed: int,
     data_dir: Path | None,
+    *,
+    triggers: Callable[[int], Triggers] | None = None,
 ) -> tuple[Dataset, Protection, nn.Module, bytes]:
     """Return the data set, all settings, the network and the secret of a run.
+
+    The other settings are those of the preset `fast`; `triggers` gives its own for a number of classes.
 
     A named network gets a secret that follows from the owner's secret and the settings, so that a stopped run is
     continued exactly; for a module, whose weights the settings do not describe, the secret is new.
@@ -507,6 +537,7 @@ def resolve_run(
     if config is None:
         config = preset("fast", data=dataset.name, eps=eps, wm_eps=wm_eps, seed=seed, count=len(dataset.train))
         config = config if marks is None else replace(config, marks=tuple(marks))
+        config = config if triggers is None else replace(config, triggers=triggers(len(dataset.classes)))
         config = replace(config, model=model if isinstance(model, str) else MODULE)
         config = replace(config, size=dataset.size, skip_unreadable=dataset.unreadable > 0)
         config = change(config, settings)

@@ -45,6 +45,8 @@ REFERENCE_NETWORK = "small-cnn"
 SETTINGS_SCHEMA = 1
 """Version of what enters `Protection.digest`."""
 
+_MANY_CLASSES = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceConfig:
@@ -210,6 +212,15 @@ def change(cfg: Protection, settings: Sequence[str] | Mapping[str, Any]) -> Prot
     if isinstance(settings, Mapping):
         settings = [f"{name}={value}" for name, value in settings.items()]
     return with_settings(cfg, [re.sub(r"^\s*model\.", "model_settings.", setting) for setting in settings])
+
+
+def quick_triggers(classes: int) -> Triggers:
+    """Return triggers for a training that ends when they are there: few of them, embedded at every step.
+
+    They are fewer where there are many classes, since each is worth more bits.
+    """
+    cfg = Triggers(count=128, weight=1.0, every=1, recall=1.0, batch=32)
+    return replace(cfg, count=64, batch=16) if classes > _MANY_CLASSES else cfg
 
 
 def _field(name: str) -> str:

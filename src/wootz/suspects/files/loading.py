@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wootz.errors import SuspectError
 from wootz.models import Filtered, ModelSpec
-from wootz.modes import eval_mode
+from wootz.modes import device_of, eval_mode
 from wootz.suspects.files.limits import Limits
 from wootz.suspects.files.own_network import check_known, check_sizes, own_network, read_description
 from wootz.suspects.files.safetensors_file import safetensors_header
@@ -82,11 +82,11 @@ def _described(
 
 
 def predictor(model: nn.Module, access: Access = "scores") -> Predict:
-    """Return the model in eval mode as a `Predict`: logits, or labels only if `access` is `label`."""
+    """Return the model in eval mode, on its device, as a `Predict`: logits, or labels only if `access` is `label`."""
 
     def predict(x: Tensor) -> Tensor:
         with eval_mode(model), torch.no_grad():
-            logits: Tensor = model(x).float()
+            logits: Tensor = model(x.to(device_of(model))).float().to(x.device)
         return logits.argmax(1) if access == "label" else logits
 
     return predict
@@ -105,7 +105,7 @@ def weights_of(model: nn.Module) -> Weights:
         name = plain_name(name)
         names = [name] if name in state else [other for other in state if other.endswith(f".{name}")]
         found = [state[other] for other in names if tuple(state[other].shape) == shape]
-        return found[0].float() if len(found) == 1 else None
+        return found[0].float().cpu() if len(found) == 1 else None
 
     return weights
 
