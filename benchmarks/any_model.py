@@ -179,7 +179,7 @@ def main() -> None:
     changes = [word for setting in given.set for word in ("--set", setting)]
     marked, label = out / "marked", ("--access", "label", "--budget", str(LABEL_QUERIES))
     found = run(out, "mark", "mark", *named, "--out", marked, *row.mark, *changes)
-    print({name: found[name] for name in ("clean", "robust", "agreement", "before", "bits", "wall_seconds")})
+    print({name: found.get(name) for name in ("clean", "robust", "agreement", "before", "bits", "wall_seconds")})
     for step, attack in (("itself", ()), *row.attacks):
         suspect, clean = marked, found["clean"]
         if attack:

@@ -217,9 +217,10 @@ def change(cfg: Protection, settings: Sequence[str] | Mapping[str, Any]) -> Prot
 def quick_triggers(classes: int) -> Triggers:
     """Return triggers for a training that ends when they are there: few of them, embedded at every step.
 
-    They are fewer where there are many classes, since each is worth more bits.
+    They are fewer where there are many classes, since each is worth more bits. There are two tranches, so that one of
+    them, half of the bits, suffices for a claim.
     """
-    cfg = Triggers(count=128, weight=1.0, every=1, recall=1.0, batch=32)
+    cfg = Triggers(count=128, tranches=2, weight=1.0, every=1, recall=1.0, batch=32)
     return replace(cfg, count=64, batch=16) if classes > _MANY_CLASSES else cfg
 
 
