@@ -48,7 +48,7 @@ from wootz.workflows.run import ANSWERS_FILE, Timer, agreement
 from wootz.workflows.verify import verdict_fields, verify_own_model
 
 _MANY_CLASSES, _LEAST_EPOCHS = 100, 3
-_TRIGGER_WEIGHT, _TRIGGER_WEIGHT_OF_MANY = 0.3, 0.02
+_TRIGGER_WEIGHT, _TRIGGER_WEIGHT_OF_MANY = 0.3, 0.002
 _RUNNER_UP = RunnerUp(tau=4.0)  # of which a small part is learned
 _WM_EPS = 0.25  # of a model that is not adversarially trained: far triggers change fewer answers
 _CHUNK = 256
@@ -269,7 +269,7 @@ def marking_config(
         marks = [name for name in cfg.marks if name != "runner-up"]
     cfg = replace(
         cfg if marks is None else replace(cfg, marks=tuple(marks)),
-        marking=Marking(bits=bits, layers="last", batch_size=16) if many else Marking(bits=bits),
+        marking=Marking(bits=bits, layers="last", batch_size=16, check_every=10) if many else Marking(bits=bits),
         recipe=replace(cfg.recipe, loss=cfg.recipe.loss if robust else "natural"),
         triggers=replace(
             quick_triggers(len(data.classes)), weight=_TRIGGER_WEIGHT_OF_MANY if many else _TRIGGER_WEIGHT
