@@ -50,7 +50,7 @@ from wootz.workflows.verify import verdict_fields, verify_own_model
 _MANY_CLASSES, _LEAST_EPOCHS = 100, 3
 _TRIGGER_WEIGHT, _TRIGGER_WEIGHT_OF_MANY = 0.3, 0.002
 _RUNNER_UP = RunnerUp(tau=4.0)  # of which a small part is learned
-_WM_EPS = 0.25  # of a model that is not adversarially trained: far triggers change fewer answers
+_WM_EPS = 0.25  # at least, of a model that is not adversarially trained: far triggers change fewer answers
 _CHUNK = 256
 
 
@@ -262,8 +262,9 @@ def marking_config(
         ConfigError: an unknown mark or setting, or budgets that do not fit.
     """
     data, robust = original.data, eps is not None
-    wm_eps = wm_eps if robust or wm_eps is not None else _WM_EPS
     cfg = preset("fast", data=data.name, eps=eps, wm_eps=wm_eps, seed=seed, count=len(data.train))
+    if not robust and wm_eps is None:
+        cfg = replace(cfg, wm_eps=max(cfg.wm_eps, _WM_EPS))
     many = len(data.classes) > _MANY_CLASSES
     if many and marks is None:
         marks = [name for name in cfg.marks if name != "runner-up"]
