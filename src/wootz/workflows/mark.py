@@ -48,7 +48,7 @@ from wootz.workflows.run import ANSWERS_FILE, Timer, agreement
 from wootz.workflows.verify import verdict_fields, verify_own_model
 
 _MANY_CLASSES, _LEAST_EPOCHS = 100, 3
-_TRIGGER_WEIGHT, _TRIGGER_WEIGHT_OF_MANY = 0.3, 0.002
+_TRIGGER_WEIGHT, _TRIGGER_WEIGHT_OF_MANY = 0.3, 0.02
 _RUNNER_UP = RunnerUp(tau=4.0)  # of which a small part is learned
 _WM_EPS = 0.25  # at least, of a model that is not adversarially trained: far triggers change fewer answers
 _CHUNK = 256
