@@ -30,7 +30,7 @@ class MarkStrength:
 
     Attributes:
         by_mark: the bits of each mark; empty before the first measurement.
-        bits: those of all marks together.
+        bits: those of all marks that were measured last, together.
 
     Raises:
         ConfigError: a model carries none of the marks.
